@@ -1,0 +1,1 @@
+"""Is your gradient right where your network is not differentiable?"""

@@ -1,0 +1,190 @@
+"""Selections: which element of the generalised derivative a backward pass returns at a kink.
+
+A selection is a pure value. What it means for an operation is defined by the operation's branches
+and by its *native* and *minimal* choice (see :mod:`kinkcheck.ops`); the same selection therefore
+means the same thing for every operation:
+
+============== ========================= =========================================================
+text           class                     chosen derivative at a kink
+============== ========================= =========================================================
+``native``     :class:`Native`           what ``torch`` returns, bit for bit
+``minimal``    :class:`Minimal`          the element of least norm of the Clarke subdifferential
+``hybrid:β``   :class:`Hybrid`           native + β (minimal − native)
+``first``      :class:`First`            the first active branch
+``last``       :class:`Last`             the last active branch
+``random:s``   :class:`Random`           one active branch, drawn with seed s
+``branch:α``   :class:`Branch`           weight α on the second of two branches (ReLU'(0) = α)
+============== ========================= =========================================================
+
+Source: R. Boustany, TMLR 2024, section 2 (native, minimal, hybrid); D. Bertoin et al., NeurIPS
+2021 (ReLU'(0) = α).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kinkcheck.errors import InputError
+
+ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Base class of the seven selections; ``str(selection)`` is the text form.
+
+    >>> [str(s) for s in (Native(), Hybrid(10), Random(7))]
+    ['native', 'hybrid:10', 'random:7']
+    """
+
+    @property
+    def selection(self) -> Selection:
+        """Itself: a selection is the simplest :class:`~kinkcheck.ops.Choice`, one that never changes."""
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The first word of the text form.
+
+        >>> Hybrid(10).kind
+        'hybrid'
+        """
+        return type(self).__name__.lower()
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True)
+class Native(Selection):
+    """What ``torch`` returns, bit for bit."""
+
+
+@dataclass(frozen=True)
+class Minimal(Selection):
+    """The element of least norm of the Clarke subdifferential."""
+
+
+@dataclass(frozen=True)
+class Hybrid(Selection):
+    """native + β (minimal − native).
+
+    For a maximum with m active branches its squared norm is 1/m + (1 − β)² (1 − 1/m); it lies in
+    the Clarke subdifferential exactly when 0 ≤ β ≤ m/(m − 1).
+
+    Raises:
+        InputError: β is not a finite number.
+    """
+
+    beta: float
+
+    def __post_init__(self) -> None:
+        _require_finite("hybrid", "beta", self.beta)
+
+    def __str__(self) -> str:
+        return f"hybrid:{_shortest(self.beta)}"
+
+
+@dataclass(frozen=True)
+class First(Selection):
+    """The first active branch, in the order in which PyTorch scans them."""
+
+
+@dataclass(frozen=True)
+class Last(Selection):
+    """The last active branch, in the order in which PyTorch scans them."""
+
+
+@dataclass(frozen=True)
+class Random(Selection):
+    """One active branch, each as likely as the others.
+
+    The draw depends on the seed and on the position of the kink in its tensor and on nothing
+    else, so that the same program at the same point gives the same gradient.
+
+    Raises:
+        InputError: the seed is not an integer in [0, 2⁶⁴).
+    """
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}")
+
+    def __str__(self) -> str:
+        return f"random:{self.seed}"
+
+
+@dataclass(frozen=True)
+class Branch(Selection):
+    """Weight α on the second branch of a two-branch operation, 1 − α on the first.
+
+    For ReLU the branches are 0 and the identity, hence ReLU'(0) = α.
+
+    Raises:
+        InputError: α is not a finite number.
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        _require_finite("branch", "alpha", self.alpha)
+
+    def __str__(self) -> str:
+        return f"branch:{_shortest(self.alpha)}"
+
+
+def parse(text: str | Selection) -> Selection:
+    """The selection that a text form names; a selection is returned unchanged.
+
+    Args:
+        text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED`` or
+            ``branch:ALPHA``.
+
+    Raises:
+        InputError: the text names no selection.
+
+    >>> parse("hybrid:10")
+    Hybrid(beta=10.0)
+    >>> parse("hybird:10")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: unknown selection 'hybird:10'; accepted: native, minimal, ...
+    """
+    if isinstance(text, Selection):
+        return text
+    kind, colon, argument = text.partition(":")
+    try:
+        if colon:
+            return _WITH_ARGUMENT[kind](argument)
+        return _PLAIN[kind]()
+    except (KeyError, ValueError) as error:
+        reason = f" ({error})" if isinstance(error, InputError) else ""
+        raise InputError(f"unknown selection {text!r}{reason}; accepted: {ACCEPTED}") from None
+
+
+_PLAIN: dict[str, Callable[[], Selection]] = {
+    "native": Native,
+    "minimal": Minimal,
+    "first": First,
+    "last": Last,
+}
+_WITH_ARGUMENT: dict[str, Callable[[str], Selection]] = {
+    "hybrid": lambda argument: Hybrid(float(argument)),
+    "random": lambda argument: Random(int(argument)),
+    "branch": lambda argument: Branch(float(argument)),
+}
+
+
+def _require_finite(selection: str, name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{selection}: {name} must be a finite number, not {value!r}")
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the same number: 10, 0.5, 1e-4."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
