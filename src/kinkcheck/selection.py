@@ -112,7 +112,9 @@ class Random(Selection):
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
-            raise InputError(f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}")
+            raise InputError(
+                f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
+            )
 
     def __str__(self) -> str:
         return f"random:{self.seed}"

@@ -41,7 +41,9 @@ class Windows:
         """How many entries a window without padding has."""
         return int(torch.Size(self.kernel).numel())
 
-    def entries(self, input_size: torch.Size, output_size: torch.Size) -> Iterator[tuple[Index, Index]]:
+    def entries(
+        self, input_size: torch.Size, output_size: torch.Size
+    ) -> Iterator[tuple[Index, Index]]:
         """For each place in the window, in scan order: which windows have it, and where it lies.
 
         Args:
