@@ -41,7 +41,7 @@ class Selection:
 
     @property
     def selection(self) -> Selection:
-        """Itself: a selection is the simplest :class:`~kinkcheck.ops.Choice`, one that never changes."""
+        """Itself: a selection is the simplest choice, one that never changes."""
         return self
 
     @property

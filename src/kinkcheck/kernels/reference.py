@@ -30,17 +30,14 @@ That is the order of PyTorch's CPU kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.kernels.windows import Windows
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
-
-_FORWARD = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,12 @@ class Ties:
 def max_pool(input: Tensor, windows: Windows) -> Tensor:
     """The maximum of each window: PyTorch's own forward pass.
 
-    >>> windows = Windows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), windows)
     tensor([[3., 2.]])
     """
-    value: Tensor = _forward(input, windows)
+    value: Tensor = windows.torch_max_pool(input)
     return value
 
 
@@ -83,7 +81,8 @@ def max_pool_vjp(
     Returns:
         A tensor of the input's shape, dtype and memory format.
 
-    >>> windows = Windows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_vjp(torch.ones(1, 1), torch.tensor([[2.0, 2.0]]), windows, Minimal())
     tensor([[0.5000, 0.5000]])
     """
@@ -103,12 +102,13 @@ def max_pool_vjp(
 def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
     """The derivative along a tangent of the input: the adjoint of :func:`max_pool_vjp`.
 
-    >>> windows = Windows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_jvp(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 2.0]]), windows, Minimal())
     tensor([[2.]])
     """
     if isinstance(selection, Native):
-        _, picked = _forward(input, windows, return_indices=True)
+        _, picked = windows.torch_max_pool(input, return_indices=True)
         flat = tangent.flatten(-windows.dimensions)
         return flat.gather(-1, picked.flatten(-windows.dimensions)).reshape(picked.shape)
     active = _ActiveSet(input, windows)
@@ -122,7 +122,8 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
 def max_pool_ties(input: Tensor, windows: Windows) -> Ties:
     """How many windows are tied, and how many of those at zero.
 
-    >>> windows = Windows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_ties(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
     Ties(windows=2, tied=tensor(1), tied_at_zero=tensor(1))
     """
@@ -132,18 +133,6 @@ def max_pool_ties(input: Tensor, windows: Windows) -> Ties:
     for of, at in active.places:
         at_zero[of] &= input[at] == 0
     return Ties(active.value.numel(), tied.sum(), at_zero.sum())
-
-
-def _forward(input: Tensor, windows: Windows, return_indices: bool = False) -> Any:
-    return _FORWARD[windows.dimensions](
-        input,
-        windows.kernel,
-        windows.stride,
-        windows.padding,
-        windows.dilation,
-        ceil_mode=windows.ceil_mode,
-        return_indices=return_indices,
-    )
 
 
 class _ActiveSet:
@@ -158,9 +147,8 @@ class _ActiveSet:
     def __init__(self, input: Tensor, windows: Windows) -> None:
         self.value = max_pool(input, windows)
         pooled = windows.dimensions
-        lead = (slice(None),) * (input.dim() - pooled)
         self.places = [
-            (lead + of, lead + at)
+            ((..., *of), (..., *at))
             for of, at in windows.entries(input.shape[-pooled:], self.value.shape[-pooled:])
         ]
         self._input = input

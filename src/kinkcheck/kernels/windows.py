@@ -1,28 +1,72 @@
-"""Where the windows of a pooling lie: the geometry shared by every kernel."""
+"""Where the windows of a pooling lie: the geometry that every kernel shares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+Along = tuple[slice | Tensor, slice | Tensor]
 Index = tuple[slice | Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Sliding windows, as in ``torch.nn.functional.max_pool1d``, ``2d`` and ``3d``.
+class Windows(ABC):
+    """The windows of a pooling over the last ``dimensions`` dimensions of its input."""
 
-    Each tuple has one number per pooled dimension; the pooled dimensions are the last of the
-    input. Window ``o`` along a dimension holds the inputs ``o·stride − padding + k·dilation`` for
-    ``k`` in ``range(kernel)`` that lie inside; padding is never an entry.
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """How many dimensions are pooled: 1, 2 or 3."""
 
-    >>> windows = Windows((2, 2), (2, 2), (0, 0), (1, 1), ceil_mode=False)
-    >>> windows.entries_per_window
-    4
+    @abstractmethod
+    def torch_max_pool(self, input: Tensor, return_indices: bool = False) -> Any:
+        """PyTorch's own max pooling over these windows: the values, or values and indices."""
+
+    @abstractmethod
+    def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
+        """One dimension of :meth:`entries`: pairs of an output and an input index."""
+
+    def entries(
+        self, input_size: torch.Size, output_size: torch.Size
+    ) -> Iterator[tuple[Index, Index]]:
+        """The places of the windows, in the order in which PyTorch scans them.
+
+        Args:
+            input_size: size of the pooled dimensions of the input.
+            output_size: size of the pooled dimensions of the output.
+
+        Yields:
+            For each place two indices of equal shape: which windows have it, and where it lies.
+            ``input[..., *at]`` are the entries of the windows ``output[..., *of]``. At one place
+            no two windows share an entry, and when places are taken from the last to the first,
+            the windows reach any given entry in ascending order.
+
+        >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+        >>> list(windows.entries(torch.Size([4]), torch.Size([2])))
+        [((slice(0, 2, None),), (slice(0, 3, 2),)), ((slice(0, 2, None),), (slice(1, 4, 2),))]
+        """
+        along = [
+            list(self._places(dimension, input_size[dimension], output_size[dimension]))
+            for dimension in range(self.dimensions)
+        ]
+        for place in product(*along):
+            yield _outer([of for of, _ in place]), _outer([at for _, at in place])
+
+
+@dataclass(frozen=True)
+class SlidingWindows(Windows):
+    """The windows of ``torch.nn.functional.max_pool1d``, ``2d`` and ``3d``.
+
+    Each tuple has one number per pooled dimension. Window ``o`` along a dimension holds the inputs
+    ``o·stride − padding + k·dilation`` for ``k`` in ``range(kernel)`` that lie inside; padding is
+    never an entry.
     """
 
     kernel: tuple[int, ...]
@@ -36,39 +80,87 @@ class Windows:
         """How many dimensions are pooled: 1, 2 or 3."""
         return len(self.kernel)
 
-    @property
-    def entries_per_window(self) -> int:
-        """How many entries a window without padding has."""
-        return int(torch.Size(self.kernel).numel())
+    def torch_max_pool(self, input: Tensor, return_indices: bool = False) -> Any:
+        """PyTorch's own max pooling over these windows: the values, or values and indices."""
+        return _MAX_POOL[self.dimensions](
+            input,
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.dilation,
+            ceil_mode=self.ceil_mode,
+            return_indices=return_indices,
+        )
 
-    def entries(
-        self, input_size: torch.Size, output_size: torch.Size
-    ) -> Iterator[tuple[Index, Index]]:
-        """For each place in the window, in scan order: which windows have it, and where it lies.
-
-        Args:
-            input_size: size of the pooled dimensions of the input.
-            output_size: size of the pooled dimensions of the output.
-
-        Yields:
-            A pair of indices of equal shape, into the pooled dimensions of the output and of the
-            input: ``input[..., *at]`` is the entry of the windows ``output[..., *of]``. For one
-            place no two windows share an entry, and windows reach a given entry in ascending
-            order when the places are taken in descending order.
-        """
-        for place in product(*(range(kernel) for kernel in self.kernel)):
-            pairs = [
-                self._along(dimension, k, input_size[dimension], output_size[dimension])
-                for dimension, k in enumerate(place)
-            ]
-            yield tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
-
-    def _along(self, dimension: int, k: int, inputs: int, outputs: int) -> tuple[slice, slice]:
+    def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
         stride = self.stride[dimension]
-        start = k * self.dilation[dimension] - self.padding[dimension]
-        low = min(outputs, max(0, -(start // stride)))
-        high = max(low, min(outputs, (inputs - 1 - start) // stride + 1))
-        if low == high:
-            return slice(0, 0), slice(0, 0)
-        first = low * stride + start
-        return slice(low, high), slice(first, first + (high - low - 1) * stride + 1, stride)
+        for k in range(self.kernel[dimension]):
+            start = k * self.dilation[dimension] - self.padding[dimension]
+            low = min(outputs, max(0, -(start // stride)))
+            high = max(low, min(outputs, (inputs - 1 - start) // stride + 1))
+            first = low * stride + start
+            stop = first + (high - low - 1) * stride + 1
+            yield slice(low, high), slice(first, stop, stride) if low < high else slice(0, 0)
+
+
+@dataclass(frozen=True)
+class AdaptiveWindows(Windows):
+    """The windows of ``torch.nn.functional.adaptive_max_pool1d``, ``2d`` and ``3d``.
+
+    Window ``o`` of ``O`` along a dimension of size ``I`` holds the inputs from ``⌊o·I / O⌋`` up to,
+    but not including, ``⌈(o + 1)·I / O⌉``.
+
+    Attributes:
+        output_size: one size per pooled dimension; ``None`` keeps the input's.
+    """
+
+    output_size: tuple[int | None, ...]
+
+    @property
+    def dimensions(self) -> int:
+        """How many dimensions are pooled: 1, 2 or 3."""
+        return len(self.output_size)
+
+    def torch_max_pool(self, input: Tensor, return_indices: bool = False) -> Any:
+        """PyTorch's own max pooling over these windows: the values, or values and indices."""
+        return _ADAPTIVE_MAX_POOL[self.dimensions](
+            input, self.output_size, return_indices=return_indices
+        )
+
+    def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
+        spans = [
+            (output * inputs // outputs, -(-(output + 1) * inputs // outputs))
+            for output in range(outputs)
+        ]
+        # With more outputs than inputs several windows start at one entry: each of them gets its
+        # place in turn, the last one first, so that no two windows share an entry at one place.
+        later = [
+            sum(start == other for other, _ in spans[output + 1 :])
+            for output, (start, _) in enumerate(spans)
+        ]
+        for k in range(max((end - start for start, end in spans), default=0)):
+            for turn in range(max(later) + 1):
+                of = [
+                    output
+                    for output, (start, end) in enumerate(spans)
+                    if start + k < end and later[output] == turn
+                ]
+                at = [spans[output][0] + k for output in of]
+                yield torch.tensor(of, dtype=torch.int64), torch.tensor(at, dtype=torch.int64)
+
+
+_MAX_POOL: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_ADAPTIVE_MAX_POOL: dict[int, Callable[..., Any]] = {
+    1: F.adaptive_max_pool1d,
+    2: F.adaptive_max_pool2d,
+    3: F.adaptive_max_pool3d,
+}
+
+
+def _outer(indices: list[slice | Tensor]) -> Index:
+    """Indices of single dimensions, broadcast so that together they index their product."""
+    last = len(indices) - 1
+    return tuple(
+        index if isinstance(index, slice) else index.reshape(-1, *(1,) * (last - dimension))
+        for dimension, index in enumerate(indices)
+    )
