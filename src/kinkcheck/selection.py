@@ -25,10 +25,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kinkcheck.errors import InputError
-
-ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class Selection:
     >>> [str(s) for s in (Native(), Hybrid(10), Random(7))]
     ['native', 'hybrid:10', 'random:7']
     """
+
+    form: ClassVar[str]
+    """How the text form is written: ``hybrid:BETA``."""
 
     @property
     def selection(self) -> Selection:
@@ -61,10 +63,14 @@ class Selection:
 class Native(Selection):
     """What ``torch`` returns, bit for bit."""
 
+    form: ClassVar[str] = "native"
+
 
 @dataclass(frozen=True)
 class Minimal(Selection):
     """The element of least norm of the Clarke subdifferential."""
+
+    form: ClassVar[str] = "minimal"
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Hybrid(Selection):
     Raises:
         InputError: β is not a finite number.
     """
+
+    form: ClassVar[str] = "hybrid:BETA"
 
     beta: float
 
@@ -91,10 +99,14 @@ class Hybrid(Selection):
 class First(Selection):
     """The first active branch, in the order in which PyTorch scans them."""
 
+    form: ClassVar[str] = "first"
+
 
 @dataclass(frozen=True)
 class Last(Selection):
     """The last active branch, in the order in which PyTorch scans them."""
+
+    form: ClassVar[str] = "last"
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,8 @@ class Random(Selection):
     Raises:
         InputError: the seed is not an integer in [0, 2⁶⁴).
     """
+
+    form: ClassVar[str] = "random:SEED"
 
     seed: int
 
@@ -129,6 +143,8 @@ class Branch(Selection):
     Raises:
         InputError: α is not a finite number.
     """
+
+    form: ClassVar[str] = "branch:ALPHA"
 
     alpha: float
 
@@ -160,24 +176,25 @@ def parse(text: str | Selection) -> Selection:
         return text
     kind, colon, argument = text.partition(":")
     try:
-        if colon:
-            return _WITH_ARGUMENT[kind](argument)
-        return _PLAIN[kind]()
+        return _READER_OF_KIND[kind, bool(colon)](argument)
     except (KeyError, ValueError) as error:
         reason = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(f"unknown selection {text!r}{reason}; accepted: {ACCEPTED}") from None
+        raise InputError(
+            f"unknown selection {text!r}{reason}; accepted: {', '.join(_READERS)}"
+        ) from None
 
 
-_PLAIN: dict[str, Callable[[], Selection]] = {
-    "native": Native,
-    "minimal": Minimal,
-    "first": First,
-    "last": Last,
+_READERS: dict[str, Callable[[str], Selection]] = {
+    Native.form: lambda _: Native(),
+    Minimal.form: lambda _: Minimal(),
+    Hybrid.form: lambda argument: Hybrid(float(argument)),
+    First.form: lambda _: First(),
+    Last.form: lambda _: Last(),
+    Random.form: lambda argument: Random(int(argument)),
+    Branch.form: lambda argument: Branch(float(argument)),
 }
-_WITH_ARGUMENT: dict[str, Callable[[str], Selection]] = {
-    "hybrid": lambda argument: Hybrid(float(argument)),
-    "random": lambda argument: Random(int(argument)),
-    "branch": lambda argument: Branch(float(argument)),
+_READER_OF_KIND = {
+    (form.partition(":")[0], ":" in form): reader for form, reader in _READERS.items()
 }
 
 
