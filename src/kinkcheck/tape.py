@@ -206,9 +206,7 @@ class Tape:
         finally:
             for site, selection in own.items():
                 site.selection = selection
-        return (
-            dict(zip(tensors, gradients, strict=True)) if isinstance(tensors, dict) else gradients
-        )
+        return gradients if names is None else dict(zip(names, gradients, strict=True))
 
     def _chosen(self, choose: Choose) -> dict[Site, Selection]:
         if isinstance(choose, str | Selection):
