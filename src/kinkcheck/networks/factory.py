@@ -36,7 +36,7 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
     where, _, name = text.rpartition(":")
     if not where or not name:
         raise InputError(
-            f"network: {text!r} is not of the form package.module:factory or path/to/file.py:factory"
+            f"network: {text!r} must have the form package.module:factory or path/file.py:factory"
         )
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)

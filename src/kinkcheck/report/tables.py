@@ -37,27 +37,30 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
         by_t: for every t and precision, what :func:`kinkcheck.programs.evaluate` returned.
 
     >>> program_table((1.0, 2.0, 3.0, 4.0), {}).title
-    'x = (1, 2, 3, 4)'
+    'x = (1, 2, 3, 4): value, derivative by AD in each precision, zone'
     """
-    table = _table(f"x = ({', '.join(f'{entry:g}' for entry in x)})")
+    entries = ", ".join(f"{entry:g}" for entry in x)
+    table = _table(f"x = ({entries}): value, derivative by AD in each precision, zone")
     precisions = list(next(iter(by_t.values()), {}))
     table.add_column("t", justify="right")
-    table.add_column("program")
-    table.add_column("value", justify="right")
-    for name in precisions:
-        table.add_column(f"derivative\n{name}", justify="right")
-    table.add_column("zone")
+    table.add_column("program", no_wrap=True)
+    for heading in ("value", *precisions):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("zone", no_wrap=True)
     for t, by_precision in by_t.items():
-        for row, evaluations in enumerate(zip(*by_precision.values(), strict=True)):
-            values = {evaluation.value for evaluation in evaluations}
-            program = evaluations[0].program
+        rows = list(zip(*by_precision.values(), strict=True))
+        for evaluations in rows:
+            program, value = evaluations[0].program, evaluations[0].value
+            zero = program.startswith("zero")
             table.add_row(
-                f"{t:g}" if row == 0 else "",
+                f"{t:g}" if evaluations is rows[0] else "",
                 program,
-                f"{values.pop():g}" if len(values) == 1 else "",
+                f"{value:g}"
+                if all(evaluation.value == value for evaluation in evaluations)
+                else "",
                 *(_derivative(evaluation) for evaluation in evaluations),
-                _zone(evaluations) if program.startswith("zero") else "",
-                end_section=row == len(by_precision[precisions[0]]) - 1,
+                _zone(evaluations) if zero else "",
+                end_section=evaluations is rows[-1],
             )
     return table
 
@@ -77,47 +80,46 @@ def _zone(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _variation(report: AuditReport) -> Table:
-    table = _table(f"Gradient variation against {report.reference}: median (largest) over points")
+    table = _table(f"Gradient variation against {report.reference}, over points")
     for heading in ("precision", "selection"):
-        table.add_column(heading)
-    for heading in ("points", "moved", "l1", "linf by tensor", "relative l1"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("moved", justify="right", no_wrap=True)
+    for heading in ("l1 median", "largest", "relative median", "largest"):
         table.add_column(heading, justify="right")
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in report.points:
         groups.setdefault((point.precision, point.selection), []).append(point)
     for (precision, selection), points in groups.items():
-        variations = [point.variation for point in points]
+        l1 = [point.variation.l1 for point in points]
+        relative = [point.variation.relative_l1 for point in points]
         table.add_row(
             precision,
             selection,
-            str(len(points)),
-            str(sum(variation.l1 != 0 for variation in variations)),
-            _spread([variation.l1 for variation in variations]),
-            _spread([variation.linf_by_tensor for variation in variations]),
-            _spread([variation.relative_l1 for variation in variations]),
+            f"{sum(value != 0 for value in l1)} of {len(points)}",
+            *(f"{of(values):.1e}" for values in (l1, relative) for of in (statistics.median, max)),
         )
     return table
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.1e} ({max(values):.1e})"
-
-
 def _sites(report: AuditReport) -> Table:
-    table = _table("Ties by site")
-    attributed = any(site.variation_l1 is not None for site in report.sites)
-    for heading in ("layer", "operation"):
-        table.add_column(heading)
-    for heading in ("windows", "precision", "tied", "of them at zero"):
-        table.add_column(heading, justify="right")
-    if attributed:
-        table.add_column("l1 variation alone", justify="right")
     by_site: dict[tuple[str, str, int], list[SiteCount]] = {}
     for site in report.sites:
         by_site.setdefault((site.layer, site.operation, site.call), []).append(site)
-    for (layer, operation, call), counts in by_site.items():
-        for row, site in enumerate(counts):
-            first = row == 0
+    tied = {key: counts for key, counts in by_site.items() if any(site.tied for site in counts)}
+    table = _table("Ties by site")
+    if len(tied) < len(by_site):
+        table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
+        table.caption_justify = "left"
+    attributed = any(site.variation_l1 is not None for site in report.sites)
+    for heading in ("layer", "operation"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("windows", "precision", "tied", "at zero"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if attributed:
+        table.add_column("alone moves l1 by", justify="right")
+    for (layer, operation, call), counts in tied.items():
+        for site in counts:
+            first = site is counts[0]
             cells = [
                 (layer or "(root)") + (f" #{call}" if call else "") if first else "",
                 operation if first else "",
@@ -129,7 +131,7 @@ def _sites(report: AuditReport) -> Table:
             if attributed:
                 alone = site.variation_l1
                 cells.append("--" if alone is None else f"{alone:.1e}")
-            table.add_row(*cells, end_section=row == len(counts) - 1 and len(counts) > 1)
+            table.add_row(*cells, end_section=site is counts[-1] and len(counts) > 1)
     return table
 
 
