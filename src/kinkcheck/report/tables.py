@@ -42,7 +42,7 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
     entries = ", ".join(f"{entry:g}" for entry in x)
     table = _table(f"x = ({entries}): value, derivative by AD in each precision, zone")
     precisions = list(next(iter(by_t.values()), {}))
-    table.add_column("t", justify="right")
+    table.add_column("t", justify="right", no_wrap=True)
     table.add_column("program", no_wrap=True)
     for heading in ("value", *precisions):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -112,11 +112,11 @@ def _sites(report: AuditReport) -> Table:
         table.caption_justify = "left"
     attributed = any(site.variation_l1 is not None for site in report.sites)
     for heading in ("layer", "operation"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=True)
     for heading in ("windows", "precision", "tied", "at zero"):
         table.add_column(heading, justify="right", no_wrap=True)
     if attributed:
-        table.add_column("alone moves l1 by", justify="right")
+        table.add_column("l1 alone", justify="right", no_wrap=True)
     for (layer, operation, call), counts in tied.items():
         for site in counts:
             first = site is counts[0]
@@ -151,4 +151,11 @@ def _unseen(report: AuditReport) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
