@@ -260,6 +260,7 @@ def _factory(network: str, images: Images, batch_norm: bool, init: str) -> Calla
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("Auditing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("points", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

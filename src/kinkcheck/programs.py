@@ -113,7 +113,7 @@ PROGRAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max1": lambda t, x: max1(t * x),
     "max2": lambda t, x: max2(t * x),
     "zero": zero,
-    "zero of ReLUs": zero_of_relus,
+    "zero ReLUs": zero_of_relus,
 }
 """The programs that ``kinkcheck demo`` compares, as functions of t and x."""
 
@@ -144,7 +144,7 @@ def evaluate(t: float, x: Sequence[float], dtype: torch.dtype) -> list[Evaluatio
         dtype: float16, bfloat16, float32 or float64.
 
     >>> [(e.program, e.derivative) for e in evaluate(0.0, (1.0, 2.0, 3.0, 4.0), torch.float32)]
-    [('max1', 1.0), ('max2', 2.5), ('zero', -1.5), ('zero of ReLUs', 1.5)]
+    [('max1', 1.0), ('max2', 2.5), ('zero', -1.5), ('zero ReLUs', 1.5)]
     """
     entries = torch.tensor(x, dtype=dtype)
     exact = _exact_derivatives(
@@ -175,5 +175,5 @@ def _exact_derivatives(t: Fraction, x: list[Fraction]) -> dict[str, Fraction]:
         "max1": first,
         "max2": mean,
         "zero": first - mean,
-        "zero of ReLUs": relu1_tree - relu2_tree,
+        "zero ReLUs": relu1_tree - relu2_tree,
     }

@@ -248,6 +248,8 @@ def _build(network: nn.Module | Factory) -> nn.Module:
         return network
     try:
         model = network()
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"network: {_name(network)} failed: {_one_line(error)}") from error
     _require(
