@@ -7,8 +7,8 @@ computed as ::
 
     round16( contraction32( exact cast of the operands to float32 ) )
 
-one rounding for each entry of the result. That is the arithmetic of GPU tensor cores. Additions that
-belong to the contraction (a bias, the scaled summand of ``addmm``) are part of what is rounded
+one rounding for each entry of the result. That is the arithmetic of GPU tensor cores. Additions
+that belong to the contraction (a bias, the scaled summand of ``addmm``) are part of what is rounded
 once. Everything else is left to PyTorch.
 """
 
