@@ -33,9 +33,7 @@ def sliding(draw: Any, overlap: bool = True) -> tuple[Pooling, tuple[int, ...]]:
         stride = tuple(k + draw(st.integers(0, 1)) for k in kernel)
         padding = (0,) * dimensions
         dilation = (1,) * dimensions
-    spans = [
-        d * (k - 1) + 1 - 2 * p for k, p, d in zip(kernel, padding, dilation, strict=True)
-    ]
+    spans = [d * (k - 1) + 1 - 2 * p for k, p, d in zip(kernel, padding, dilation, strict=True)]
     sizes = tuple(max(1, span) + more for span, more in zip(spans, each(0, 3), strict=True))
     pooling = Pooling(
         dimensions,

@@ -313,9 +313,7 @@ def test_random_is_unbiased_over_seeds_at_one_place() -> None:
     x = torch.zeros(1, 4, requires_grad=True)
     pooling = Pooling(1, {"kernel_size": 2})
     output = [pooled(x, pooling, Random(seed)) for seed in range(_TRIALS)]
-    picked = torch.stack(
-        [torch.autograd.grad(y, x, torch.ones(1, 2))[0][0] for y in output]
-    )
+    picked = torch.stack([torch.autograd.grad(y, x, torch.ones(1, 2))[0][0] for y in output])
     assert _fair(int(picked[:, 0].sum()), 1 / 2)
     assert _fair(int(picked[:, 2].sum()), 1 / 2)
     assert _fair(int((picked[:, 0] == picked[:, 2]).sum()), 1 / 2)

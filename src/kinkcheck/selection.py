@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar
 
@@ -42,6 +42,16 @@ class Selection:
     form: ClassVar[str]
     """How the text form is written: ``hybrid:BETA``."""
 
+    # Written once, since torch.compile follows the reading of an attribute but not the formatting
+    # of a number.
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", self._write())
+
+    def _write(self) -> str:
+        return self.kind
+
     @property
     def selection(self) -> Selection:
         """Itself: a selection is the simplest choice, one that never changes."""
@@ -57,7 +67,7 @@ class Selection:
         return type(self).__name__.lower()
 
     def __str__(self) -> str:
-        return self.kind
+        return self._text
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,9 @@ class Hybrid(Selection):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", _finite("hybrid", "beta", self.beta))
+        super().__post_init__()
 
-    def __str__(self) -> str:
+    def _write(self) -> str:
         return f"hybrid:{_shortest(self.beta)}"
 
 
@@ -130,8 +141,9 @@ class Random(Selection):
             raise InputError(
                 f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
             )
+        super().__post_init__()
 
-    def __str__(self) -> str:
+    def _write(self) -> str:
         return f"random:{self.seed}"
 
 
@@ -151,8 +163,9 @@ class Branch(Selection):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", _finite("branch", "alpha", self.alpha))
+        super().__post_init__()
 
-    def __str__(self) -> str:
+    def _write(self) -> str:
         return f"branch:{_shortest(self.alpha)}"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck import kernels
-from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows
+from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows, library
 from kinkcheck.ops.operation import Choice, Operation
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
 
@@ -46,7 +46,8 @@ class MaxPool(Operation):
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""
-        output: Tensor = _MaxPool.apply(self.input, self.windows, choice)
+        function = _MaxPool if torch.compiler.is_compiling() else _MaxPoolWithJvp
+        output: Tensor = function.apply(self.input, self.windows, choice)
         if not self.return_indices:
             return output
         return output, self.windows.torch_max_pool(self.input.detach(), return_indices=True)[1]
@@ -122,8 +123,7 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows, choice: Choice) -> Tensor:
-        with torch._C.DisableTorchFunction():
-            return kernels.max_pool(input, windows)
+        return library.max_pool(input, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Windows, Choice], output: Tensor) -> None:
@@ -134,84 +134,72 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (input,) = ctx.saved_tensors
-        (grad_output,) = grad_outputs
-        return _Vjp.apply(grad_output, input, ctx.windows, ctx.choice.selection), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        (input,) = ctx.saved_tensors
-        return _Jvp.apply(tangents[0], input, ctx.windows, ctx.choice.selection)
+        grad = _linear(grad_outputs[0], input, ctx.windows, ctx.choice.selection, backward=True)
+        return grad, None, None
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], input: Tensor, windows: Windows, choice: Choice
     ) -> tuple[Tensor, int]:
         (folded,), unfold = _fold(info.batch_size, windows, [(input, in_dims[0])])
-        return unfold(_MaxPool.apply(folded, windows, choice)), 0
+        return unfold(_MaxPoolWithJvp.apply(folded, windows, choice)), 0
+
+
+class _MaxPoolWithJvp(_MaxPool):
+    """The same with forward-mode AD, which torch.compile does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (input,) = ctx.saved_tensors
+        return _linear(tangents[0], input, ctx.windows, ctx.choice.selection, backward=False)
+
+
+def _linear(
+    direction: Tensor, input: Tensor, windows: Windows, selection: Selection, backward: bool
+) -> Tensor:
+    """The derivative at an input times a direction of it, or the adjoint times one of the output.
+
+    A linear map of the direction. The input enters through comparisons alone, so that the
+    derivative with respect to it is zero almost everywhere.
+    """
+    function = _Linear if torch.compiler.is_compiling() else _LinearWithJvp
+    product: Tensor = function.apply(direction, input, windows, selection, backward)
+    return product
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map of its first argument, with the input of the pooling held fixed.
-
-    The input enters through comparisons alone, so the derivative with respect to it is zero almost
-    everywhere.
-    """
+    @staticmethod
+    def forward(
+        direction: Tensor, input: Tensor, windows: Windows, selection: Selection, backward: bool
+    ) -> Tensor:
+        multiply = library.max_pool_vjp if backward else library.max_pool_jvp
+        return multiply(direction, input, windows, selection)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, input, ctx.windows, ctx.selection = inputs
+        _, input, ctx.windows, ctx.selection, ctx.is_backward = inputs
         ctx.save_for_backward(input)
         ctx.save_for_forward(input)
 
-
-class _Vjp(_Linear):
-    """Gradient of the output to gradient of the input."""
-
     @staticmethod
-    def forward(grad: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
-        with torch._C.DisableTorchFunction():
-            return kernels.max_pool_vjp(grad, input, windows, selection)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (input,) = ctx.saved_tensors
-        return _Jvp.apply(grads[0], input, ctx.windows, ctx.selection), None, None, None
+        grad = _linear(grads[0], input, ctx.windows, ctx.selection, not ctx.is_backward)
+        return grad, None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        (input,) = ctx.saved_tensors
-        return _Vjp.apply(tangents[0], input, ctx.windows, ctx.selection)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, grad: Tensor, input: Tensor, *rest: Any) -> Any:
-        folded, unfold = _fold(info.batch_size, rest[0], [(grad, in_dims[0]), (input, in_dims[1])])
-        return unfold(_Vjp.apply(*folded, *rest)), 0
-
-
-class _Jvp(_Linear):
-    """Tangent of the input to tangent of the output: the adjoint of :class:`_Vjp`."""
-
-    @staticmethod
-    def forward(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
-        with torch._C.DisableTorchFunction():
-            return kernels.max_pool_jvp(tangent, input, windows, selection)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (input,) = ctx.saved_tensors
-        return _Vjp.apply(grads[0], input, ctx.windows, ctx.selection), None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        (input,) = ctx.saved_tensors
-        return _Jvp.apply(tangents[0], input, ctx.windows, ctx.selection)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, tangent: Tensor, input: Tensor, *rest: Any) -> Any:
-        folded, unfold = _fold(
-            info.batch_size, rest[0], [(tangent, in_dims[0]), (input, in_dims[1])]
+    def vmap(info: Any, in_dims: Any, direction: Tensor, input: Tensor, *rest: Any) -> Any:
+        (direction, input), unfold = _fold(
+            info.batch_size, rest[0], [(direction, in_dims[0]), (input, in_dims[1])]
         )
-        return unfold(_Jvp.apply(*folded, *rest)), 0
+        return unfold(_linear(direction, input, *rest)), 0
+
+
+class _LinearWithJvp(_Linear):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (input,) = ctx.saved_tensors
+        return _linear(tangents[0], input, ctx.windows, ctx.selection, ctx.is_backward)
 
 
 def _fold(

@@ -49,7 +49,8 @@ class NormPool(Operation):
 
     def apply(self, choice: Choice) -> Tensor:
         """The norm of each window, as PyTorch computes it."""
-        output: Tensor = _AtZero.apply(self._norm(self.input), self.input, self, choice)
+        function = _AtZero if torch.compiler.is_compiling() else _AtZeroWithJvp
+        output: Tensor = function.apply(self._norm(self.input), self.input, self, choice)
         return output
 
     def _norm(self, input: Tensor) -> Tensor:
@@ -64,6 +65,30 @@ class NormPool(Operation):
         return F.avg_pool2d(
             input, self.kernel_size, self.stride, ceil_mode=self.ceil_mode, divisor_override=1
         )
+
+    def spread(self, output: Tensor, like: Tensor) -> Tensor:
+        """The adjoint of :meth:`sums`: every entry of a window gets what the window has.
+
+        >>> x = torch.zeros(1, 1, 2, 2)
+        >>> NormPool(x, 2).spread(torch.ones(1, 1, 1, 1), x)
+        tensor([[[[1., 1.],
+                  [1., 1.]]]])
+        """
+        spread: Tensor = torch.ops.aten.avg_pool2d_backward(
+            output,
+            like,
+            _pair(self.kernel_size),
+            _pair(self.kernel_size if self.stride is None else self.stride),
+            [0, 0],
+            self.ceil_mode,
+            True,
+            1,
+        )
+        return spread
+
+
+def _pair(size: int | tuple[int, int]) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def read(
@@ -91,7 +116,8 @@ class _AtZero(torch.autograd.Function):
 
     @staticmethod
     def forward(norm: Tensor, input: Tensor, operation: NormPool, choice: Choice) -> Tensor:
-        return norm.view_as(norm)
+        # A copy, since a view made here could not be overwritten by an operation in place.
+        return norm.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -106,13 +132,12 @@ class _AtZero(torch.autograd.Function):
         alpha = _alpha(ctx.choice, grad)
         if alpha == 0:
             return grad, None, None, None
-        zeros = torch.zeros_like(input, requires_grad=True)
-        with torch.enable_grad():
-            sums = ctx.operation.sums(zeros)
-        (spread,) = torch.autograd.grad(
-            sums, zeros, torch.where(at_zero, alpha * grad, 0.0), create_graph=grad.requires_grad
-        )
+        spread = ctx.operation.spread(torch.where(at_zero, alpha * grad, 0.0), input)
         return grad, spread, None, None
+
+
+class _AtZeroWithJvp(_AtZero):
+    """The same with forward-mode AD, which torch.compile does not take."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:

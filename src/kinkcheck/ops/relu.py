@@ -50,11 +50,18 @@ class ReLU(Operation):
 
     def apply(self, choice: Choice) -> Tensor:
         """The input where it is positive, else 0."""
-        if self.inplace and _forbidden_inplace(self.input):
-            return torch.relu_(self.input)  # raises PyTorch's error before anything is written
         # PyTorch saves the result alone, which does not tell 0 from a negative input.
         at_zero = self.input.detach() == 0
-        output: Tensor = _ReLU.apply(self.input, at_zero, self.inplace, choice)
+        if not self.inplace:
+            function = _ReLU if torch.compiler.is_compiling() else _ReLUWithJvp
+            output: Tensor = function.apply(self.input, at_zero, choice)
+            return output
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            # Neither takes an autograd function that writes in place.
+            return self.input.copy_(ReLU(self.input).apply(choice))
+        if _forbidden_inplace(self.input):
+            return torch.relu_(self.input)  # raises PyTorch's error before anything is written
+        output = _InplaceReLU.apply(self.input, at_zero, choice)
         return output
 
 
@@ -80,26 +87,42 @@ class _ReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, at_zero: Tensor, inplace: bool, choice: Choice) -> Tensor:
-        return torch.relu_(input) if inplace else torch.relu(input)
+    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
+        return torch.relu(input)
 
     @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, bool, Choice], output: Tensor
-    ) -> None:
-        input, at_zero, inplace, ctx.choice = inputs
-        if inplace:
-            ctx.mark_dirty(input)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Choice], output: Tensor) -> None:
+        _, at_zero, ctx.choice = inputs
         ctx.save_for_backward(output, at_zero)
         ctx.save_for_forward(output, at_zero)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        return _times(grad_outputs[0], ctx), None, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        return _times(grad_outputs[0], ctx), None, None
+
+
+class _ReLUWithJvp(_ReLU):
+    """The same with forward-mode AD, which torch.compile does not take."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         return _times(tangents[0], ctx)
+
+
+class _InplaceReLU(_ReLU):
+    @staticmethod
+    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
+        return torch.relu_(input)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Choice], output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        _ReLU.setup_context(ctx, inputs, output)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        tangent: Tensor = tangents[0]
+        return tangent.copy_(_times(tangent, ctx))
 
 
 def _forbidden_inplace(input: Tensor) -> bool:
