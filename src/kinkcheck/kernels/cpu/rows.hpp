@@ -51,9 +51,10 @@ INLINE void widen_run(const T* from, Scalar<T>* to, Index count, Watcher& watch)
     watch(v);
     store(to + i, v);
   }
-  for (; i < count; ++i) {
-    to[i] = widen(from[i]);
-    watch(to[i]);
+  if (i < count) {
+    const auto v = widen_some(from + i, count - i);
+    watch(v);
+    store_some(to + i, v, count - i);
   }
 }
 
@@ -62,7 +63,7 @@ INLINE void narrow_run(const Scalar<T>* from, T* to, Index count) {
   constexpr Index step = Lanes<Scalar<T>>::count;
   Index i = 0;
   for (; i + step <= count; i += step) narrow_vector(load(from + i), to + i);
-  for (; i < count; ++i) narrow(from[i], to[i]);
+  if (i < count) narrow_some(load(from + i), to + i, count - i);
 }
 
 template <class S>
@@ -89,72 +90,99 @@ INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
   }(std::make_integer_sequence<int, n>{});
 }
 
-// The lanes of one phase and plane that exist, as a range of u = t − (begin − lead).
+// Lanes u = t − (begin − lead) of one plane.
 struct Range {
   Index low, high;
 };
 
-INLINE Range inside(const Problem& problem, const Block& block, Index lead, Index phase,
-                    Index lanes) {
-  const auto& width = problem.width;
-  const Index origin = block.begin - lead;
-  const Index low = ceil_divide(width.padding - phase, width.stride) - origin;
-  const Index high =
-      floor_divide(width.inputs - 1 + width.padding - phase, width.stride) + 1 - origin;
-  const Index from = least(most(low, 0), lanes);
-  return {from, most(from, least(high, lanes))};
-}
+// Where the lanes of a block lie in a row of memory; the same for all its rows.
+class Geometry {
+ public:
+  Geometry(const Problem& problem, const Layout& layout, const Block& block)
+      : problem(problem), layout(layout), block(block), stride(problem.width.stride) {
+    lanes = layout.lead + (block.end - block.begin) + layout.reach;
+    origin = (block.begin - layout.lead) * stride - problem.width.padding;
+    for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
+    paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
+    whole = stride == 1 && block.channels == problem.inner;
+    const Index first = most(block.begin - layout.lead, 0);
+    const Index last = most(first, least(block.end, problem.width.outputs));
+    windows = {first - (block.begin - layout.lead), last - (block.begin - layout.lead)};
+    first_window = first;
+  }
 
-// Reads one row of the input's shape. Lanes that lie in the padding become `pad`.
+  // The lanes of a slot that exist.
+  Range held(Index slot) const { return slot < 2 ? inside_[slot] : inside(layout.phase[slot]); }
+
+  // Those that are in no other block.
+  Range owned(Index slot) const {
+    const Range range = held(slot);
+    const Index end = layout.lead + block.end - block.begin;
+    const Index low = least(most(range.low, layout.lead), end);
+    return {low, most(low, least(range.high, end))};
+  }
+
+  const Problem& problem;
+  const Layout& layout;
+  const Block& block;
+  Index stride;
+  Index lanes;         // of one plane, without channels
+  Index origin;        // the width of lane 0 of phase 0
+  Range windows;       // the lanes that are windows
+  Index first_window;  // the window of windows.low
+  bool paired;         // two phases of single elements, side by side in memory
+  bool whole;          // a row in memory is a row of lanes
+
+ private:
+  Range inside(Index phase) const {
+    const Index low = ceil_divide(-origin - phase, stride);
+    const Index high = floor_divide(problem.width.inputs - 1 - origin - phase, stride) + 1;
+    const Index from = least(most(low, 0), lanes);
+    return {from, most(from, least(high, lanes))};
+  }
+
+  Range inside_[2];
+};
+
+// Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
 template <class T, class Watcher>
-void pack_row(const Problem& problem, const Layout& layout, const Block& block, const T* input,
-              Index depth, Index height, Scalar<T> pad, Scalar<T>* row, Watcher& watch) {
-  const auto& width = problem.width;
-  const Index inner = problem.inner, channels = block.channels, stride = width.stride;
-  const Index origin = block.begin - layout.lead;
-  const Index lanes = layout.lead + (block.end - block.begin) + layout.reach;
-  for (Index plane = 0; plane < block.planes; ++plane) {
-    const T* from = input +
-                    (((block.outer + plane) * problem.depth.inputs + depth) *
-                         problem.height.inputs +
-                     height) *
-                        width.inputs * inner +
-                    block.channel;
-    Scalar<T>* to = row + plane * layout.pitch;
-    if (stride == 2 && inner == 1 && layout.slots == 2) {
-      const Range even = inside(problem, block, layout.lead, 0, lanes);
-      const Range odd = inside(problem, block, layout.lead, 1, lanes);
-      Scalar<T>*const evens = to, *const odds = to + layout.row;
-      fill_run(evens, even.low, pad);
-      fill_run(odds, odd.low, pad);
-      fill_run(evens + even.high, lanes - even.high, pad);
-      fill_run(odds + odd.high, lanes - odd.high, pad);
-      const T* const pairs = from + 2 * origin - width.padding;
-      const Index low = most(even.low, odd.low), high = least(even.high, odd.high);
-      if (even.low < low) watch(evens[even.low] = widen(pairs[2 * even.low]));
-      if (odd.low < low) watch(odds[odd.low] = widen(pairs[2 * odd.low + 1]));
-      constexpr Index step = Lanes<Scalar<T>>::count;
-      Index u = low;
-      for (; u + step <= high; u += step) {
-        const auto a = widen_vector(pairs + 2 * u), b = widen_vector(pairs + 2 * u + step);
+void pack_row(const Geometry& geometry, const T* input, Index depth, Index height,
+              Scalar<T>* row, Watcher& watch) {
+  using S = Scalar<T>;
+  const Problem& problem = geometry.problem;
+  const Layout& layout = geometry.layout;
+  const Block& block = geometry.block;
+  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
+  const Index line = problem.width.inputs * inner;
+  const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const T* from = input + block.outer * plane +
+                  (depth * problem.height.inputs + height) * line + block.channel +
+                  geometry.origin * inner;
+  for (Index p = 0; p < block.planes; ++p, from += plane, row += layout.pitch) {
+    if (geometry.paired) {
+      const Range even = geometry.held(0), odd = geometry.held(1);
+      S *const evens = row, *const odds = row + layout.row;
+      if (odd.low < even.low) watch(odds[odd.low] = widen(from[2 * odd.low + 1]));
+      if (odd.high < even.high) watch(evens[odd.high] = widen(from[2 * odd.high]));
+      constexpr Index step = Lanes<S>::count;
+      for (Index u = even.low; u < odd.high; u += step) {
+        const Index count = least(step, odd.high - u);
+        const auto a = widen_some(from + 2 * u, 2 * count);
+        const auto b = widen_some(from + 2 * u + step, 2 * count - step);
         watch(a);
         watch(b);
-        Vec<Scalar<T>> x, y;
-        deinterleave<Scalar<T>>(a, b, x, y);
-        store(evens + u, x);
-        store(odds + u, y);
+        Vec<S> x, y;
+        deinterleave<S>(a, b, x, y);
+        store_some(evens + u, x, count);
+        store_some(odds + u, y, count);
       }
-      const Index rest = u;
-      for (u = rest; u < even.high; ++u) watch(evens[u] = widen(pairs[2 * u]));
-      for (u = rest; u < odd.high; ++u) watch(odds[u] = widen(pairs[2 * u + 1]));
       continue;
     }
-    for (Index slot = 0; slot < layout.slots; ++slot, to += layout.row) {
-      const Range range = inside(problem, block, layout.lead, layout.phase[slot], lanes);
-      fill_run(to, range.low * channels, pad);
-      fill_run(to + range.high * channels, (lanes - range.high) * channels, pad);
-      const T* const phase = from + (origin * stride + layout.phase[slot] - width.padding) * inner;
-      if (stride == 1 && channels == inner) {
+    for (Index slot = 0; slot < layout.slots; ++slot) {
+      const Range range = geometry.held(slot);
+      const T* const phase = from + layout.phase[slot] * inner;
+      S* const to = row + slot * layout.row;
+      if (geometry.whole) {
         widen_run(phase + range.low * inner, to + range.low * inner,
                   (range.high - range.low) * inner, watch);
       } else if (inner == 1) {
@@ -167,61 +195,49 @@ void pack_row(const Problem& problem, const Layout& layout, const Block& block, 
   }
 }
 
-// Writes one row of the input's shape. Phases without a slot hold no entry and become zero.
+// Writes one row of the input's shape; null is a row of zeros, and so are phases without a slot.
 template <class T>
-void unpack_row(const Problem& problem, const Layout& layout, const Block& block,
-                const Scalar<T>* row, Index depth, Index height, T* output) {
-  const auto& width = problem.width;
-  const Index inner = problem.inner, channels = block.channels, stride = width.stride;
-  const Index origin = block.begin - layout.lead;
-  for (Index plane = 0; plane < block.planes; ++plane) {
-    T* const to = output +
-                  (((block.outer + plane) * problem.depth.inputs + depth) *
-                       problem.height.inputs +
-                   height) *
-                      width.inputs * inner +
-                  block.channel;
-    const Scalar<T>* from = row + plane * layout.pitch;
-    const Index low = most(0, block.begin * stride - width.padding);
-    const Index high = least(width.inputs, block.end * stride - width.padding);
-    const auto clear = [&](Index first, Index last) {
-      for (Index w = first; w < last; ++w)
-        for (Index c = 0; c < channels; ++c) to[w * inner + c] = T{};
-    };
-    if (!row) {
-      clear(low, high);
-      continue;
+void unpack_row(const Geometry& geometry, const Scalar<T>* row, Index depth, Index height,
+                T* output) {
+  using S = Scalar<T>;
+  const Problem& problem = geometry.problem;
+  const Layout& layout = geometry.layout;
+  const Block& block = geometry.block;
+  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
+  const Index line = problem.width.inputs * inner;
+  const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  T* start = output + block.outer * plane + (depth * problem.height.inputs + height) * line +
+             block.channel;
+  const Index low = most(0, block.begin * stride - problem.width.padding);
+  const Index high = least(problem.width.inputs, block.end * stride - problem.width.padding);
+  for (Index p = 0; p < block.planes; ++p, start += plane) {
+    if (!row || layout.slots < stride) {
+      for (Index w = low; w < high; ++w)
+        for (Index c = 0; c < channels; ++c) start[w * inner + c] = T{};
+      if (!row) continue;
     }
-    const Index end = layout.lead + block.end - block.begin;
-    const auto owned = [&](Index phase) {
-      const Range range = inside(problem, block, layout.lead, phase, end);
-      return Range{most(range.low, layout.lead), most(range.high, layout.lead)};
-    };
-    if (stride == 2 && inner == 1 && layout.slots == 2) {
-      const Range even = owned(0), odd = owned(1);
-      const Scalar<T>*const evens = from, *const odds = from + layout.row;
-      T* const pairs = to + 2 * origin - width.padding;
-      const Index first = most(even.low, odd.low), last = least(even.high, odd.high);
-      if (even.low < first) narrow(evens[even.low], pairs[2 * even.low]);
-      if (odd.low < first) narrow(odds[odd.low], pairs[2 * odd.low + 1]);
-      constexpr Index step = Lanes<Scalar<T>>::count;
-      Index u = first;
-      for (; u + step <= last; u += step) {
-        Vec<Scalar<T>> a, b;
-        interleave<Scalar<T>>(load(evens + u), load(odds + u), a, b);
-        narrow_vector(a, pairs + 2 * u);
-        narrow_vector(b, pairs + 2 * u + step);
+    const S* const lanes = row + p * layout.pitch;
+    T* const to = start + geometry.origin * inner;
+    if (geometry.paired) {
+      const Range even = geometry.owned(0), odd = geometry.owned(1);
+      const S *const evens = lanes, *const odds = lanes + layout.row;
+      if (odd.low < even.low) narrow(odds[odd.low], to[2 * odd.low + 1]);
+      if (odd.high < even.high) narrow(evens[odd.high], to[2 * odd.high]);
+      constexpr Index step = Lanes<S>::count;
+      for (Index u = even.low; u < odd.high; u += step) {
+        const Index count = least(step, odd.high - u);
+        Vec<S> a, b;
+        interleave<S>(load(evens + u), load(odds + u), a, b);
+        narrow_some(a, to + 2 * u, 2 * count);
+        narrow_some(b, to + 2 * u + step, 2 * count - step);
       }
-      const Index rest = u;
-      for (u = rest; u < even.high; ++u) narrow(evens[u], pairs[2 * u]);
-      for (u = rest; u < odd.high; ++u) narrow(odds[u], pairs[2 * u + 1]);
       continue;
     }
-    if (layout.slots < stride) clear(low, high);
-    for (Index slot = 0; slot < layout.slots; ++slot, from += layout.row) {
-      const Range range = owned(layout.phase[slot]);
-      T* const phase = to + (origin * stride + layout.phase[slot] - width.padding) * inner;
-      if (stride == 1 && channels == inner) {
+    for (Index slot = 0; slot < layout.slots; ++slot) {
+      const Range range = geometry.owned(slot);
+      const S* const from = lanes + slot * layout.row;
+      T* const phase = to + layout.phase[slot] * inner;
+      if (geometry.whole) {
         narrow_run(from + range.low * inner, phase + range.low * inner,
                    (range.high - range.low) * inner);
       } else if (inner == 1) {
@@ -236,24 +252,22 @@ void unpack_row(const Problem& problem, const Layout& layout, const Block& block
 
 // Calls move(element of a tensor of the output's shape, lane, count) for every run of one row.
 template <class Move>
-INLINE void for_output_runs(const Problem& problem, const Layout& layout, const Block& block,
-                            Index depth, Index height, const Move& move) {
+INLINE void for_output_runs(const Geometry& geometry, Index depth, Index height,
+                            const Move& move) {
+  const Problem& problem = geometry.problem;
+  const Block& block = geometry.block;
   const Index inner = problem.inner, channels = block.channels;
-  const Index first = most(block.begin - layout.lead, 0);
-  const Index last = least(block.end, problem.width.outputs);
-  const Index skipped = first - (block.begin - layout.lead);
-  for (Index plane = 0; plane < block.planes; ++plane) {
-    const Index at = (((block.outer + plane) * problem.depth.outputs + depth) *
-                          problem.height.outputs +
-                      height) *
-                         problem.width.outputs * inner +
-                     first * inner + block.channel;
-    const Index lane = plane * layout.pitch + skipped * channels;
-    if (first >= last) continue;
+  const Index line = problem.width.outputs * inner;
+  const Index plane = problem.depth.outputs * problem.height.outputs * line;
+  const auto [low, high] = geometry.windows;
+  Index at = block.outer * plane + (depth * problem.height.outputs + height) * line +
+             geometry.first_window * inner + block.channel;
+  Index lane = low * channels;
+  for (Index p = 0; p < block.planes; ++p, at += plane, lane += geometry.layout.pitch) {
     if (channels == inner) {
-      move(at, lane, (last - first) * inner);
+      if (low < high) move(at, lane, (high - low) * inner);
     } else {
-      for (Index w = 0; w < last - first; ++w) move(at + w * inner, lane + w * channels, channels);
+      for (Index w = 0; w < high - low; ++w) move(at + w * inner, lane + w * channels, channels);
     }
   }
 }

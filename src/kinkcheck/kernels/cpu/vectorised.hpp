@@ -51,7 +51,8 @@ class Rows {
   using S = Scalar<T>;
 
   Rows(const Job& job, const Block& block, std::byte* memory)
-      : job(job), problem(job.problem), layout(job.layout), block(block), memory_(memory) {
+      : job(job), problem(job.problem), layout(job.layout), block(block),
+        geometry(job.problem, job.layout, block), memory_(memory) {
     lanes = block.planes * (layout.lead + block.end - block.begin + layout.reach) *
             block.channels;
     volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
@@ -72,6 +73,7 @@ class Rows {
   const Problem& problem;
   const Layout& layout;
   const Block& block;
+  const Geometry geometry;
   Index lanes, volume;
   S* line;                    // one row in the making, of every slot
   S* valid;                   // a mask: which lanes are windows
@@ -88,9 +90,11 @@ class Rows {
 
   const S* input(Index depth, Index height) const { return row_of(inputs_, depth, height); }
 
+  // Packing overwrites the lanes of entries, the same in every row, and leaves the padding.
   void set_padding(S pad) {
-    pad_ = pad;
     fill_run(padding_, layout.row, pad);
+    fill_run(inputs_, layout.input_slices * problem.height.inputs * layout.slots * layout.row,
+             pad);
   }
 
   // Packs the slices of depth that the windows at `depth` need and no earlier ones needed.
@@ -102,10 +106,10 @@ class Rows {
     Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(problem, layout, block, static_cast<const T*>(job.input), packed_, h, pad_,
+        pack_row(geometry, static_cast<const T*>(job.input), packed_, h,
                  row_of(inputs_, packed_, h), watch);
         if constexpr (with_tangent)
-          pack_row(problem, layout, block, static_cast<const T*>(job.gradient), packed_, h, S{},
+          pack_row(geometry, static_cast<const T*>(job.gradient), packed_, h,
                    row_of(tangents_, packed_, h), unwatched);
       }
     }
@@ -134,7 +138,7 @@ class Rows {
 
   void mark_valid() {
     fill_run(valid, layout.row, S{});
-    for_output_runs(problem, layout, block, 0, 0, [&](Index, Index lane, Index count) {
+    for_output_runs(geometry, 0, 0, [&](Index, Index lane, Index count) {
       const typename Lanes<S>::Integer yes = -1;
       for (Index i = lane; i < lane + count; ++i) std::memcpy(valid + i, &yes, sizeof yes);
     });
@@ -144,7 +148,7 @@ class Rows {
   void mark_positions() {
     const Index image = problem.depth.outputs * problem.height.outputs * problem.width.outputs;
     for (Index i = 0; i < layout.row; ++i) positions[i] = 0;
-    for_output_runs(problem, layout, block, 0, 0, [&](Index at, Index lane, Index count) {
+    for_output_runs(geometry, 0, 0, [&](Index at, Index lane, Index count) {
       for (Index i = 0; i < count; ++i) {
         const Index channel = (at + i) % problem.inner, pixel = (at + i) / problem.inner;
         const Index outer = pixel / image, place = pixel % image;
@@ -168,7 +172,6 @@ class Rows {
 
   std::byte* memory_;
   S *inputs_, *tangents_, *windows_, *padding_;
-  S pad_{};
   Index packed_ = 0;
 };
 
@@ -273,7 +276,7 @@ INLINE void with_choice(const Choice& choice, const Act& act) {
 
 // Forward.
 
-template <int K, class T>
+template <int K, bool with_nan, class T>
 void forward_row(const Rows<T>& rows) {
   using S = Scalar<T>;
   const Index count = K ? K : rows.volume;
@@ -283,7 +286,8 @@ void forward_row(const Rows<T>& rows) {
     UNROLLED for (Index k = 0; k < count; ++k)
       for (int v = 0; v < unroll; ++v) {
         const Vec<S> x = entry(rows.places, k, lane, v);
-        value[v] = (x > value[v]) | (x != x) ? x : value[v];
+        value[v] = x > value[v] ? x : value[v];
+        if constexpr (with_nan) value[v] = x != x ? x : value[v];
       }
     for (int v = 0; v < unroll; ++v) store(rows.line + lane + v * Lanes<S>::count, value[v]);
   }
@@ -292,25 +296,33 @@ void forward_row(const Rows<T>& rows) {
 template <class T>
 void write_line(const Rows<T>& rows, Index depth, Index height) {
   T* const result = static_cast<T*>(rows.job.result);
-  for_output_runs(rows.problem, rows.layout, rows.block, depth, height,
+  for_output_runs(rows.geometry, depth, height,
                   [&](Index at, Index lane, Index count) {
                     narrow_run(rows.line + lane, result + at, count);
                   });
 }
 
-template <class T>
-Report forward(const Job& job, const Block& block, std::byte* scratch) {
+// Whether there was a NaN; the values are right if there was none or with_nan.
+template <bool with_nan, class T>
+bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
+  using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
-  rows.set_padding(-infinity<Scalar<T>>);
-  Unwatched unwatched;
+  rows.set_padding(-infinity<S>);
+  Watch<S> watch{nan<S>};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
-    rows.template pack_for<false>(d, unwatched);
+    rows.template pack_for<false>(d, watch);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      with_volume(rows.volume, [&]<int K>() { forward_row<K>(rows); });
+      with_volume(rows.volume, [&]<int K>() { forward_row<K, with_nan>(rows); });
       write_line(rows, d, h);
     }
   }
+  return any<S>(watch.found);
+}
+
+template <class T>
+Report forward(const Job& job, const Block& block, std::byte* scratch) {
+  if (forward_block<false, T>(job, block, scratch)) forward_block<true, T>(job, block, scratch);
   return {};
 }
 
@@ -468,7 +480,7 @@ void gather_slice(const Rows<T>& rows, Index depth) {
       gather_row<sharing>(rows, sources, rows.input(depth, height) + slot * layout.row,
                           rows.line + slot * layout.row);
     }
-    unpack_row(problem, layout, rows.block, reached ? rows.line : nullptr, depth, height,
+    unpack_row(rows.geometry, reached ? rows.line : nullptr, depth, height,
                static_cast<T*>(rows.job.result));
   }
 }
@@ -488,7 +500,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
     rows.template pack_for<false>(d, watch);
     for (Index h = 0; h < problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      for_output_runs(problem, job.layout, block, d, h, [&](Index at, Index lane, Index count) {
+      for_output_runs(rows.geometry, d, h, [&](Index at, Index lane, Index count) {
         Unwatched unwatched;
         widen_run(static_cast<const T*>(job.gradient) + at, rows.line + lane, count, unwatched);
       });

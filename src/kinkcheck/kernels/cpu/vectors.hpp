@@ -218,6 +218,62 @@ INLINE void narrow_vector(Vec<float> v, Brain* to) {
   std::memcpy(to, &bits, sizeof bits);
 }
 
+// The first `count` lanes only; none if it is negative, all if it is large.
+
+template <class T>
+INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
+  constexpr int n = Lanes<Scalar<T>>::count;
+  if (count >= n) return widen_vector(from);
+  if (count <= 0) return Vec<Scalar<T>>{};
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 8) {
+    return (Vec<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+  } else if constexpr (sizeof(T) == 4) {
+    return (Vec<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  } else {
+    const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from);
+    T some[n];
+    std::memcpy(some, &bits, sizeof bits);
+    return widen_vector(some);
+  }
+#else
+  T some[n] = {};
+  std::memcpy(some, from, static_cast<std::size_t>(count) * sizeof(T));
+  return widen_vector(some);
+#endif
+}
+
+template <class T>
+INLINE void narrow_some(Vec<Scalar<T>> v, T* to, std::int64_t count) {
+  constexpr int n = Lanes<Scalar<T>>::count;
+  if (count >= n) return narrow_vector(v, to);
+  if (count <= 0) return;
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 8) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), (__m512d)v);
+  } else if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), (__m512)v);
+  } else {
+    T some[n];
+    narrow_vector(v, some);
+    __m256i bits;
+    std::memcpy(&bits, some, sizeof bits);
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>(mask), bits);
+  }
+#else
+  T some[n];
+  narrow_vector(v, some);
+  std::memcpy(to, some, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+}
+
+template <class S>
+INLINE void store_some(S* to, Vec<S> v, std::int64_t count) {
+  narrow_some(v, to, count);
+}
+
 // Rounded to T and widened again.
 template <class T>
 INLINE Vec<Scalar<T>> rounded_vector(Vec<Scalar<T>> v) {
