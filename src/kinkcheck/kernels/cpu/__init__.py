@@ -157,6 +157,11 @@ def instruction_set() -> str:
     return _extension.instruction_set_in_use()
 
 
+def openmp() -> bool:
+    """Whether the kernels were compiled to use several threads."""
+    return _extension.openmp
+
+
 def use_instruction_set(name: str) -> None:
     """Use the kernels of another of :func:`instruction_sets`; the answers are the same.
 
