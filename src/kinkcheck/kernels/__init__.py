@@ -157,9 +157,10 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
 _cpu: ModuleType | None
 try:
     from kinkcheck.kernels import cpu as _cpu
+except ModuleNotFoundError:
+    _cpu, _cpu_missing = None, "compiled kernels are not installed"
 except ImportError as error:
-    _cpu = None
-    _cpu_missing = f"compiled kernels are not installed ({error})"
+    _cpu, _cpu_missing = None, f"compiled kernels cannot be loaded ({error})"
 else:
     _cpu_missing = ""
 

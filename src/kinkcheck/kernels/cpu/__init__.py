@@ -16,8 +16,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+import kinkcheck.kernels.cpu._extension as _extension
 from kinkcheck.kernels import reference
-from kinkcheck.kernels.cpu import _extension
 from kinkcheck.kernels.reference import Ties
 from kinkcheck.kernels.windows import SlidingWindows, Windows
 from kinkcheck.selection import Hybrid, Native, Random, Selection
