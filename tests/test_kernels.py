@@ -507,12 +507,13 @@ def test_what_no_kernel_takes_goes_to_the_reference() -> None:
 
 
 def test_empty_windows_hold_minus_infinity(compiled_kernel: ModuleType) -> None:
-    windows = SlidingWindows((2,), (1,), (2,), (4,), ceil_mode=False)
-    x = torch.ones(1, 1, 1)
+    # The only window holds places −1 and 3 of an input of size 3.
+    windows = SlidingWindows((2,), (1,), (1,), (4,), ceil_mode=False)
+    x = torch.ones(1, 1, 3)
     assert_same_bits(compiled_kernel.max_pool(x, windows), reference.max_pool(x, windows))
     for selection in (Native(), Minimal(), Random(0)):
         grad = compiled_kernel.max_pool_vjp(torch.ones(1, 1, 1), x, windows, selection)
-        assert grad.tolist() == [[[0.0]]]
+        assert grad.tolist() == [[[0.0, 0.0, 0.0]]]
 
 
 def run_with(variable: str, code: str) -> subprocess.CompletedProcess[str]:

@@ -243,7 +243,7 @@ def _geometry(windows: SlidingWindows, shape: torch.Size, channels_last: bool) -
         if min(kernel, stride, dilation) < 1:
             return None
         reach = (kernel - 1) * dilation + 1
-        if not 0 <= padding <= reach // 2:
+        if not 0 <= padding <= kernel // 2:
             return None
         room = size + 2 * padding - reach
         outputs = (room + (stride - 1 if windows.ceil_mode else 0)) // stride + 1
