@@ -1,23 +1,226 @@
-"""Max pooling under any selection: value, vjp, jvp and the census of ties."""
+"""Max pooling under any selection, by the fastest kernel there is for an input.
 
-from kinkcheck.kernels.reference import (
-    Ties,
-    max_pool,
-    max_pool_jvp,
-    max_pool_ties,
-    max_pool_vjp,
-    random_rank,
-)
+The functions are those of :mod:`kinkcheck.kernels.reference`, which specifies them and takes what
+no other kernel takes. They work below autograd: a caller that needs gradients of gradients builds
+them from :func:`max_pool_vjp` and :func:`max_pool_jvp`.
+
+The environment variable ``KINKCHECK_KERNELS`` holds the choice: ``reference``, or ``cpu`` to refuse
+to run without the compiled kernels. It is read at the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from kinkcheck.errors import InputError
+from kinkcheck.kernels import reference
+from kinkcheck.kernels.reference import Ties, random_rank
 from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
+from kinkcheck.selection import Selection
 
 __all__ = [
     "AdaptiveWindows",
+    "InUse",
     "SlidingWindows",
     "Ties",
     "Windows",
+    "in_use",
     "max_pool",
     "max_pool_jvp",
     "max_pool_ties",
     "max_pool_vjp",
+    "max_pool_with_ties",
     "random_rank",
 ]
+
+VARIABLE = "KINKCHECK_KERNELS"
+
+
+@dataclass(frozen=True)
+class InUse:
+    """What computes max pooling on this machine's CPU.
+
+    Attributes:
+        kernels: ``cpu`` or ``reference``.
+        instruction_set: ``avx512``, ``avx2`` or ``baseline``; empty for ``reference``.
+        threads: how many threads a call may use.
+        why: one line: how the kernels were chosen, or why they are not the compiled ones.
+    """
+
+    kernels: str
+    instruction_set: str
+    threads: int
+    why: str
+
+    def __str__(self) -> str:
+        name = f"{self.kernels} ({self.instruction_set})" if self.instruction_set else self.kernels
+        return f"{name}, {self.threads} thread{'s' * (self.threads != 1)}: {self.why}"
+
+
+def in_use() -> InUse:
+    """The kernels that a call on a CPU tensor uses.
+
+    Raises:
+        InputError: ``KINKCHECK_KERNELS`` names no kernels, or compiled ones that are not there.
+
+    >>> print(in_use())
+    ..., ... thread...
+    """
+    compiled = _compiled()
+    if compiled is None:
+        why = f"{VARIABLE}=reference" if _requested() else _cpu_missing
+        return InUse("reference", "", torch.get_num_threads(), why)
+    threads = torch.get_num_threads() if compiled.openmp() else 1
+    why = f"{VARIABLE}=cpu" if _requested() else "compiled, the fastest this machine runs"
+    return InUse("cpu", compiled.instruction_set(), threads, why)
+
+
+def max_pool(input: Tensor, windows: Windows) -> Tensor:
+    """The maximum of each window: PyTorch's own forward pass.
+
+    Args:
+        input: (N, C, *sizes) or (C, *sizes).
+        windows: the geometry.
+
+    Returns:
+        The values, of PyTorch's shape, dtype and memory format.
+
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), windows)
+    tensor([[3., 2.]])
+    """
+    kernels, windows = _for(input, windows)
+    value: Tensor = kernels.max_pool(input, windows)
+    return value
+
+
+def max_pool_with_ties(input: Tensor, windows: Windows) -> tuple[Tensor, Ties]:
+    """The maximum of each window and the census of ties, in one pass where there is a kernel.
+
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool_with_ties(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
+    (tensor([[3., 0.]]), Ties(windows=2, tied=tensor(1), tied_at_zero=tensor(1)))
+    """
+    kernels, windows = _for(input, windows)
+    if kernels is reference:
+        return reference.max_pool(input, windows), reference.max_pool_ties(input, windows)
+    both: tuple[Tensor, Ties] = kernels.max_pool_with_ties(input, windows)
+    return both
+
+
+def max_pool_ties(input: Tensor, windows: Windows) -> Ties:
+    """How many windows are tied, and how many of those at zero.
+
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool_ties(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
+    Ties(windows=2, tied=tensor(1), tied_at_zero=tensor(1))
+    """
+    kernels, windows = _for(input, windows)
+    ties: Ties = kernels.max_pool_ties(input, windows)
+    return ties
+
+
+def max_pool_vjp(
+    grad_output: Tensor, input: Tensor, windows: Windows, selection: Selection
+) -> Tensor:
+    """The gradient with respect to the input, under a selection.
+
+    Args:
+        grad_output: gradient with respect to the output, of the output's shape and dtype.
+        input: the input of the forward pass, (N, C, *sizes) or (C, *sizes).
+        windows: the geometry.
+        selection: native, minimal, hybrid, first, last or random.
+
+    Returns:
+        A tensor of the input's shape, dtype and memory format.
+
+    Raises:
+        InputError: max pooling has no such selection.
+
+    >>> from kinkcheck.selection import Minimal
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool_vjp(torch.ones(1, 1), torch.tensor([[2.0, 2.0]]), windows, Minimal())
+    tensor([[0.5000, 0.5000]])
+    """
+    kernels, windows = _for(input, windows)
+    grad_input: Tensor = kernels.max_pool_vjp(grad_output, input, windows, selection)
+    return grad_input
+
+
+def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
+    """The derivative along a tangent of the input: the adjoint of :func:`max_pool_vjp`.
+
+    Raises:
+        InputError: max pooling has no such selection.
+
+    >>> from kinkcheck.selection import Minimal
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool_jvp(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 2.0]]), windows, Minimal())
+    tensor([[2.]])
+    """
+    kernels, windows = _for(input, windows)
+    tangent_output: Tensor = kernels.max_pool_jvp(tangent, input, windows, selection)
+    return tangent_output
+
+
+_cpu: ModuleType | None
+try:
+    from kinkcheck.kernels import cpu as _cpu
+except ModuleNotFoundError:
+    _cpu, _cpu_missing = None, "compiled kernels are not installed"
+except ImportError as error:
+    _cpu, _cpu_missing = None, f"compiled kernels cannot be loaded ({error})"
+else:
+    _cpu_missing = ""
+
+
+@lru_cache(maxsize=1)
+def _requested() -> str:
+    name = os.environ.get(VARIABLE, "")
+    if name not in ("", "reference", "cpu"):
+        raise InputError(f"{VARIABLE} must be reference or cpu, not {name!r}")
+    if name == "cpu" and _cpu is None:
+        raise InputError(f"{VARIABLE}=cpu, but the {_cpu_missing}")
+    return name
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> ModuleType | None:
+    """The compiled kernels if they are to be used."""
+    return None if _requested() == "reference" else _cpu
+
+
+def _for(input: Tensor, windows: Windows) -> tuple[ModuleType, Windows]:
+    """The kernels to use, and the windows in the form in which they take them."""
+    compiled = _compiled()
+    if compiled is None:
+        return reference, windows
+    if isinstance(windows, AdaptiveWindows):
+        sliding = _sliding(windows, input.shape)
+        # PyTorch's adaptive pooling returns a contiguous tensor in three dimensions.
+        if sliding is None or (windows.dimensions == 3 and not input.is_contiguous()):
+            return reference, windows
+        return (compiled, sliding) if compiled.accepts(input, sliding) else (reference, windows)
+    return (compiled, windows) if compiled.accepts(input, windows) else (reference, windows)
+
+
+@lru_cache(maxsize=1024)
+def _sliding(windows: AdaptiveWindows, shape: torch.Size) -> SlidingWindows | None:
+    """The sliding windows that adaptive ones are if the sizes divide evenly."""
+    pooled = windows.dimensions
+    if len(shape) <= pooled:
+        return None
+    kernel = []
+    for inputs, outputs in zip(shape[-pooled:], windows.output_size, strict=True):
+        outputs = inputs if outputs is None else outputs
+        if outputs < 1 or inputs % outputs or not inputs:
+            return None
+        kernel.append(inputs // outputs)
+    size = tuple(kernel)
+    return SlidingWindows(size, size, (0,) * pooled, (1,) * pooled, ceil_mode=False)

@@ -1,0 +1,263 @@
+// The Python module: it picks the instruction set, cuts problems into blocks and runs them on
+// threads. Tensors come as addresses; __init__.py answers for their type, shape and layout.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "plan.hpp"
+#include "problem.hpp"
+
+namespace nb = nanobind;
+
+namespace kinkcheck {
+
+extern const Kernels baseline;
+#if defined(KINKCHECK_X86)
+extern const Kernels avx2, avx512;
+#endif
+
+namespace {
+
+std::vector<const Kernels*> supported() {
+  std::vector<const Kernels*> found{&baseline};
+#if defined(KINKCHECK_X86)
+  if (__builtin_cpu_supports("x86-64-v3")) found.push_back(&avx2);
+  if (__builtin_cpu_supports("x86-64-v4")) found.push_back(&avx512);
+#endif
+  return found;
+}
+
+const Kernels* in_use = supported().back();
+
+// Shares of the picked and of the other active entries, by their number: in float64, rounded once.
+template <class S>
+struct Shares {
+  Shares(double beta, Index most) : chosen(most + 1), other(most + 1) {
+    for (Index m = 1; m <= most; ++m) {
+      const auto count = static_cast<double>(m);
+      chosen[m] = static_cast<S>((count - beta * (count - 1)) / count);
+      // PyTorch, and so the reference, divides a number by a tensor in two roundings.
+      other[m] = m > 1 ? static_cast<S>(beta * (1 / count)) : S{0};
+    }
+  }
+  std::vector<S> chosen, other;
+};
+
+// Scratch memory of the calling thread, for all threads that work for it. It is kept: fresh
+// memory costs more than most calls.
+std::byte* scratch_memory(std::size_t bytes) {
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  thread_local std::unique_ptr<std::byte, Free> memory;
+  thread_local std::size_t held = 0;
+  if (held < bytes) {
+    memory.reset();
+    held = 0;
+    memory.reset(static_cast<std::byte*>(std::calloc(bytes + 64, 1)));
+    if (!memory) throw std::bad_alloc();
+    held = bytes;
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.get());
+  return memory.get() + (64 - address % 64) % 64;
+}
+
+constexpr Index elements_worth_a_thread = 16 * 1024;
+
+Index scalar_bytes(Element element) { return element == float64 ? 8 : 4; }
+
+Report run(Job& job, Element element, bool overlap, Index threads,
+           const Kernels::Vectorised* vectorised, const Kernels::Plain* plain) {
+  const Problem& problem = job.problem;
+  const Index size = problem.outer * problem.inner * problem.depth.inputs *
+                     problem.height.inputs * problem.width.inputs;
+  Report total{};
+  if (size == 0) return total;
+  const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
+  const Plan plan(problem, overlap, scalar_bytes(element), useful);
+  job.layout = plan.layout();
+  const Index blocks = plan.blocks();
+  const int team = static_cast<int>(std::min(useful, blocks));
+  const std::size_t bytes = (plan.scratch_bytes() + 63) / 64 * 64;
+  std::byte* const scratch = scratch_memory(bytes * static_cast<std::size_t>(team));
+  std::vector<Report> reports(static_cast<std::size_t>(blocks));
+  // One thread takes no detour over the thread pool.
+  if (team == 1) {
+    for (Index b = 0; b < blocks; ++b)
+      reports[b] = vectorised[element](job, plan.block(b), scratch);
+  } else {
+#pragma omp parallel num_threads(team)
+    {
+#if defined(_OPENMP)
+      std::byte* const mine = scratch + bytes * static_cast<std::size_t>(omp_get_thread_num());
+#else
+      std::byte* const mine = scratch;
+#endif
+#pragma omp for schedule(dynamic)
+      for (Index b = 0; b < blocks; ++b)
+        reports[b] = vectorised[element](job, plan.block(b), mine);
+    }
+  }
+
+  std::vector<Index> again;
+  for (Index b = 0; b < blocks; ++b) {
+    if (!plain || !reports[b].unordered) continue;
+    const Block block = plan.block(b);
+    for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
+      if (again.empty() || again.back() < outer) again.push_back(outer);
+  }
+  for (Index b = 0; b < blocks; ++b) {
+    const Block block = plan.block(b);
+    const auto next = std::lower_bound(again.begin(), again.end(), block.outer);
+    if (next != again.end() && *next < block.outer + block.planes) continue;
+    total.census.tied += reports[b].census.tied;
+    total.census.tied_at_zero += reports[b].census.tied_at_zero;
+  }
+  const Index count = static_cast<Index>(again.size());
+  std::vector<Report> replaced(again.size());
+#pragma omp parallel for schedule(dynamic) num_threads(team) if (count > 1)
+  for (Index i = 0; i < count; ++i) replaced[i] = plain[element](job, again[i]);
+  for (const Report& report : replaced) {
+    total.census.tied += report.census.tied;
+    total.census.tied_at_zero += report.census.tied_at_zero;
+    total.unordered |= report.unordered;
+  }
+  return total;
+}
+
+Report run_linear(Job& job, Element element, bool overlap, Index threads,
+                  const Kernels::Vectorised* vectorised, const Kernels::Plain* plain) {
+  const Problem& problem = job.problem;
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  const auto with = [&](const auto& shares) {
+    job.chosen = shares.chosen.data();
+    job.other = shares.other.data();
+    return run(job, element, overlap, threads, vectorised, plain);
+  };
+  // Vectors are looked up whole: the table is never shorter than one.
+  const Index entries = std::max<Index>(volume, 16);
+  if (job.choice.sharing == Sharing::one) return run(job, element, overlap, threads, vectorised, plain);
+  if (element == float64) return with(Shares<double>(job.choice.beta, entries));
+  return with(Shares<float>(job.choice.beta, entries));
+}
+
+Problem make_problem(Index outer, Index inner, const std::array<Index, 6>& depth,
+                     const std::array<Index, 6>& height, const std::array<Index, 6>& width) {
+  const auto axis = [](const std::array<Index, 6>& a) {
+    return Axis{a[0], a[1], a[2], a[3], a[4], a[5]};
+  };
+  return {outer, inner, axis(depth), axis(height), axis(width)};
+}
+
+Choice make_choice(const std::string& kind, double beta, std::uint64_t seed) {
+  if (kind == "native") return {Sharing::one, Pick::first, true, 0, 0};
+  if (kind == "first") return {Sharing::one, Pick::first, false, 0, 0};
+  if (kind == "last") return {Sharing::one, Pick::last, false, 0, 0};
+  if (kind == "random") return {Sharing::one, Pick::random, false, 0, seed};
+  if (kind == "minimal") return {Sharing::even, Pick::first, false, 1, 0};
+  if (kind == "hybrid") return {Sharing::split, Pick::first, false, beta, 0};
+  throw std::invalid_argument("no such choice: " + kind);
+}
+
+template <class Pointer>
+Pointer at(std::uintptr_t address) {
+  return reinterpret_cast<Pointer>(address);
+}
+
+void forward(const Problem& problem, int element, std::uintptr_t input, std::uintptr_t output,
+             Index threads) {
+  Job job{};
+  job.problem = problem;
+  job.input = at<const void*>(input);
+  job.result = at<void*>(output);
+  run(job, Element(element), false, threads, in_use->forward, nullptr);
+}
+
+std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,
+                              std::uintptr_t output, Index threads) {
+  Job job{};
+  job.problem = problem;
+  job.input = at<const void*>(input);
+  job.result = at<void*>(output);
+  const Report report =
+      run(job, Element(element), false, threads, in_use->ties, in_use->plain_ties);
+  return {report.census.tied, report.census.tied_at_zero};
+}
+
+bool linear(const Problem& problem, int element, const Choice& choice, bool watch_infinity,
+            std::uintptr_t input, std::uintptr_t gradient, std::uintptr_t result, Index threads,
+            bool backward) {
+  Job job{};
+  job.problem = problem;
+  job.choice = choice;
+  job.input = at<const void*>(input);
+  job.gradient = at<const void*>(gradient);
+  job.result = at<void*>(result);
+  job.watch_infinity = watch_infinity;
+  const Report report = backward ? run_linear(job, Element(element), true, threads, in_use->vjp,
+                                              in_use->plain_vjp)
+                                 : run_linear(job, Element(element), false, threads, in_use->jvp,
+                                              in_use->plain_jvp);
+  return !report.unordered;
+}
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : supported()) names.push_back(kernels->name);
+  return names;
+}
+
+void use_instruction_set(const std::string& name) {
+  for (const Kernels* kernels : supported())
+    if (kernels->name == name) {
+      in_use = kernels;
+      return;
+    }
+  throw std::invalid_argument("instruction set not supported here: " + name);
+}
+
+}  // namespace
+}  // namespace kinkcheck
+
+NB_MODULE(_extension, m) {
+  using namespace kinkcheck;
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  nb::class_<Problem>(m, "Problem")
+      .def("__init__",
+           [](Problem* self, Index outer, Index inner, const std::array<Index, 6>& depth,
+              const std::array<Index, 6>& height, const std::array<Index, 6>& width) {
+             new (self) Problem(make_problem(outer, inner, depth, height, width));
+           });
+  nb::class_<Choice>(m, "Choice")
+      .def("__init__", [](Choice* self, const std::string& kind, double beta, std::uint64_t seed) {
+        new (self) Choice(make_choice(kind, beta, seed));
+      });
+  m.def("forward", &forward, unlocked);
+  m.def("ties", &ties, unlocked);
+  m.def("linear", &linear, unlocked);
+  m.def("instruction_sets", &instruction_sets);
+  m.def("use_instruction_set", &use_instruction_set);
+  m.def("instruction_set_in_use", [] { return std::string(in_use->name); });
+  m.attr("openmp") =
+#if defined(_OPENMP)
+      true;
+#else
+      false;
+#endif
+}

@@ -1,0 +1,96 @@
+#include "plan.hpp"
+
+#include <algorithm>
+
+namespace kinkcheck {
+namespace {
+
+// What a block may take of the cache that each core has to itself, in bytes.
+constexpr Index cache = 256 * 1024;
+// Rows of a contiguous tensor are put together, to fill vectors and to save calls, up to this many
+// lanes; those of a channels_last tensor, whose runs in memory are long, up to that many.
+constexpr Index gathered_lanes = 512;
+constexpr Index longest_lanes = 4096;
+constexpr Index fewest_lanes = 256;
+constexpr Index fewest_channels = 128;
+// Room behind a row for vectors that begin in it: two of the widest.
+constexpr Index slack_bytes = 128;
+constexpr Index line_bytes = 64;
+
+Index up(Index a, Index b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threads)
+    : problem_(problem) {
+  const Axis &depth = problem.depth, &height = problem.height, &width = problem.width;
+  for (Index k = 0; k < width.kernel; ++k) phase_.push_back(k * width.dilation % width.stride);
+  std::sort(phase_.begin(), phase_.end());
+  phase_.erase(std::unique(phase_.begin(), phase_.end()), phase_.end());
+  for (Index k = 0; k < width.kernel; ++k) {
+    const auto found = std::lower_bound(phase_.begin(), phase_.end(),
+                                        k * width.dilation % width.stride);
+    slot_.push_back(found - phase_.begin());
+    shift_.push_back(k * width.dilation / width.stride);
+  }
+  Layout& layout = layout_;
+  layout.phase = phase_.data();
+  layout.slot = slot_.data();
+  layout.shift = shift_.data();
+  layout.slots = static_cast<Index>(phase_.size());
+  layout.reach = shift_.back();
+  layout.lead = overlap ? layout.reach : 0;
+  layout.extent =
+      overlap ? (width.inputs - 1 + width.padding) / width.stride + 1 : width.outputs;
+  layout.input_slices = (depth.kernel - 1) * depth.dilation + 1;
+  layout.output_slices =
+      overlap ? (depth.kernel - 1) * depth.dilation / depth.stride + 1 : 1;
+
+  const Index input_rows = layout.input_slices * height.inputs * layout.slots;
+  const Index window_rows = layout.output_slices * height.outputs * 4;
+  const Index halo = layout.lead + layout.reach;
+  const Index whole = halo + layout.extent;
+  const Index most = problem.inner == 1 ? gathered_lanes : longest_lanes;
+  const Index lanes =
+      std::clamp(cache / ((input_rows + window_rows) * scalar_bytes), fewest_lanes, most);
+  layout.planes = 1;
+  layout.channels = problem.inner;
+  layout.span = layout.extent;
+  if (whole * problem.inner > lanes) {
+    layout.channels = std::min(problem.inner, fewest_channels);
+    // Windows in the halo are computed twice: it should be the smaller part.
+    layout.span = std::clamp(lanes / layout.channels - halo, std::min(layout.extent, 3 * halo + 1),
+                             layout.extent);
+  } else if (problem.inner == 1) {
+    const Index even = std::max<Index>(1, up(problem.outer, threads));
+    layout.planes = std::clamp<Index>(lanes / whole, 1, even);
+  }
+  layout.pitch = (halo + layout.span) * layout.channels;
+  const Index bytes = (layout.planes * layout.pitch + layout.reach * layout.channels) *
+                          scalar_bytes + slack_bytes;
+  // An odd number of cache lines: rows do not compete for the same sets.
+  layout.row = (up(bytes, line_bytes) | 1) * line_bytes / scalar_bytes;
+  outer_blocks_ = up(problem.outer, layout.planes);
+  spans_ = up(layout.extent, layout.span);
+  channel_blocks_ = up(problem.inner, layout.channels);
+
+  // The parts of class Rows.
+  const Index rows = 2 * input_rows + window_rows + layout.slots + 2;
+  const Index volume = depth.kernel * height.kernel * width.kernel;
+  scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
+                                            layout.row * 8 + volume * 32 + 9 * line_bytes);
+}
+
+Block Plan::block(Index number) const {
+  const Index channel = number % channel_blocks_ * layout_.channels;
+  const Index begin = number / channel_blocks_ % spans_ * layout_.span;
+  const Index outer = number / channel_blocks_ / spans_ * layout_.planes;
+  return {outer,
+          std::min(layout_.planes, problem_.outer - outer),
+          channel,
+          std::min(layout_.channels, problem_.inner - channel),
+          begin,
+          std::min(begin + layout_.span, layout_.extent)};
+}
+
+}  // namespace kinkcheck

@@ -1,0 +1,100 @@
+// What is to be computed: shared by the Python module and by every instruction set's kernels.
+// Plain data only. The kernels are compiled once per instruction set, and an inline function in a
+// shared header could be linked from the wrong one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kinkcheck {
+
+using Index = std::int64_t;
+
+struct Axis {
+  Index inputs, outputs, kernel, stride, padding, dilation;
+};
+
+// A tensor seen as outer × depth × height × width × inner, row-major; width is the last pooled
+// dimension and inner the channels of a channels_last tensor (1 for a contiguous one). Missing
+// pooled dimensions have size 1. A two-dimensional pooling uses depth and width: the kernels keep
+// only a few slices of depth at hand.
+struct Problem {
+  Index outer, inner;
+  Axis depth, height, width;
+};
+
+enum class Pick { first, last, random };
+
+// How the active entries of a window share its gradient.
+enum class Sharing {
+  one,    // the picked entry takes all
+  even,   // all take the same
+  split,  // the first takes one share, the others another
+};
+
+struct Choice {
+  Sharing sharing;
+  Pick pick;
+  bool native;        // select a tangent instead of adding it to zero: −0 stays −0
+  double beta;        // of hybrid; 1 for minimal
+  std::uint64_t seed; // of random
+};
+
+// A row, as the kernels hold it, is the whole width of `planes` outer indices by `channels` inner
+// ones, dealt out by phase: width w goes to lane t = (w + padding) / stride of the row of phase
+// (w + padding) % stride. In this order the entries at one place of all windows of a row lie side
+// by side, for any stride, layout and dilation. A long row is cut into spans of t.
+struct Layout {
+  Index planes, channels, span;
+  Index lead;          // lanes of t before the span that are computed for its first windows
+  Index reach;         // a window reaches from its own t up to t + reach
+  Index pitch;         // lanes of one plane: (lead + span + reach) · channels
+  Index row;           // distance of two rows in scratch memory, in lanes
+  Index slots;         // phases that hold an entry of a window
+  const Index* phase;  // of each slot
+  const Index* slot;   // of each place along the width
+  const Index* shift;  // in t, of each place along the width
+  Index extent;        // t of the whole row
+  Index input_slices;  // slices of depth held at a time: of the input
+  Index output_slices; // and of the windows
+};
+
+// A part of the problem that one thread works on.
+struct Block {
+  Index outer, planes, channel, channels, begin, end;
+};
+
+struct Job {
+  Problem problem;
+  Layout layout;
+  Choice choice;
+  const void* input;
+  const void* gradient;  // of the output (vjp), or the tangent of the input (jvp)
+  void* result;          // null: nothing but the census is wanted
+  const void* chosen;    // share of the first active entry, by number of active entries
+  const void* other;     // share of each other
+  bool watch_infinity;   // report −∞ like NaN
+};
+
+struct Census {
+  Index tied, tied_at_zero;
+};
+
+// What a vectorised kernel saw: it supposes an order, and NaN has none.
+struct Report {
+  Census census;
+  bool unordered;
+};
+
+enum Element { float32, float64, float16, bfloat16, elements };
+
+// The kernels of one instruction set, by element type.
+struct Kernels {
+  const char* name;
+  using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
+  using Plain = Report (*)(const Job&, Index outer);
+  Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
+  Plain plain_ties[elements], plain_vjp[elements], plain_jvp[elements];
+};
+
+}  // namespace kinkcheck

@@ -1,0 +1,289 @@
+// Vectors of the instruction set at hand, as compilers extend C++ by them: operators and ?: work
+// lane by lane. What has no such notation (16-bit floats, table lookup) is spelled out below.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+template <class S>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  using Integer = std::int32_t;
+  using Bits = std::uint32_t;
+  typedef float V __attribute__((vector_size(vector_bytes), may_alias));
+  typedef std::int32_t I __attribute__((vector_size(vector_bytes), may_alias));
+  typedef std::uint32_t U __attribute__((vector_size(vector_bytes), may_alias));
+  typedef std::uint16_t H __attribute__((vector_size(vector_bytes / 2), may_alias));
+  typedef float LooseV __attribute__((vector_size(vector_bytes), aligned(1), may_alias));
+  typedef std::int32_t LooseI __attribute__((vector_size(vector_bytes), aligned(1), may_alias));
+  static constexpr int count = vector_bytes / 4;
+};
+
+template <>
+struct Lanes<double> {
+  using Integer = std::int64_t;
+  typedef double V __attribute__((vector_size(vector_bytes), may_alias));
+  typedef std::int64_t I __attribute__((vector_size(vector_bytes), may_alias));
+  typedef double LooseV __attribute__((vector_size(vector_bytes), aligned(1), may_alias));
+  typedef std::int64_t LooseI __attribute__((vector_size(vector_bytes), aligned(1), may_alias));
+  static constexpr int count = vector_bytes / 8;
+};
+
+template <class S>
+using Vec = typename Lanes<S>::V;
+template <class S>
+using Int = typename Lanes<S>::I;
+
+template <class S>
+INLINE Vec<S> load(const S* from) {
+  return *reinterpret_cast<const typename Lanes<S>::LooseV*>(from);
+}
+
+template <class S>
+INLINE void store(S* to, Vec<S> v) {
+  *reinterpret_cast<typename Lanes<S>::LooseV*>(to) = v;
+}
+
+template <class S>
+INLINE Int<S> load_integers(const S* from) {
+  return *reinterpret_cast<const typename Lanes<S>::LooseI*>(from);
+}
+
+template <class S>
+INLINE void store_integers(S* to, Int<S> v) {
+  *reinterpret_cast<typename Lanes<S>::LooseI*>(to) = v;
+}
+
+template <class S>
+INLINE Vec<S> all(S value) {
+  return Vec<S>{} + value;
+}
+
+// A mask has −1 in the lanes where it holds, 0 in the others.
+template <class S>
+INLINE Vec<S> keep(Int<S> mask, Vec<S> v) {
+  return mask ? v : Vec<S>{};
+}
+
+template <class S>
+INLINE bool any(Int<S> mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)mask) != 0;
+#else
+  bool found = false;
+  for (int lane = 0; lane < Lanes<S>::count; ++lane) found |= mask[lane] != 0;
+  return found;
+#endif
+}
+
+// table[index], for indices from 0 to `top`.
+template <class S, int top>
+INLINE Vec<S> lookup(const S* table, Int<S> index) {
+#if defined(__AVX512F__)
+  if constexpr (top < Lanes<S>::count) {
+    if constexpr (sizeof(S) == 4) {
+      const __m512 entries = _mm512_maskz_loadu_ps((1 << (top + 1)) - 1, table);
+      return (Vec<S>)_mm512_permutexvar_ps((__m512i)index, entries);
+    } else {
+      const __m512d entries = _mm512_maskz_loadu_pd((1 << (top + 1)) - 1, table);
+      return (Vec<S>)_mm512_permutexvar_pd((__m512i)index, entries);
+    }
+  }
+#endif
+  Vec<S> found;
+  for (int lane = 0; lane < Lanes<S>::count; ++lane) found[lane] = table[index[lane]];
+  return found;
+}
+
+// Element types as they lie in memory. `widen` is exact; `narrow` rounds to nearest even.
+
+struct Half {
+  std::uint16_t bits;
+};
+
+struct Brain {
+  std::uint16_t bits;
+};
+
+template <class T>
+struct Computing {
+  using Type = float;
+};
+template <>
+struct Computing<double> {
+  using Type = double;
+};
+template <class T>
+using Scalar = typename Computing<T>::Type;
+
+INLINE float widen(float x) { return x; }
+INLINE double widen(double x) { return x; }
+INLINE float widen(Half x) {
+  _Float16 value;
+  std::memcpy(&value, &x, sizeof value);
+  return static_cast<float>(value);
+}
+INLINE float widen(Brain x) {
+  const std::uint32_t bits = std::uint32_t{x.bits} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+INLINE void narrow(float value, float& to) { to = value; }
+INLINE void narrow(double value, double& to) { to = value; }
+INLINE void narrow(float value, Half& to) {
+  const auto half = static_cast<_Float16>(value);
+  std::memcpy(&to, &half, sizeof half);
+}
+INLINE void narrow(float value, Brain& to) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  to.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+}
+
+template <class T>
+INLINE T narrow(Scalar<T> value) {
+  T to;
+  narrow(value, to);
+  return to;
+}
+
+template <class T>
+INLINE Scalar<T> rounded(Scalar<T> value) {
+  return widen(narrow<T>(value));
+}
+
+// The same for vectors.
+
+INLINE Vec<float> widen_vector(const float* from) { return load(from); }
+INLINE Vec<double> widen_vector(const double* from) { return load(from); }
+INLINE Vec<float> widen_vector(const Half* from) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__F16C__) && defined(__AVX2__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+  Vec<float> v;
+  for (int lane = 0; lane < Lanes<float>::count; ++lane) v[lane] = widen(from[lane]);
+  return v;
+#endif
+}
+INLINE Vec<float> widen_vector(const Brain* from) {
+  Lanes<float>::H bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return (Vec<float>)(__builtin_convertvector(bits, Lanes<float>::U) << 16);
+}
+
+INLINE Lanes<float>::U brain_bits(Vec<float> v) {
+  const auto bits = (Lanes<float>::U)v;
+  const Lanes<float>::U rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  return v == v ? rounded : Lanes<float>::U{} + 0x7FC0;
+}
+
+INLINE void narrow_vector(Vec<float> v, float* to) { store(to, v); }
+INLINE void narrow_vector(Vec<double> v, double* to) { store(to, v); }
+INLINE void narrow_vector(Vec<float> v, Half* to) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)v, 0));
+#elif defined(__F16C__) && defined(__AVX2__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, 0));
+#else
+  for (int lane = 0; lane < Lanes<float>::count; ++lane) narrow(v[lane], to[lane]);
+#endif
+}
+INLINE void narrow_vector(Vec<float> v, Brain* to) {
+  const auto bits = __builtin_convertvector(brain_bits(v), Lanes<float>::H);
+  std::memcpy(to, &bits, sizeof bits);
+}
+
+// The first `count` lanes only; none if it is negative, all if it is large.
+
+template <class T>
+INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
+  constexpr int n = Lanes<Scalar<T>>::count;
+  if (count >= n) return widen_vector(from);
+  if (count <= 0) return Vec<Scalar<T>>{};
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 8) {
+    return (Vec<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+  } else if constexpr (sizeof(T) == 4) {
+    return (Vec<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  } else {
+    const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from);
+    T some[n];
+    std::memcpy(some, &bits, sizeof bits);
+    return widen_vector(some);
+  }
+#else
+  T some[n] = {};
+  std::memcpy(some, from, static_cast<std::size_t>(count) * sizeof(T));
+  return widen_vector(some);
+#endif
+}
+
+template <class T>
+INLINE void narrow_some(Vec<Scalar<T>> v, T* to, std::int64_t count) {
+  constexpr int n = Lanes<Scalar<T>>::count;
+  if (count >= n) return narrow_vector(v, to);
+  if (count <= 0) return;
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 8) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), (__m512d)v);
+  } else if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), (__m512)v);
+  } else {
+    T some[n];
+    narrow_vector(v, some);
+    __m256i bits;
+    std::memcpy(&bits, some, sizeof bits);
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>(mask), bits);
+  }
+#else
+  T some[n];
+  narrow_vector(v, some);
+  std::memcpy(to, some, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+}
+
+template <class S>
+INLINE void store_some(S* to, Vec<S> v, std::int64_t count) {
+  narrow_some(v, to, count);
+}
+
+// Rounded to T and widened again.
+template <class T>
+INLINE Vec<Scalar<T>> rounded_vector(Vec<Scalar<T>> v) {
+  if constexpr (sizeof(T) == 2) {
+    T narrowed[Lanes<float>::count];
+    narrow_vector(v, narrowed);
+    return widen_vector(narrowed);
+  } else {
+    return v;
+  }
+}
+
+}  // namespace

@@ -1,0 +1,549 @@
+"""Every kernel against PyTorch, against closed forms, and against the reference, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kinkcheck import kernels
+from kinkcheck.errors import InputError
+from kinkcheck.kernels import reference
+from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
+from kinkcheck.selection import (
+    Branch,
+    First,
+    Hybrid,
+    Last,
+    Minimal,
+    Native,
+    Random,
+    Selection,
+)
+
+try:
+    from kinkcheck.kernels import cpu
+except ImportError as error:
+    cpu = None  # type: ignore[assignment]
+    WHY = f"the compiled kernels are not installed: {error}"
+
+INSTRUCTIONS = ["baseline", "avx2", "avx512"]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+SANITIZED = "KINKCHECK_SANITIZED" in os.environ
+
+
+def every_kernel() -> Iterator[ModuleType]:
+    """The reference, then the compiled kernels under each instruction set of this machine."""
+    yield reference
+    for name in cpu.instruction_sets() if cpu else []:
+        yield compiled(name)
+
+
+def compiled(instructions: str) -> ModuleType:
+    if cpu is None:
+        pytest.skip(WHY)
+    if instructions not in cpu.instruction_sets():
+        pytest.skip(f"this machine has no {instructions}")
+    cpu.use_instruction_set(instructions)
+    return cpu
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    if cpu is not None:
+        cpu.use_instruction_set(cpu.instruction_sets()[-1])
+
+
+@pytest.fixture(params=["reference", *INSTRUCTIONS])
+def kernel(request: pytest.FixtureRequest) -> ModuleType:
+    return reference if request.param == "reference" else compiled(request.param)
+
+
+@pytest.fixture(params=INSTRUCTIONS)
+def compiled_kernel(request: pytest.FixtureRequest) -> ModuleType:
+    return compiled(request.param)
+
+
+def assert_same_bits(got: Tensor, expected: Tensor) -> None:
+    """Equal bit for bit, but any NaN equals any other."""
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    both_nan = got.isnan() & expected.isnan()
+    integer = INTEGERS[got.element_size()]
+    differ = (got.contiguous().view(integer) != expected.contiguous().view(integer)) & ~both_nan
+    assert not differ.any(), f"{int(differ.sum())} of {got.numel()} differ"
+
+
+def sliding(kernel: int, stride: int, padding: int = 0, dilation: int = 1, *, d: int = 2) -> Windows:
+    return SlidingWindows((kernel,) * d, (stride,) * d, (padding,) * d, (dilation,) * d, False)
+
+
+# PyTorch's own answers.
+
+
+def opinfo_samples(d: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, SlidingWindows]]:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    def spread(value: Any) -> tuple[int, ...]:
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,) * d
+
+    op = next(op for op in op_db if op.name == f"nn.functional.max_pool{d}d")
+    for sample in op.sample_inputs("cpu", dtype):
+        kernel, *rest = *sample.args, *[None] * (1 - len(sample.args))
+        options = {"kernel_size": kernel, **sample.kwargs} if sample.args else dict(sample.kwargs)
+        assert not any(rest)
+        size = spread(options["kernel_size"])
+        yield (
+            sample.input.detach(),
+            SlidingWindows(
+                size,
+                size if options.get("stride") in (None, ()) else spread(options["stride"]),
+                spread(options.get("padding", 0)),
+                spread(options.get("dilation", 1)),
+                bool(options.get("ceil_mode", False)),
+            ),
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_opinfo_samples_equal_pytorch(d: int, dtype: torch.dtype) -> None:
+    count = 0
+    for input, windows in opinfo_samples(d, dtype):
+        # Few values: ties abound.
+        for x in (input, input.mul(2).round()):
+            assert_equals_pytorch(x, windows, every_kernel())
+            count += 1
+    assert count >= 1000
+
+
+def assert_equals_pytorch(x: Tensor, windows: Windows, modules: Iterator[ModuleType]) -> None:
+    """Value, native gradient and their memory formats."""
+    leaf = x.clone().requires_grad_()
+    expected = windows.torch_max_pool(leaf)
+    grad_output = torch.linspace(-1, 1, expected.numel()).reshape(expected.shape).to(x.dtype)
+    (grad,) = torch.autograd.grad(expected, leaf, grad_output)
+    batched = x.dim() == windows.dimensions + 2
+    for kernel in modules:
+        assert kernel is reference or kernel.accepts(x, windows)
+        value = kernel.max_pool(x, windows)
+        assert_same_bits(value, expected.detach())
+        # Without a graph PyTorch pools one dimension in another kernel, always contiguous.
+        if batched and windows.dimensions > 1:
+            assert value.stride() == expected.stride()
+        got = kernel.max_pool_vjp(grad_output, x, windows, Native())
+        assert_same_bits(got, grad)
+        if batched:
+            assert got.stride() == grad.stride()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("d", "geometry"),
+    [
+        (d, geometry)
+        for d in (1, 2, 3)
+        for geometry in ((2, 2), (3, 2, 1), (3, 1, 1), (3, 2), (2, 1), (2, 3), (3, 3, 1, 2), (1, 2))
+    ],
+    ids=str,
+)
+def test_geometries_of_networks_equal_pytorch(
+    d: int, geometry: tuple[int, ...], dtype: torch.dtype, layout: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 19, *(23, 21, 37)[-d:], generator=generator).mul(2).round().to(dtype)
+    if layout == "channels_last":
+        x = channels_last(x, d)
+    windows = sliding(*geometry, d=d)
+    assert_equals_pytorch(x, windows, every_kernel())
+
+
+def channels_last(x: Tensor, d: int) -> Tensor:
+    """The same values, channels next to each other in memory."""
+    if d == 1:
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    return x.contiguous(memory_format=CHANNELS_LAST[d])
+
+
+# A search over geometries, layouts and special values.
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, float("inf"), -float("inf"), 1e-41, 6e-8]
+SELECTIONS: list[Selection] = [
+    Native(),
+    Minimal(),
+    Hybrid(10),
+    Hybrid(2),
+    Hybrid(-3.7),
+    Hybrid(1e39),
+    First(),
+    Last(),
+    Random(7),
+    Random(2**64 - 1),
+]
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, SlidingWindows, int]:
+    """An input, a gradient of the output, a tangent, windows, and a number of threads."""
+    d = draw(st.integers(1, 3))
+    per_dimension = st.lists(st.integers(1, 4), min_size=d, max_size=d).map(tuple)
+    kernel, stride = draw(per_dimension), draw(per_dimension)
+    dilation = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=d, max_size=d).map(tuple))
+    reach = [(k - 1) * s + 1 for k, s in zip(kernel, dilation, strict=True)]
+    # PyTorch's limit; and no window without an entry, whose derivative PyTorch does not define.
+    padding = tuple(
+        draw(st.integers(0, min(r, k) // 2)) for r, k in zip(reach, kernel, strict=True)
+    )
+    size = [r + draw(st.sampled_from([0, 1, 2, 7, 40 if d < 3 else 9])) for r in reach]
+    windows = SlidingWindows(kernel, stride, padding, dilation, draw(st.booleans()))
+    leading = draw(st.sampled_from([(1, 1), (2, 3), (1, 17), (3, 33), (1,), (18,), (0, 2)]))
+    seed = draw(st.integers(0, 2**31))
+    dtype = draw(st.sampled_from(DTYPES))
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(shape: torch.Size, special: list[float]) -> Tensor:
+        if special:
+            at = torch.randint(len(special), shape, generator=generator)
+            return torch.tensor(special, dtype=torch.float64)[at].to(dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    shape = torch.Size((*leading, *size))
+    values = draw(st.lists(st.sampled_from(SPECIAL), max_size=5))
+    x = tensor(shape, values)
+    if draw(st.booleans()):
+        holes = torch.rand(shape, generator=generator) < draw(st.sampled_from([0.001, 0.3]))
+        x = torch.where(holes, float("nan"), x)
+    layout = draw(st.sampled_from(["contiguous", "channels_last", "transposed", "every second"]))
+    if layout == "channels_last" and len(leading) == 2:
+        x = channels_last(x, d)
+    elif layout == "channels_last" and d == 3:
+        x = channels_last(x[None], d)[0]
+    elif layout == "transposed":
+        x = x.transpose(-1, -2).contiguous().transpose(-1, -2)
+    elif layout == "every second":
+        x = x.repeat_interleave(2, -1)[..., ::2]
+    output = windows.torch_max_pool(x.contiguous()).shape
+    specials = draw(st.sampled_from([[], [*SPECIAL, float("nan")]]))
+    threads = draw(st.sampled_from([1, 2, 3]))
+    return x, tensor(output, specials), tensor(shape, specials), windows, threads
+
+
+@settings(
+    max_examples=30 if SANITIZED else 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(problem=problems(), selection=st.sampled_from(SELECTIONS))
+def test_search_finds_no_bit_unlike_the_reference(
+    compiled_kernel: ModuleType,
+    problem: tuple[Tensor, Tensor, Tensor, SlidingWindows, int],
+    selection: Selection,
+) -> None:
+    x, grad_output, tangent, windows, threads = problem
+    torch.set_num_threads(threads)
+    value = reference.max_pool(x, windows)
+    assert_same_bits(compiled_kernel.max_pool(x, windows), value)
+    ties = reference.max_pool_ties(x, windows)
+    assert compiled_kernel.max_pool_ties(x, windows) == ties
+    both = compiled_kernel.max_pool_with_ties(x, windows)
+    assert_same_bits(both[0], value)
+    assert both[1] == ties
+    for name, given_ in (("max_pool_vjp", grad_output), ("max_pool_jvp", tangent)):
+        assert_same_bits(
+            getattr(compiled_kernel, name)(given_, x, windows, selection),
+            getattr(reference, name)(given_, x, windows, selection),
+        )
+
+
+# What the mathematics says.
+
+
+def few_valued(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def test_hybrid_has_the_norm_of_its_closed_form(kernel: ModuleType) -> None:
+    x, windows = few_valued(4, 5, 12, 12), sliding(2, 2)
+    blocks = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    m = (blocks == blocks.amax(-1, keepdim=True)).sum(-1).double()
+    for beta in (0, 0.5, 1, 2, 10, -3):
+        grad = kernel.max_pool_vjp(torch.ones(m.shape).double(), x, windows, Hybrid(beta))
+        squares = (grad**2).unfold(2, 2, 2).unfold(3, 2, 2).sum((-1, -2))
+        torch.testing.assert_close(squares, 1 / m + (1 - beta) ** 2 * (1 - 1 / m))
+
+
+def test_minimal_lies_in_the_hull_of_the_active_entries(kernel: ModuleType) -> None:
+    x, windows = few_valued(3, 7, 9, 10), sliding(3, 3)
+    value = kernel.max_pool(x, windows)
+    grad = kernel.max_pool_vjp(torch.ones_like(value), x, windows, Minimal())
+    weights = grad.unfold(2, 3, 3).unfold(3, 3, 3)
+    entries = x.unfold(2, 3, 3).unfold(3, 3, 3)
+    assert (weights >= 0).all()
+    assert (weights[entries != value[..., None, None]] == 0).all()
+    torch.testing.assert_close(weights.sum((-1, -2)), torch.ones_like(value))
+
+
+@pytest.mark.parametrize(("selection", "side"), [(First(), 0), (Last(), -1)], ids=str)
+def test_first_and_last_pick_one_end_of_the_active_set(
+    kernel: ModuleType, selection: Selection, side: int
+) -> None:
+    x, windows = few_valued(3, 7, 8, 12), sliding(2, 2)
+    grad = kernel.max_pool_vjp(torch.ones(3, 7, 4, 6).double(), x, windows, selection)
+    weights = grad.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).tolist()
+    for entries, weight in zip(
+        x.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).tolist(), weights, strict=True
+    ):
+        pick = [i for i, entry in enumerate(entries) if entry == max(entries)][side]
+        assert weight == [float(i == pick) for i in range(4)]
+
+
+def test_random_picks_each_active_entry_as_often(kernel: ModuleType) -> None:
+    windows = sliding(2, 2)
+    ones = torch.ones(1, 16, 64, 64)
+    counts = sum(
+        kernel.max_pool_vjp(ones, torch.zeros(1, 16, 128, 128), windows, Random(seed))
+        .unfold(2, 2, 2)
+        .unfold(3, 2, 2)
+        .sum((0, 1, 2, 3))
+        for seed in range(4)
+    ).flatten()
+    assert counts.sum() == 4 * ones.numel()
+    # Five standard deviations of a binomial count.
+    expected = ones.numel()
+    assert ((counts - expected).abs() < 5 * (expected * 0.75) ** 0.5).all()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("geometry", [(2, 2), (3, 2, 1), (3, 1, 1), (2, 3, 0, 2)], ids=str)
+def test_jvp_is_the_adjoint_of_vjp(
+    kernel: ModuleType, geometry: tuple[int, ...], layout: str
+) -> None:
+    x = few_valued(2, 5, 14, 15)
+    if layout == "channels_last":
+        x = channels_last(x, 2)
+    windows = sliding(*geometry)
+    tangent = few_valued(*x.shape, seed=1)
+    cotangent = few_valued(*kernel.max_pool(x, windows).shape, seed=2)
+    # 2520 = lcm(1, ..., 9): weights times 2520 are integers, up to rounding far below one half.
+    for selection in (Native(), First(), Last(), Random(3), Minimal(), Hybrid(10)):
+        forward = kernel.max_pool_jvp(tangent * 2520, x, windows, selection).round()
+        backward = kernel.max_pool_vjp(cotangent * 2520, x, windows, selection).round()
+        assert (forward * cotangent).sum() == (tangent * backward).sum()
+
+
+def test_ties_are_counted_as_by_hand(kernel: ModuleType) -> None:
+    x = few_valued(2, 3, 8, 8).relu()
+    blocks = x.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).tolist()
+    tied = [block for block in blocks if block.count(max(block)) > 1]
+    ties = kernel.max_pool_ties(x, sliding(2, 2))
+    assert ties.windows == len(blocks)
+    assert ties.tied == len(tied)
+    assert ties.tied_at_zero == sum(block == [0, 0, 0, 0] for block in tied)
+
+
+def test_zero_weight_stops_an_infinite_gradient(kernel: ModuleType) -> None:
+    x = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    infinite = torch.full((1, 1, 1, 1), float("inf"))
+    # With two active entries the first has weight (2 − 2)/2 = 0.
+    grad = kernel.max_pool_vjp(infinite, x, sliding(2, 2), Hybrid(2))
+    assert grad.flatten().tolist() == [0.0, float("inf"), 0.0, 0.0]
+
+
+@pytest.mark.parametrize("selection", [Native(), Hybrid(10), Last(), Random(1)], ids=str)
+def test_the_last_nan_is_the_only_active_entry(kernel: ModuleType, selection: Selection) -> None:
+    nan = float("nan")
+    x = torch.tensor([[[[nan, 5.0], [nan, 7.0]]]])
+    assert kernel.max_pool(x, sliding(2, 2)).isnan().all()
+    grad = kernel.max_pool_vjp(torch.ones(1, 1, 1, 1), x, sliding(2, 2), selection)
+    assert grad.flatten().tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+# What a user may hand in.
+
+
+@pytest.mark.parametrize("selection", [Native(), Hybrid(10), Random(1)], ids=str)
+def test_answers_do_not_depend_on_the_number_of_threads(
+    kernel: ModuleType, selection: Selection
+) -> None:
+    x, windows = few_valued(4, 24, 33, 35, dtype=torch.float32), sliding(3, 2, 1)
+    grad_output = torch.randn(reference.max_pool(x, windows).shape)
+    answers = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        answers.append(kernel.max_pool_vjp(grad_output, x, windows, selection))
+    assert_same_bits(answers[1], answers[0])
+    assert_same_bits(answers[2], answers[0])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:, :, ::2, 1::3],
+        lambda x: x.transpose(0, 1),
+        lambda x: x.transpose(2, 3),
+        lambda x: x[1:, 1:, 1:, 1:],
+        lambda x: x[:1].expand(4, -1, -1, -1),
+        lambda x: torch.view_as_complex(torch.stack([x, x], -1)).conj().imag,
+        lambda x: torch.nn.Parameter(x),
+    ],
+    ids=["strided", "batch", "image", "offset", "expanded", "negated", "parameter"],
+)
+def test_views_are_read_as_they_are(kernel: ModuleType, view: Any) -> None:
+    x, windows = view(few_valued(4, 6, 16, 18, dtype=torch.float32)), sliding(3, 2, 1)
+    dense = x.detach().clone(memory_format=torch.contiguous_format).resolve_neg()
+    value = F.max_pool2d(dense, 3, 2, 1)
+    assert_same_bits(kernel.max_pool(x, windows).detach(), value)
+    grad_output = torch.ones(()).expand(value.shape)
+    assert_same_bits(
+        kernel.max_pool_vjp(grad_output, x, windows, Native()),
+        reference.max_pool_vjp(grad_output, dense, windows, Native()),
+    )
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_empty_batches_give_empty_answers(kernel: ModuleType, d: int) -> None:
+    x, windows = torch.empty(0, 3, *(8,) * d), sliding(2, 2, d=d)
+    value = kernel.max_pool(x, windows)
+    assert value.shape == (0, 3, *(4,) * d)
+    assert kernel.max_pool_vjp(value, x, windows, Minimal()).shape == x.shape
+    assert kernel.max_pool_ties(x, windows).windows == 0
+
+
+def test_windows_of_one_element_copy(kernel: ModuleType) -> None:
+    x = torch.randn(2, 3, 5, 7)
+    assert_same_bits(kernel.max_pool(x, sliding(1, 1)), x)
+    assert_same_bits(kernel.max_pool_vjp(x, x, sliding(1, 1), Minimal()), x + 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_more_than_two_to_the_31_bytes(dtype: torch.dtype) -> None:
+    """About 6 GB: input and gradient of 2.2 GB each, and a copy of neither."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if free < 8 * 2**30:
+        pytest.skip(f"needs 8 GB of free memory, there are {free / 2**30:.1f}")
+    if SANITIZED:
+        pytest.skip("too slow under a sanitizer")
+    kernel = compiled("avx512" if cpu and "avx512" in cpu.instruction_sets() else "baseline")
+    side = 1024
+    planes = 2**31 // (side * side * dtype.itemsize) + 65
+    x = torch.zeros(1, planes, side, side, dtype=dtype)
+    x[0, -1, -2:, -2:] = torch.tensor([[1.0, 2.0], [2.0, 0.0]])
+    assert x.numel() * x.element_size() > 2**31
+    windows = sliding(2, 2)
+    value, ties = kernel.max_pool_with_ties(x, windows)
+    assert value[0, -1, -1, -1] == 2
+    assert value.sum() == 2
+    assert (ties.tied, ties.tied_at_zero) == (value.numel(), value.numel() - 1)
+    value.zero_()[0, -1, -1, -1] = 8
+    grad = kernel.max_pool_vjp(value, x, windows, Minimal())
+    assert grad[0, -1, -2:, -2:].tolist() == [[0, 4], [4, 0]]
+    assert grad.count_nonzero() == 2
+
+
+def test_more_than_two_to_the_31_elements() -> None:
+    """One row of 2.2 billion float16: 4.3 GB, and half of that for the values."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if free < 8 * 2**30:
+        pytest.skip(f"needs 8 GB of free memory, there are {free / 2**30:.1f}")
+    if SANITIZED:
+        pytest.skip("too slow under a sanitizer")
+    kernel = compiled("avx512" if cpu and "avx512" in cpu.instruction_sets() else "baseline")
+    x = torch.zeros(1, 1, 2**31 + 64, dtype=torch.float16)
+    x[0, 0, -1] = 3
+    value = kernel.max_pool(x, sliding(4, 4, d=1))
+    assert value[0, 0, -1] == 3
+    assert value.count_nonzero() == 1
+
+
+# The dispatch.
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("d", "sizes"), [(1, (4,)), (2, (3, 2)), (2, (1, 1)), (2, (5, 4)), (3, (2, 3, 1))], ids=str
+)
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+def test_adaptive_windows_equal_the_reference(
+    d: int, sizes: tuple[int, ...], layout: str, selection: Selection
+) -> None:
+    x = few_valued(2, 18, *(6, 12, 8)[-d:], dtype=torch.float32)
+    if layout == "channels_last":
+        x = channels_last(x, d)
+    windows = AdaptiveWindows(sizes)
+    value = reference.max_pool(x, windows)
+    assert_same_bits(kernels.max_pool(x, windows), value)
+    grad_output = torch.randn(value.shape)
+    assert_same_bits(
+        kernels.max_pool_vjp(grad_output, x, windows, selection),
+        reference.max_pool_vjp(grad_output, x, windows, selection),
+    )
+
+
+def test_what_no_kernel_takes_goes_to_the_reference() -> None:
+    whole = torch.arange(16).reshape(1, 1, 4, 4)
+    assert kernels.max_pool(whole, sliding(2, 2)).tolist() == [[[[5, 7], [13, 15]]]]
+    with pytest.raises(RuntimeError, match="pad should be"):
+        kernels.max_pool(torch.zeros(1, 1, 4, 4), sliding(2, 2, 2))
+    with pytest.raises(InputError, match="max pooling has no selection branch:1"):
+        kernels.max_pool_vjp(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), sliding(2, 2), Branch(1))
+
+
+def test_empty_windows_hold_minus_infinity(compiled_kernel: ModuleType) -> None:
+    # The only window holds places −1 and 3 of an input of size 3.
+    windows = SlidingWindows((2,), (1,), (1,), (4,), ceil_mode=False)
+    x = torch.ones(1, 1, 3)
+    assert_same_bits(compiled_kernel.max_pool(x, windows), reference.max_pool(x, windows))
+    for selection in (Native(), Minimal(), Random(0)):
+        grad = compiled_kernel.max_pool_vjp(torch.ones(1, 1, 1), x, windows, selection)
+        assert grad.tolist() == [[[0.0, 0.0, 0.0]]]
+
+
+def run_with(variable: str, code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, kernels.VARIABLE: variable}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+IN_USE = "from kinkcheck import kernels; print(kernels.in_use())"
+
+
+def test_the_reference_can_be_requested() -> None:
+    assert run_with("reference", IN_USE).stdout.startswith("reference, ")
+
+
+def test_unknown_kernels_are_refused() -> None:
+    assert "KINKCHECK_KERNELS must be reference or cpu, not 'gpu'" in run_with("gpu", IN_USE).stderr
+
+
+def test_requested_kernels_that_are_missing_are_refused() -> None:
+    hidden = f"import sys; sys.modules['kinkcheck.kernels.cpu._extension'] = None; {IN_USE}"
+    assert run_with("", hidden).stdout.startswith("reference, ")
+    assert "the compiled kernels are not installed" in run_with("cpu", hidden).stderr
+
+
+def test_kernels_and_reference_have_the_same_functions() -> None:
+    for module, name in itertools.product(
+        [kernels, *([cpu] if cpu else [])],
+        ["max_pool", "max_pool_vjp", "max_pool_jvp", "max_pool_ties"],
+    ):
+        theirs, ours = getattr(module, name), getattr(reference, name)
+        assert theirs.__annotations__ == ours.__annotations__
