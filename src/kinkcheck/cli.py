@@ -1,4 +1,4 @@
-"""The command line: ``kinkcheck demo`` and ``kinkcheck audit``."""
+"""The command line: ``kinkcheck demo``, ``audit`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from torch import Tensor, nn
 from typer.core import TyperCommand
 
@@ -27,6 +28,7 @@ import kinkcheck
 from kinkcheck import data, networks, ops, precision, programs
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.data import Images
+from kinkcheck.doctor import findings
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable, write_whole
 from kinkcheck.networks.factory import load_factory
@@ -97,6 +99,19 @@ def demo() -> None:
         "bifurcation, at every precision. Where they are equal it is wrong in floating point only, "
         "by a rounding error that shrinks with the precision: a compensation."
     )
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to look for data sets in.")
+    ] = None,
+) -> None:
+    """Say what was found on this machine: versions, kernels, devices, data."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for heading, finding in findings(data_dir):
+        table.add_row(f"[bold]{heading}[/]", finding)
+    Console().print(table)
 
 
 class _ManyValues(TyperCommand):

@@ -213,6 +213,22 @@ def find(entry: Entry, split: str, data_dir: str | os.PathLike[str] | None) -> S
     return Source(entry, split, _shards(entry, _files(entry, root, named), split, named))
 
 
+def found_in(folder: Path) -> list[str]:
+    """The names of the data sets of which a folder holds at least one split.
+
+    >>> found_in(Path("no-such-folder"))
+    []
+    """
+    names = []
+    for name, entry in CATALOGUE.items():
+        for split in entry.splits if entry.hub else ():
+            with suppress(InputError):
+                find(entry, split, folder)
+                names.append(name)
+                break
+    return names
+
+
 def _files(entry: Entry, root: Path, named: str) -> list[Path]:
     """The parquet files of a data set, from the first folder of the layout that has some."""
     bases = [root / name for name in entry.folders if (root / name).is_dir()]

@@ -8,7 +8,8 @@ openmp: Final[bool]
 
 class Problem:
     """outer × depth × height × width × inner; an axis is inputs, outputs, kernel, stride,
-    padding, dilation."""
+    padding, dilation.
+    """
 
     def __init__(self, outer: int, inner: int, depth: Axis, height: Axis, width: Axis) -> None: ...
 
