@@ -90,7 +90,8 @@ class _AtZero(torch.autograd.Function):
 
     @staticmethod
     def forward(norm: Tensor, input: Tensor, operation: NormPool, choice: Choice) -> Tensor:
-        return norm.view_as(norm)
+        # A view would have to stay one in forward mode.
+        return norm.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
