@@ -40,6 +40,8 @@ from kinkcheck.selection import (
     Selection,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 selections = st.sampled_from([Minimal(), First(), Last()]) | betas.map(Hybrid)
 
 
