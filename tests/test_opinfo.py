@@ -29,8 +29,8 @@ _OPERATIONS = {
         ("relu", "ReLU"),
     )
 }
-_STEP = 23
-"""Of many samples every 23rd is taken, from another start for each type: 23 is prime to the
+_STEP = 41
+"""Of many samples every 41st is taken, from another start for each type: 41 is prime to the
 periods of the parameters, so that every value of each is met."""
 
 _PALETTES = {
