@@ -28,6 +28,10 @@ class MaxPool(Operation):
     return_indices: bool = False
 
     family: ClassVar[str] = "max_pool"
+    names: ClassVar[tuple[str, ...]] = (
+        "max_pool1d", "max_pool2d", "max_pool3d",
+        "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    )  # fmt: skip
     accepted: ClassVar[tuple[type[Selection], ...]] = (Native, Minimal, Hybrid, First, Last, Random)
 
     @property

@@ -29,6 +29,7 @@ class NormPool(Operation):
     ceil_mode: bool = False
 
     family: ClassVar[str] = "norm_pool"
+    names: ClassVar[tuple[str, ...]] = ("norm_pool2d",)
     accepted: ClassVar[tuple[type[Selection], ...]] = (Native, Minimal, Hybrid, Branch)
 
     @property

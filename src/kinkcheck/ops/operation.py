@@ -48,6 +48,9 @@ class Operation(ABC):
     family: ClassVar[str]
     """The operation without its number of dimensions: ``max_pool``."""
 
+    names: ClassVar[tuple[str, ...]]
+    """The names that the operation can have."""
+
     accepted: ClassVar[tuple[type[Selection], ...]]
     """The selections that the operation has."""
 

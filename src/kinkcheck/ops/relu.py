@@ -33,6 +33,7 @@ class ReLU(Operation):
     inplace: bool = False
 
     family: ClassVar[str] = "relu"
+    names: ClassVar[tuple[str, ...]] = ("relu",)
     accepted: ClassVar[tuple[type[Selection], ...]] = (
         Native, Minimal, Hybrid, First, Last, Random, Branch,
     )  # fmt: skip
