@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from exact import Pooling
 from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
+
+from exact import Pooling
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -33,9 +34,7 @@ def sliding(draw: Any, overlap: bool = True) -> tuple[Pooling, tuple[int, ...]]:
         stride = tuple(k + draw(st.integers(0, 1)) for k in kernel)
         padding = (0,) * dimensions
         dilation = (1,) * dimensions
-    spans = [
-        d * (k - 1) + 1 - 2 * p for k, p, d in zip(kernel, padding, dilation, strict=True)
-    ]
+    spans = [d * (k - 1) + 1 - 2 * p for k, p, d in zip(kernel, padding, dilation, strict=True)]
     sizes = tuple(max(1, span) + more for span, more in zip(spans, each(0, 3), strict=True))
     pooling = Pooling(
         dimensions,

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from exact import assert_same_bits
-from strategies import filled
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from exact import assert_same_bits
 from kinkcheck import ops
 from kinkcheck.selection import Selection, parse
+from strategies import filled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,7 +93,10 @@ def test_forward_mode_is_the_adjoint_of_backward(name: str, text: str) -> None:
     for seed in range(5):
         tangent, grad_output = whole(x, seed), whole(output, seed + 100)
         _, tangent_output = torch.func.jvp(function, (x,), (tangent,))
-        forward, backward = (tangent_output * grad_output).sum(), (tangent * vjp(grad_output)[0]).sum()
+        forward, backward = (
+            (tangent_output * grad_output).sum(),
+            (tangent * vjp(grad_output)[0]).sum(),
+        )
         if name == "norm_pool2d":
             # Norms are irrational: a sum of fewer than 100 products below 10 in absolute value.
             assert abs(forward - backward) <= 100 * 1000 * torch.finfo(x.dtype).eps

@@ -6,27 +6,15 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
-import exact
 import pytest
 import torch
-from exact import Pooling, assert_same_bits, unit_roundoff
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binom
-from strategies import (
-    betas,
-    dtypes,
-    filled,
-    inputs,
-    laid_out,
-    nonfinite_palettes,
-    poolings,
-    seeds,
-    sliding,
-    whole_numbers,
-)
 from torch import Tensor
 
+import exact
+from exact import Pooling, assert_same_bits, unit_roundoff
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.selection import (
@@ -38,6 +26,18 @@ from kinkcheck.selection import (
     Native,
     Random,
     Selection,
+)
+from strategies import (
+    betas,
+    dtypes,
+    filled,
+    inputs,
+    laid_out,
+    nonfinite_palettes,
+    poolings,
+    seeds,
+    sliding,
+    whole_numbers,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -315,9 +315,7 @@ def test_random_is_unbiased_over_seeds_at_one_place() -> None:
     x = torch.zeros(1, 4, requires_grad=True)
     pooling = Pooling(1, {"kernel_size": 2})
     output = [pooled(x, pooling, Random(seed)) for seed in range(_TRIALS)]
-    picked = torch.stack(
-        [torch.autograd.grad(y, x, torch.ones(1, 2))[0][0] for y in output]
-    )
+    picked = torch.stack([torch.autograd.grad(y, x, torch.ones(1, 2))[0][0] for y in output])
     assert _fair(int(picked[:, 0].sum()), 1 / 2)
     assert _fair(int(picked[:, 2].sum()), 1 / 2)
     assert _fair(int((picked[:, 0] == picked[:, 2]).sum()), 1 / 2)

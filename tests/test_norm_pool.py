@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from exact import Pooling, assert_same_bits, unit_roundoff
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import kinkcheck.nn as knn
+from exact import Pooling, assert_same_bits, unit_roundoff
+from kinkcheck import ops
+from kinkcheck.errors import InputError
+from kinkcheck.selection import Branch
+from kinkcheck.tape import record
 from strategies import (
     betas,
     dtypes,
@@ -20,13 +27,6 @@ from strategies import (
     seeds,
     whole_numbers,
 )
-from torch import Tensor, nn
-
-import kinkcheck.nn as knn
-from kinkcheck import ops
-from kinkcheck.errors import InputError
-from kinkcheck.selection import Branch
-from kinkcheck.tape import record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from exact import assert_same_bits
-from strategies import DTYPES, filled
 from torch import Tensor, nn
 from torch.testing._internal.common_methods_invocations import op_db
 
 import kinkcheck.nn as knn
+from exact import assert_same_bits
 from kinkcheck.tape import record
+from strategies import DTYPES, filled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from exact import assert_same_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, dtypes, filled, laid_out, seeds
 from torch import Tensor, nn
 
 import kinkcheck.nn as knn
+from exact import assert_same_bits
 from kinkcheck.selection import parse
 from kinkcheck.tape import record
+from strategies import DTYPES, dtypes, filled, laid_out, seeds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,7 +106,9 @@ def _message(call: Callable[[], Any]) -> str:
 
 @pytest.mark.parametrize("spelling", IN_PLACE)
 @pytest.mark.parametrize(
-    "target", [lambda x: x, lambda x: x[:2], lambda x: x.view(7, 1)[1:]], ids=["leaf", "view", "views"]
+    "target",
+    [lambda x: x, lambda x: x[:2], lambda x: x.view(7, 1)[1:]],
+    ids=["leaf", "view", "views"],
 )
 def test_a_leaf_is_refused_as_by_pytorch_and_left_alone(
     spelling: str, target: Callable[[Tensor], Tensor]

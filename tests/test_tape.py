@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from exact import assert_same_bits
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import kinkcheck.networks
 import kinkcheck.nn as knn
+from exact import assert_same_bits
 from kinkcheck.errors import InputError
 from kinkcheck.tape import Tape, record
 
@@ -598,8 +598,7 @@ def test_a_site_of_another_tape_is_refused(pooled: tuple[Tape, Tensor]) -> None:
     with pytest.raises(InputError) as error:
         tape.gradient(loss, choose={other.sites[0]: "branch:1"})
     assert str(error.value) == (
-        "choose: no site in layer Site(layer='', operation='relu', call=0); "
-        "layers with sites: 1, 2"
+        "choose: no site in layer Site(layer='', operation='relu', call=0); layers with sites: 1, 2"
     )
 
 
