@@ -413,7 +413,7 @@ def _as_found(model: nn.Module | None) -> Iterator[None]:
             # The block works on copies, so that neither a value nor an alias of the original is
             # lost, and what autograd saved of the copies stays valid after the block.
             # A buffer that requires a gradient cannot be overwritten and may be asked for.
-            copies = {
+            copies: dict[Tensor | None, Tensor] = {
                 buffer: buffer.clone()
                 for found in buffers
                 for buffer in found.values()
