@@ -126,7 +126,7 @@ def gradient(
 def magnitudes(
     x: Tensor, grad_output: Tensor, pooling: Pooling
 ) -> list[list[tuple[int, Fraction]]]:
-    """For every entry, how many windows hold it and Σ |g_o| over them: what roundings scale with."""
+    """What roundings scale with: for every entry, how many windows hold it, and their Σ |g_o|."""
     windows = pooling.windows(tuple(x.shape[-pooling.dimensions :]))
     length = prod(x.shape[-pooling.dimensions :])
     rows = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from exact import Pooling
 from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
+
+from exact import Pooling
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -6,27 +6,15 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
-import exact
 import pytest
 import torch
-from exact import Pooling, assert_same_bits, unit_roundoff
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binom
-from strategies import (
-    betas,
-    dtypes,
-    filled,
-    inputs,
-    laid_out,
-    nonfinite_palettes,
-    poolings,
-    seeds,
-    sliding,
-    whole_numbers,
-)
 from torch import Tensor
 
+import exact
+from exact import Pooling, assert_same_bits, unit_roundoff
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.selection import (
@@ -39,6 +27,20 @@ from kinkcheck.selection import (
     Random,
     Selection,
 )
+from strategies import (
+    betas,
+    dtypes,
+    filled,
+    inputs,
+    laid_out,
+    nonfinite_palettes,
+    poolings,
+    seeds,
+    sliding,
+    whole_numbers,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 selections = st.sampled_from([Minimal(), First(), Last()]) | betas.map(Hybrid)
 

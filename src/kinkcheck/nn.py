@@ -311,15 +311,22 @@ def convert(
       (1): ReLU(selection='branch:1')
     )
     """
+    converted: dict[nn.Module, nn.Module] = {}
     for argument, kind, text in (("max_pool", ops.MaxPool, max_pool), ("relu", ops.ReLU, relu)):
         if text is not None:
-            model = _convert(model, argument, kind, require_accepted(kind, parse(text)))
-    return model
+            selection = require_accepted(kind, parse(text))
+            converted |= _namesakes(model, argument, kind, selection)
+    # Only here, where nothing can be refused any more, does the model change.
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in converted:
+                setattr(parent, name, converted[child])
+    return converted.get(model, model)
 
 
-def _convert(
+def _namesakes(
     model: nn.Module, argument: str, kind: type[Operation], selection: Selection
-) -> nn.Module:
+) -> dict[nn.Module, nn.Module]:
     converted: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
         namesake = _NAMESAKES.get(type(module), type(module))
@@ -330,11 +337,7 @@ def _convert(
             f"{argument}: the model has no {kind.family} module to give {selection} to; functional "
             "calls cannot be converted"
         )
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in converted:
-                setattr(parent, name, converted[child])
-    return converted.get(model, model)
+    return converted
 
 
 def _as_namesake(module: nn.Module, namesake: type[_Selecting], selection: Selection) -> _Selecting:

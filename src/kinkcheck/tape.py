@@ -425,7 +425,7 @@ def _as_found(model: nn.Module | None) -> Iterator[None]:
             yield
         finally:
             for module, found in zip(modules, buffers, strict=True):
-                for name in set(module._buffers) - set(found):
+                for name in set(module._buffers.keys()) - set(found):
                     del module._buffers[name]
                 for name, buffer in found.items():
                     module._buffers[name] = buffer

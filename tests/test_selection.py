@@ -1,0 +1,121 @@
+"""The text form of a selection and the numbers that it accepts."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinkcheck.errors import InputError
+from kinkcheck.selection import (
+    Branch,
+    First,
+    Hybrid,
+    Last,
+    Minimal,
+    Native,
+    Random,
+    Selection,
+    parse,
+)
+
+ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA"
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = finite | st.integers(-(2**70), 2**70)
+selections = st.one_of(
+    st.sampled_from([Native(), Minimal(), First(), Last()]),
+    st.builds(Hybrid, numbers),
+    st.builds(Branch, numbers),
+    st.builds(Random, st.integers(0, 2**64 - 1)),
+)
+
+
+@given(selections)
+def test_text_form_reads_back_as_the_same_selection(selection: Selection) -> None:
+    assert parse(str(selection)) == selection
+    assert parse(selection) is selection
+    assert str(parse(str(selection))) == str(selection)
+
+
+@given(selections)
+def test_text_form_has_no_space_and_begins_with_the_kind(selection: Selection) -> None:
+    assert re.fullmatch(rf"{selection.kind}(:[-+.e0-9]+)?", str(selection))
+
+
+@pytest.mark.parametrize(
+    ("selection", "text"),
+    [
+        (Hybrid(10), "hybrid:10"),
+        (Hybrid(-0.5), "hybrid:-0.5"),
+        (Hybrid(1e-4), "hybrid:0.0001"),
+        (Hybrid(0.1 + 0.2), "hybrid:0.30000000000000004"),
+        (Hybrid(np.float64(0.1234567890123)), "hybrid:0.1234567890123"),
+        (Branch(1), "branch:1"),
+        (Random(2**64 - 1), "random:18446744073709551615"),
+    ],
+)
+def test_text_form_is_the_shortest_one(selection: Selection, text: str) -> None:
+    assert str(selection) == text
+
+
+@given(selections)
+def test_a_selection_is_a_value(selection: Selection) -> None:
+    copy = pickle.loads(pickle.dumps(selection))
+    assert copy == selection
+    assert hash(copy) == hash(selection)
+    assert selection.selection is selection
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "hybird:10", "Native", "native:", "minimal:1", "first:0", "hybrid", "hybrid:",
+        "hybrid:ten", "branch", "branch:", "random", "random:", "random:1.5", "random:x", ":",
+    ],
+)  # fmt: skip
+def test_a_wrong_text_is_told_the_accepted_ones(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(text)
+    assert str(error.value) == f"unknown selection {text!r}; accepted: {ACCEPTED}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("hybrid:nan", "hybrid: beta must be a finite number, not nan"),
+        ("hybrid:1e400", "hybrid: beta must be a finite number, not inf"),
+        ("branch:-inf", "branch: alpha must be a finite number, not -inf"),
+        ("random:-1", "random: seed must be an integer from 0 to 2**64 - 1, not -1"),
+        (
+            "random:18446744073709551616",
+            "random: seed must be an integer from 0 to 2**64 - 1, not 18446744073709551616",
+        ),
+    ],
+)
+def test_a_number_out_of_range_is_told_the_range(text: str, reason: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(text)
+    assert str(error.value) == f"unknown selection {text!r} ({reason}); accepted: {ACCEPTED}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, "10", None, 1j])
+@pytest.mark.parametrize(("kind", "name"), [(Hybrid, "beta"), (Branch, "alpha")])
+def test_a_weight_must_be_a_finite_number(kind: type, name: str, value: object) -> None:
+    with pytest.raises(InputError) as error:
+        kind(value)
+    expected = f"{kind.__name__.lower()}: {name} must be a finite number, not {value!r}"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("value", [-1, 2**64, 1.5, 7.0, "7", None])
+def test_a_seed_must_be_an_integer_of_64_bits(value: object) -> None:
+    with pytest.raises(InputError) as error:
+        Random(value)
+    expected = f"random: seed must be an integer from 0 to 2**64 - 1, not {value!r}"
+    assert str(error.value) == expected
