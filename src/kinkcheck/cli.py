@@ -91,7 +91,7 @@ def demo() -> None:
             }
             for t in (0.0, 0.1, 1.0, -1e-4, -6.0)
         }
-        console.print(program_table(x, by_t))
+        console.print(program_table(x, by_t), "")
     console.print(
         "Where the tied entries differ (t = 0, distinct entries) AD is wrong over the reals: a "
         "bifurcation, at every precision. Where they are equal it is wrong in floating point only, "

@@ -37,10 +37,12 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
         by_t: for every t and precision, what :func:`kinkcheck.programs.evaluate` returned.
 
     >>> program_table((1.0, 2.0, 3.0, 4.0), {}).title
-    'x = (1, 2, 3, 4): value, derivative by AD in each precision, zone'
+    'x = (1, 2, 3, 4): value, derivative in each precision, zone'
     """
     entries = ", ".join(f"{entry:g}" for entry in x)
-    table = _table(f"x = ({entries}): value, derivative by AD in each precision, zone")
+    table = _table(f"x = ({entries}): value, derivative in each precision, zone")
+    # A single blank between columns: so much has to fit into 80.
+    table.padding, table.show_edge = 0, False
     precisions = list(next(iter(by_t.values()), {}))
     table.add_column("t", justify="right", no_wrap=True)
     table.add_column("program", no_wrap=True)
@@ -53,7 +55,7 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
             program, value = evaluations[0].program, evaluations[0].value
             zero = program.startswith("zero")
             table.add_row(
-                f"{t:g}" if evaluations is rows[0] else "",
+                _short(t) if evaluations is rows[0] else "",
                 program,
                 f"{value:g}"
                 if all(evaluation.value == value for evaluation in evaluations)
@@ -63,6 +65,10 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
                 end_section=evaluations is rows[-1],
             )
     return table
+
+
+def _short(t: float) -> str:
+    return f"{t:g}" if t == 0 or abs(t) >= 1e-3 else f"{t:.0e}"
 
 
 def _derivative(evaluation: Evaluation) -> str:
