@@ -54,7 +54,7 @@ def audit(
         loss: function of outputs and targets that returns a single number.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference; each is applied to the operations that have
-            it.
+            it, the others stay at the reference.
         reference: what the selections are compared with.
         operations: names (``max_pool2d``) or families (``max_pool``) of the operations to switch;
             all others keep their own selection. By default all.
@@ -113,10 +113,12 @@ def audit(
                             loss,
                             where=f"{each}, draw {draw}, batch {index}",
                         )
-                    base = tape.gradient(value, choose=switch.to(tape, switch.reference))
+                    reference_at = switch.to(tape, switch.reference)
+                    base = tape.gradient(value, choose=reference_at)
                     norm = l1_norm(base)
                     for selection in selected:
-                        gradient = tape.gradient(value, choose=switch.to(tape, selection))
+                        chosen = {**reference_at, **switch.to(tape, selection)}
+                        gradient = tape.gradient(value, choose=chosen)
                         points.append(
                             Point(
                                 precision=each.name,
