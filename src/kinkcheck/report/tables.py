@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -102,9 +103,18 @@ def _variation(report: AuditReport) -> Table:
             precision,
             selection,
             f"{sum(value != 0 for value in l1)} of {len(points)}",
-            *(f"{of(values):.1e}" for values in (l1, relative) for of in (statistics.median, max)),
+            *(f"{of(values):.1e}" for values in (l1, relative) for of in (_median, _largest)),
         )
     return table
+
+
+def _median(values: list[float]) -> float:
+    # Sorting puts NaN anywhere, as max() does.
+    return math.nan if any(map(math.isnan, values)) else statistics.median(values)
+
+
+def _largest(values: list[float]) -> float:
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def _sites(report: AuditReport) -> Table:
