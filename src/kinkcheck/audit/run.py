@@ -88,6 +88,7 @@ def audit(
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
     at = [precision.parse(text) for text in precisions]
+    _require(bool(at), "precisions: at least one is needed")
     for each in at:
         precision.require_available(each, device)
     selected = [parse(selection) for selection in selections]
@@ -95,6 +96,7 @@ def audit(
     switch = _Switch(parse(reference), selected, operations)
     census = _Census()
     pairs = list(batches)
+    _require(bool(pairs), "batches: at least one is needed")
     total = len(at) * draws * len(pairs)
     points: list[Point] = []
 
