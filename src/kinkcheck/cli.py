@@ -43,13 +43,15 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; what is wrong with the input is said in one line, exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except typer.Abort:
-        _fail("interrupted", code=130)
+        code = 130
     except _UsageError as error:
         _fail(error.format_message())
+    if code == 130:
+        _fail("interrupted", code)
     sys.exit(code)
 
 
@@ -215,7 +217,7 @@ def audit(
     out = Console()
     for table in audit_tables(report):
         out.print(table)
-    out.print(verdict(report), highlight=False)
+    out.print(verdict(report), highlight=False, markup=False)
     if json_file is not None:
         write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
 
