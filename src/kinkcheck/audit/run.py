@@ -103,8 +103,9 @@ def audit(
     with torch.random.fork_rng():
         for each, draw in product(at, range(draws)):
             torch.manual_seed(seed + draw)
-            model = each.cast_model(_build(network), device)
+            model = _cast(_build(network), each, device)
             for index, (inputs, targets) in enumerate(pairs):
+                where = f"{each}, draw {draw}, batch {index}"
                 torch.manual_seed(seed + index)
                 with each.contractions(device):
                     with record(model) as tape, each.computation(device):
@@ -113,10 +114,10 @@ def audit(
                             each.cast(inputs, device),
                             each.cast(targets, device),
                             loss,
-                            where=f"{each}, draw {draw}, batch {index}",
+                            where,
                         )
                     reference_at = switch.to(tape, switch.reference)
-                    base = tape.gradient(value, choose=reference_at)
+                    base = _gradient(tape, value, reference_at, where)
                     norm = l1_norm(base)
                     for selection in selected:
                         chosen = {**reference_at, **switch.to(tape, selection)}
@@ -255,7 +256,7 @@ def _build(network: nn.Module | Factory) -> nn.Module:
         model = network()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"network: {_name(network)} failed: {_one_line(error)}") from error
     _require(
         isinstance(model, nn.Module),
@@ -264,10 +265,17 @@ def _build(network: nn.Module | Factory) -> nn.Module:
     return model
 
 
+def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:
+    try:
+        return to.cast_model(model, device)
+    except Exception as error:
+        raise InputError(f"network: cannot be copied to {to}: {_one_line(error)}") from error
+
+
 def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, where: str) -> Tensor:
     try:
         value = loss(model(inputs), targets)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"network: failed on a batch of shape {tuple(inputs.shape)} ({where}): "
             f"{_one_line(error)}"
@@ -279,11 +287,21 @@ def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, where: 
     return value
 
 
+def _gradient(
+    tape: Tape, loss: Tensor, choose: dict[Site, Selection], where: str
+) -> dict[str, Tensor]:
+    _require(loss.requires_grad, f"loss: does not depend on any parameter ({where})")
+    try:
+        return tape.gradient(loss, choose=choose)
+    except RuntimeError as error:
+        raise InputError(f"network: backward pass failed ({where}): {_one_line(error)}") from error
+
+
 def _name(network: object) -> str:
     return getattr(network, "__name__", type(network).__name__)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

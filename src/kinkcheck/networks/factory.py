@@ -43,7 +43,7 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"network: {where} cannot be imported: {type(error).__name__}: {reason}"
