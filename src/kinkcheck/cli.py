@@ -219,7 +219,10 @@ def audit(
         out.print(table)
     out.print(verdict(report), highlight=False, markup=False)
     if json_file is not None:
-        write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
+        try:
+            write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
 
 
 def _images(name: str, data_dir: Path | None) -> Images:
