@@ -127,8 +127,8 @@ def _sites(report: AuditReport) -> Table:
         table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
         table.caption_justify = "left"
     attributed = any(site.variation_l1 is not None for site in report.sites)
-    for heading in ("layer", "operation"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    table.add_column("operation", no_wrap=True)
     for heading in ("windows", "precision", "tied", "at zero"):
         table.add_column(heading, justify="right", no_wrap=True)
     if attributed:
