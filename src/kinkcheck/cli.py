@@ -148,14 +148,16 @@ def audit(
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option("--precision", metavar="P", help="16, bfloat16, 32, 64, mixed. [default: 32]"),
+        typer.Option(
+            "--precision", metavar="P", help="16, bfloat16, 32, 64, mixed; by default 32."
+        ),
     ] = None,
     selections: Annotated[
         list[str] | None,
         typer.Option(
             metavar="S",
-            help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA. "
-            "[default: minimal]",
+            help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA; "
+            "by default minimal.",
         ),
     ] = None,
     reference: Annotated[
@@ -166,7 +168,7 @@ def audit(
         typer.Option(
             metavar="O",
             help=f"Switch only these: {', '.join(kind.family for kind in ops.OPERATIONS)}, or one "
-            "of their names. [default: all]",
+            "of their names; by default all.",
         ),
     ] = None,
     batches: Annotated[int, typer.Option(metavar="N", help="Mini-batches.")] = 10,
