@@ -45,13 +45,15 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; what is wrong with the input is said in one line, exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except typer.Abort:
-        _fail("interrupted", code=130)
+        code = 130
     except _UsageError as error:
         _fail(error.format_message())
+    if code == 130:
+        _fail("interrupted", code)
     sys.exit(code)
 
 
@@ -93,7 +95,7 @@ def demo() -> None:
             }
             for t in (0.0, 0.1, 1.0, -1e-4, -6.0)
         }
-        console.print(program_table(x, by_t))
+        console.print(program_table(x, by_t), "")
     console.print(
         "Where the tied entries differ (t = 0, distinct entries) AD is wrong over the reals: a "
         "bifurcation, at every precision. Where they are equal it is wrong in floating point only, "
@@ -161,14 +163,16 @@ def audit(
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option("--precision", metavar="P", help="16, bfloat16, 32, 64, mixed. [default: 32]"),
+        typer.Option(
+            "--precision", metavar="P", help="16, bfloat16, 32, 64, mixed; by default 32."
+        ),
     ] = None,
     selections: Annotated[
         list[str] | None,
         typer.Option(
             metavar="S",
-            help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA. "
-            "[default: minimal]",
+            help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA; "
+            "by default minimal.",
         ),
     ] = None,
     reference: Annotated[
@@ -179,7 +183,7 @@ def audit(
         typer.Option(
             metavar="O",
             help=f"Switch only these: {', '.join(kind.family for kind in ops.OPERATIONS)}, or one "
-            "of their names. [default: all]",
+            "of their names; by default all.",
         ),
     ] = None,
     batches: Annotated[int, typer.Option(metavar="N", help="Mini-batches.")] = 10,
@@ -230,9 +234,12 @@ def audit(
     out = Console()
     for table in audit_tables(report):
         out.print(table)
-    out.print(verdict(report), highlight=False)
+    out.print(verdict(report), highlight=False, markup=False)
     if json_file is not None:
-        write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
+        try:
+            write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
 
 
 def _images(name: str, data_dir: Path | None) -> Images:

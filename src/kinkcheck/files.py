@@ -36,6 +36,9 @@ def write_whole(path: Path, content: str) -> None:
     >>> [file.name for file in folder.iterdir()]
     ['audit.json']
     """
+    if path.exists() and not path.is_file():
+        path.write_text(content, encoding="utf-8")  # a pipe or a device: nothing to replace
+        return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -54,7 +54,7 @@ def audit(
         loss: function of outputs and targets that returns a single number.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference; each is applied to the operations that have
-            it.
+            it, the others stay at the reference.
         reference: what the selections are compared with.
         operations: names (``max_pool2d``) or families (``max_pool``) of the operations to switch;
             all others keep their own selection. By default all.
@@ -88,6 +88,7 @@ def audit(
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
     at = [precision.parse(text) for text in precisions]
+    _require(bool(at), "precisions: at least one is needed")
     for each in at:
         precision.require_available(each, device)
     selected = [parse(selection) for selection in selections]
@@ -95,14 +96,16 @@ def audit(
     switch = _Switch(parse(reference), selected, operations)
     census = _Census()
     pairs = list(batches)
+    _require(bool(pairs), "batches: at least one is needed")
     total = len(at) * draws * len(pairs)
     points: list[Point] = []
 
     with torch.random.fork_rng():
         for each, draw in product(at, range(draws)):
             torch.manual_seed(seed + draw)
-            model = each.cast_model(_build(network), device)
+            model = _cast(_build(network), each, device)
             for index, (inputs, targets) in enumerate(pairs):
+                where = f"{each}, draw {draw}, batch {index}"
                 torch.manual_seed(seed + index)
                 with each.contractions(device):
                     with record(model) as tape, each.computation(device):
@@ -111,12 +114,14 @@ def audit(
                             each.cast(inputs, device),
                             each.cast(targets, device),
                             loss,
-                            where=f"{each}, draw {draw}, batch {index}",
+                            where,
                         )
-                    base = tape.gradient(value, choose=switch.to(tape, switch.reference))
+                    reference_at = switch.to(tape, switch.reference)
+                    base = _gradient(tape, value, reference_at, where)
                     norm = l1_norm(base)
                     for selection in selected:
-                        gradient = tape.gradient(value, choose=switch.to(tape, selection))
+                        chosen = {**reference_at, **switch.to(tape, selection)}
+                        gradient = tape.gradient(value, choose=chosen)
                         points.append(
                             Point(
                                 precision=each.name,
@@ -251,7 +256,7 @@ def _build(network: nn.Module | Factory) -> nn.Module:
         model = network()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"network: {_name(network)} failed: {_one_line(error)}") from error
     _require(
         isinstance(model, nn.Module),
@@ -260,10 +265,17 @@ def _build(network: nn.Module | Factory) -> nn.Module:
     return model
 
 
+def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:
+    try:
+        return to.cast_model(model, device)
+    except Exception as error:
+        raise InputError(f"network: cannot be copied to {to}: {_one_line(error)}") from error
+
+
 def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, where: str) -> Tensor:
     try:
         value = loss(model(inputs), targets)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"network: failed on a batch of shape {tuple(inputs.shape)} ({where}): "
             f"{_one_line(error)}"
@@ -275,11 +287,21 @@ def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, where: 
     return value
 
 
+def _gradient(
+    tape: Tape, loss: Tensor, choose: dict[Site, Selection], where: str
+) -> dict[str, Tensor]:
+    _require(loss.requires_grad, f"loss: does not depend on any parameter ({where})")
+    try:
+        return tape.gradient(loss, choose=choose)
+    except RuntimeError as error:
+        raise InputError(f"network: backward pass failed ({where}): {_one_line(error)}") from error
+
+
 def _name(network: object) -> str:
     return getattr(network, "__name__", type(network).__name__)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

@@ -23,7 +23,8 @@ class Variation:
         linf: largest absolute difference.
         linf_by_tensor: sum over parameter tensors of the largest absolute difference in each, the
             norm of the volume experiments (Boustany 2024, section 3).
-        relative_l1: l1 divided by the l1 norm of the reference gradient; NaN if both are 0.
+        relative_l1: l1 divided by the l1 norm of the reference gradient; infinite if only that is
+            0, NaN if both are.
     """
 
     l1: float
@@ -57,7 +58,7 @@ def gradient_variation(
         l2=math.sqrt(l2),
         linf=_largest(linf),
         linf_by_tensor=sum(linf, 0.0),
-        relative_l1=l1 / norm if norm else math.nan,
+        relative_l1=l1 / norm if norm else math.inf if l1 > 0 else math.nan,
     )
 
 

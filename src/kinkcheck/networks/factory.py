@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,7 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"network: {where} cannot be imported: {type(error).__name__}: {reason}"
@@ -58,12 +59,21 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
     return factory  # type: ignore[no-any-return]
 
 
-def _import_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    # What is imported may itself change sys.path: its own entries stay.
+    entry = str(folder)
+    sys.path.insert(0, entry)
     try:
-        return importlib.import_module(name)
+        yield
     finally:
-        sys.path.pop(0)
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def _import_module(name: str) -> ModuleType:
+    with _first_on_path(Path.cwd()):
+        return importlib.import_module(name)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -75,9 +85,6 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Classes defined in the file are pickled and copied by the name of their module.
     sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
+    with _first_on_path(path.resolve().parent):
         spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -37,10 +38,12 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
         by_t: for every t and precision, what :func:`kinkcheck.programs.evaluate` returned.
 
     >>> program_table((1.0, 2.0, 3.0, 4.0), {}).title
-    'x = (1, 2, 3, 4): value, derivative by AD in each precision, zone'
+    'x = (1, 2, 3, 4): value, derivative in each precision, zone'
     """
     entries = ", ".join(f"{entry:g}" for entry in x)
-    table = _table(f"x = ({entries}): value, derivative by AD in each precision, zone")
+    table = _table(f"x = ({entries}): value, derivative in each precision, zone")
+    # A single blank between columns: so much has to fit into 80.
+    table.padding, table.show_edge = 0, False
     precisions = list(next(iter(by_t.values()), {}))
     table.add_column("t", justify="right", no_wrap=True)
     table.add_column("program", no_wrap=True)
@@ -53,7 +56,7 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
             program, value = evaluations[0].program, evaluations[0].value
             zero = program.startswith("zero")
             table.add_row(
-                f"{t:g}" if evaluations is rows[0] else "",
+                _short(t) if evaluations is rows[0] else "",
                 program,
                 f"{value:g}"
                 if all(evaluation.value == value for evaluation in evaluations)
@@ -63,6 +66,10 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
                 end_section=evaluations is rows[-1],
             )
     return table
+
+
+def _short(t: float) -> str:
+    return f"{t:g}" if t == 0 or abs(t) >= 1e-3 else f"{t:.0e}"
 
 
 def _derivative(evaluation: Evaluation) -> str:
@@ -96,9 +103,18 @@ def _variation(report: AuditReport) -> Table:
             precision,
             selection,
             f"{sum(value != 0 for value in l1)} of {len(points)}",
-            *(f"{of(values):.1e}" for values in (l1, relative) for of in (statistics.median, max)),
+            *(f"{of(values):.1e}" for values in (l1, relative) for of in (_median, _largest)),
         )
     return table
+
+
+def _median(values: list[float]) -> float:
+    # Sorting puts NaN anywhere, as max() does.
+    return math.nan if any(map(math.isnan, values)) else statistics.median(values)
+
+
+def _largest(values: list[float]) -> float:
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def _sites(report: AuditReport) -> Table:
@@ -111,8 +127,8 @@ def _sites(report: AuditReport) -> Table:
         table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
         table.caption_justify = "left"
     attributed = any(site.variation_l1 is not None for site in report.sites)
-    for heading in ("layer", "operation"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    table.add_column("operation", no_wrap=True)
     for heading in ("windows", "precision", "tied", "at zero"):
         table.add_column(heading, justify="right", no_wrap=True)
     if attributed:

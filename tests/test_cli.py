@@ -1,0 +1,447 @@
+"""The command line, as a user meets it: output, files, exit codes and complaints of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from kinkcheck import cli
+
+SMALL = ("--batches", "1", "--batch-size", "8")
+
+NETS = """
+import os, signal
+import torch
+from torch import nn
+from some_sibling import CLASSES
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, CLASSES)
+    def forward(self, x):
+        return self.linear(x.flatten(1)).relu()
+
+class Failing(Net):
+    def forward(self, x): raise ValueError("first\\nsecond")
+class Infinite(Net):
+    def forward(self, x): return super().forward(x) * float("inf")
+class Detached(Net):
+    def forward(self, x): return super().forward(x).detach()
+class Interrupted(Net):
+    def forward(self, x): raise KeyboardInterrupt
+class Signalled(Net):
+    def forward(self, x):
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(x)
+class Leaky(Net):
+    def forward(self, x): return nn.functional.leaky_relu(super().forward(x))
+
+def smooth(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+def raises(): raise ValueError("first\\nsecond")
+def stops(): raise SystemExit(7)
+def three(): return 3
+def wants(an_argument): return Net()
+def wrong_shape(): return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """What was printed, without the line breaks of a narrow terminal."""
+        return " ".join(self.out.split())
+
+
+Kinkcheck = Callable[..., Run]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a user's networks in ``my_nets.py``."""
+    (tmp_path / "my_nets.py").write_text(NETS)
+    (tmp_path / "some_sibling.py").write_text("CLASSES = 10")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in ("my_nets", "some_sibling"):
+        if name not in before:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def kinkcheck(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Kinkcheck:
+    """Runs the command line in this process, in a terminal of 80 columns without colours."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "KINKCHECK_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["kinkcheck", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Run(stop.value.code or 0, out, err)  # type: ignore[arg-type]
+
+    return run
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own."""
+    program = "from kinkcheck.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(cli.__file__).parents[1]),  # the code that is tested here
+            "PYTHONIOENCODING": "utf-8",
+            "COLUMNS": "80",
+        },
+        timeout=300,
+        check=False,
+    )
+
+
+def fits(text: str) -> bool:
+    return all(len(line) <= 80 for line in text.splitlines()) and "…" not in text
+
+
+# --- demo, help, version ------------------------------------------------------------------------
+
+
+def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("demo")
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    tables = run.out.split("x = (")[1:]
+    assert [table.split(")")[0] for table in tables] == [
+        "1, 2, 3, 4", "1.4, 1.4, 1.4, 1.4", "1.14, 1.14, 1.14, 1.14",
+    ]  # fmt: skip
+    zeros = [
+        [line.split()[1:] for line in table.splitlines() if line.split()[:1] == ["zero"]]
+        for table in tables
+    ]
+    of_zero = [[row for row in rows if row[0] != "ReLUs"] for rows in zeros]
+    assert [len(rows) for rows in of_zero] == [5, 5, 5]  # t = 0, 0.1, 1, -1e-4, -6
+    distinct, _, published = of_zero
+    assert distinct[0] == ["0", *["-1.5"] * 4, "bifurcation"]
+    assert all(row == ["0", *["0"] * 4, "agreement"] for row in distinct[1:])
+    for row in published:
+        assert (row[0], row[3], row[-1]) == ("0", "5.96e-08", "compensation")
+    assert run.text.index("bifurcation, at every precision") > run.text.index("1.14")
+
+
+def test_version_is_the_installed_one(kinkcheck: Kinkcheck) -> None:
+    assert kinkcheck("--version") == Run(0, "0.1.0\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_names_the_commands(arguments: tuple[str, ...], kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck(*arguments)
+    assert (run.code, run.err) == (0, "")
+    assert "demo" in run.out
+    assert "audit" in run.out
+
+
+def test_help_of_audit_names_every_option_of_the_synopsis(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("audit", "--help")
+    assert (run.code, run.err) == (0, "")
+    for word in (
+        "NETWORK", "--data", "--data-dir", "--precision", "--selections", "--operations",
+        "--batches", "--batch-size", "--draws", "--init", "--batch-norm", "--seed", "--layers",
+        "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "by default 32.",
+    ):  # fmt: skip
+        assert word in run.text
+
+
+# --- audit --------------------------------------------------------------------------------------
+
+
+def test_audit_prints_tables_and_a_sentence(kinkcheck: Kinkcheck, folder: Path) -> None:
+    run = kinkcheck(
+        "audit", "lenet5", *SMALL, "--layers",
+        "--precision", "16", "bfloat16", "32", "64", "mixed",
+        "--selections", "minimal", "hybrid:10",
+    )  # fmt: skip
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    for words in ("Gradient variation against native", "Ties by site", "features.2", "l1 alone"):
+        assert words in run.out
+    assert "moves the gradient at" in run.text
+    assert run.text.endswith(".")
+    assert {file.name for file in folder.iterdir()} == {"my_nets.py", "some_sibling.py"}
+
+
+def test_json_holds_what_was_asked_for(kinkcheck: Kinkcheck, folder: Path) -> None:
+    run = kinkcheck(
+        "audit", "lenet5", "--batches", "2", "--batch-size", "4", "--draws", "2", "--seed", "3",
+        "--precision", "32", "--precision", "64", "--selections", "minimal", "last",
+        "--reference", "hybrid:0.5", "--operations", "max_pool", "--json", "a.json",
+    )  # fmt: skip
+    assert (run.code, run.err) == (0, "")
+    written = json.loads((folder / "a.json").read_text())
+    assert written["schema"] == "kinkcheck.audit/1"
+    assert (written["network"], written["data"], written["seed"]) == ("lenet5", "mnist-sample", 3)
+    assert (written["reference"], written["selections"]) == ("hybrid:0.5", ["minimal", "last"])
+    keys = [(p["precision"], p["draw"], p["batch"], p["selection"]) for p in written["points"]]
+    assert keys == [
+        (precision, draw, batch, selection)
+        for precision in ("float32", "float64")
+        for draw in (0, 1)
+        for batch in (0, 1)
+        for selection in ("minimal", "last")
+    ]
+    assert {s["windows"] for s in written["sites"] if s["layer"] == "features.2"} == {
+        2 * 2 * 4 * 6 * 12 * 12
+    }
+
+
+def test_seed_draws_parameters_and_batches(kinkcheck: Kinkcheck, folder: Path) -> None:
+    losses = []
+    for seed in (1, 1, 2):
+        assert kinkcheck("audit", "mlp", *SMALL, "--seed", seed, "--json", "a.json").code == 0
+        losses.append(json.loads((folder / "a.json").read_text())["points"][0]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_options_of_built_in_networks_reach_them(kinkcheck: Kinkcheck, folder: Path) -> None:
+    losses = set()
+    for options in ((), ("--batch-norm",), ("--init", "kaiming")):
+        assert kinkcheck("audit", "lenet5", *SMALL, *options, "--json", "a.json").code == 0
+        losses.add(json.loads((folder / "a.json").read_text())["points"][0]["loss"])
+    assert len(losses) == 3
+
+
+def test_relu_at_zero_is_the_same_command(kinkcheck: Kinkcheck, folder: Path) -> None:
+    arguments = ("--selections", "branch:0", "branch:1", "--operations", "relu")
+    run = kinkcheck("audit", "lenet5", *SMALL, *arguments, "--json", "a.json")
+    assert (run.code, run.err) == (0, "")
+    written = json.loads((folder / "a.json").read_text())
+    assert written["selections"] == ["branch:0", "branch:1"]
+    assert {p["variation"]["l1"] for p in written["points"] if p["selection"] == "branch:0"} == {0}
+
+
+@pytest.mark.parametrize("options_first", [False, True])
+def test_repeated_option_means_several_values(
+    options_first: bool, kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    options = [*SMALL, "--selections", "last", "--selections", "hybrid:-2", "--json", "a.json"]
+    run = kinkcheck("audit", *([*options, "mlp"] if options_first else ["mlp", *options]))
+    assert (run.code, run.err) == (0, "")
+    assert json.loads((folder / "a.json").read_text())["selections"] == ["last", "hybrid:-2"]
+
+
+@pytest.mark.parametrize("where", ["my_nets.py", "my_nets", "absolute"])
+def test_network_of_the_user(where: str, kinkcheck: Kinkcheck, folder: Path) -> None:
+    where = str(folder / "my_nets.py") if where == "absolute" else where
+    run = kinkcheck("audit", f"{where}:Net", *SMALL, "--json", "a.json")
+    assert (run.code, run.err) == (0, "")
+    written = json.loads((folder / "a.json").read_text())
+    assert written["network"] == f"{where}:Net"
+    assert [(s["layer"], s["operation"]) for s in written["sites"]] == [("", "relu")]
+
+
+def test_network_in_a_package_of_the_current_folder(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "some_package").mkdir()
+    (folder / "my_nets.py").rename(folder / "some_package" / "my_inner_nets.py")
+    try:
+        run = kinkcheck("audit", "some_package.my_inner_nets:Net", *SMALL)
+    finally:
+        for name in ("some_package", "some_package.my_inner_nets"):
+            sys.modules.pop(name, None)
+    assert (run.code, run.err) == (0, "")
+
+
+def test_network_without_kinks_is_a_clear_result(kinkcheck: Kinkcheck, folder: Path) -> None:
+    run = kinkcheck("audit", "my_nets.py:smooth", *SMALL, "--json", "a.json")
+    assert (run.code, run.err) == (0, "")
+    assert run.text == (
+        "No nonsmooth operation was met: the gradient of my_nets.py:smooth depends on no choice "
+        "at kinks."
+    )
+    assert json.loads((folder / "a.json").read_text())["sites"] == []
+
+
+def test_brackets_in_a_name_are_no_markup(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "[red]").mkdir()
+    (folder / "my_nets.py").rename(folder / "[red]" / "my_nets.py")
+    run = kinkcheck("audit", "[red]/my_nets.py:smooth", *SMALL)
+    assert (run.code, run.err) == (2, run.err)  # its sibling stayed behind
+    (folder / "some_sibling.py").rename(folder / "[red]" / "some_sibling.py")
+    run = kinkcheck("audit", "[red]/my_nets.py:smooth", *SMALL)
+    assert "[red]/my_nets.py:smooth" in run.text
+
+
+def test_kinks_out_of_reach_are_listed(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("audit", "my_nets.py:Leaky", *SMALL)
+    assert run.code == 0
+    assert "leaky_relu" in run.out
+    assert "Kinks listed as unseen were not switched." in run.text
+
+
+def test_real_digits_from_a_folder(kinkcheck: Kinkcheck, folder: Path, data_dir: Path) -> None:
+    run = kinkcheck(
+        "audit", "lenet5", "--data", "mnist", "--data-dir", data_dir, *SMALL, "--json", "a.json"
+    )
+    assert (run.code, run.err) == (0, "")
+    assert json.loads((folder / "a.json").read_text())["data"] == "mnist"
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nonet", "unknown network 'nonet'; accepted: lenet5,"),
+        ("lenet5 --data nodata", "unknown data set 'nodata'; accepted: mnist-sample,"),
+        ("lenet5 --precision 8", "unknown precision '8'; accepted: float16,"),
+        ("lenet5 --selections foo", "unknown selection 'foo'; accepted: native,"),
+        ("lenet5 --selections minimal hybrid:x", "unknown selection 'hybrid:x'"),
+        ("lenet5 --reference foo", "unknown selection 'foo'"),
+        ("lenet5 --operations foo", "unknown operation 'foo'; accepted:"),
+        ("lenet5 --operations norm_pool", "no site of norm_pool"),
+        ("lenet5 --selections branch:1 --operations max_pool", "has no selection branch:1"),
+        ("lenet5 --device abacus", "device 'abacus' cannot be used"),
+        ("lenet5 --device cuda:4096", "device 'cuda:4096' cannot be used"),
+        ("lenet5 --init foo", "init must be one of default, kaiming, not 'foo'"),
+        ("lenet5 --batches 0", "--batches must be at least 1, not 0"),
+        ("lenet5 --batch-size 0", "--batch-size must be at least 1, not 0"),
+        ("lenet5 --batches 501", "--batches 501 of 8 images each: mnist-sample has 4,000 images"),
+        ("lenet5 --batches many", "'--batches'"),
+        ("lenet5 --draws 0", "draws: must be at least 1, not 0"),
+        ("lenet5 --seed -1", "seed"),
+        ("lenet5 --bogus", "No such option: --bogus"),
+        ("lenet5 surplus", "unexpected extra argument"),
+        ("vgg11", "image_size must be 32 to 63 for vgg11, not 28"),
+        ("lenet5 --data mnist --data-dir nowhere", "nowhere is not a folder"),
+        ("lenet5 --data mnist --data-dir .", "mnist"),
+        ("none.py:make", "the file none.py does not exist"),
+        ("no_such_module_here:make", "No module named 'no_such_module_here'"),
+        ("my_nets.py:nothing", "my_nets.py has no 'nothing'"),
+        ("my_nets.py:CLASSES", "must be a function without arguments"),
+        ("my_nets.py:raises", "raises failed: ValueError: first second"),
+        ("my_nets.py:stops", "stops failed: SystemExit: 7"),
+        ("my_nets.py:three", "three must return a torch.nn.Module, not int"),
+        ("my_nets.py:wants", "wants failed: TypeError"),
+        ("my_nets.py:Failing", "failed on a batch of shape (8, 1, 28, 28)"),
+        ("my_nets.py:wrong_shape", "failed on a batch of shape (8, 1, 28, 28)"),
+        ("my_nets.py:Infinite", "is not finite (float32, draw 0, batch 0)"),
+        ("my_nets.py:Detached", "does not depend on any parameter"),
+        ("my_nets.py:Net --batch-norm", "--batch-norm and --init are for built-in networks"),
+        ("my_nets.py:Net --init kaiming", "--batch-norm and --init are for built-in networks"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: str, words: str, kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    before = sorted(folder.rglob("*"))
+    network, *options = arguments.split()
+    run = kinkcheck("audit", network, *SMALL, "--json", "a.json", *options)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith("kinkcheck: ")
+    assert words in run.err
+    assert run.err.count("\n") == 1
+    assert run.err.endswith("\n")
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("audit", "Missing argument 'NETWORK'"),
+        ("odit", "No such command 'odit'"),
+        ("--bogus", "No such option: --bogus"),
+        ("demo surplus", "unexpected extra argument"),
+        ("audit lenet5 --json", "'--json' requires an argument"),
+        ("audit lenet5 --json nowhere/a.json", "--json: the folder nowhere does not exist"),
+        ("audit lenet5 --json .", "--json: . is a folder"),
+        ("audit lenet5 --json my_nets.py/a.json", "--json: the folder my_nets.py does not exist"),
+    ],
+)
+def test_bad_command_is_one_line_and_exit_code_2(
+    arguments: str, words: str, kinkcheck: Kinkcheck
+) -> None:
+    run = kinkcheck(*arguments.split())
+    assert (run.code, run.out) == (2, "")
+    assert words in run.err
+    assert run.err.startswith("kinkcheck: ")
+    assert run.err.count("\n") == 1
+
+
+def test_data_folder_in_another_layout_is_named(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "data" / "mnist").mkdir(parents=True)
+    (folder / "data" / "mnist" / "images.bin").touch()
+    run = kinkcheck("audit", "lenet5", "--data", "mnist", "--data-dir", folder / "data", *SMALL)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.count("\n") == 1
+    assert str(folder / "data") in run.err
+    assert ".parquet" in run.err
+
+
+@pytest.mark.parametrize(("net", "code"), [("Failing", 2), ("Interrupted", 130)])
+def test_older_file_survives_an_audit_that_ends_early(
+    net: str, code: int, kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    (folder / "a.json").write_text("older")
+    before = sorted(folder.iterdir())
+    run = kinkcheck("audit", f"my_nets.py:{net}", *SMALL, "--json", "a.json")
+    assert (run.code, run.out) == (code, "")
+    assert run.err.count("\n") == 1
+    assert sorted(folder.iterdir()) == before
+    assert (folder / "a.json").read_text() == "older"
+
+
+def test_file_that_cannot_be_written_in_the_end_is_one_line(
+    kinkcheck: Kinkcheck, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kinkcheck.files.os.fsync", full)
+    before = sorted(folder.iterdir())
+    run = kinkcheck("audit", "my_nets.py:Net", *SMALL, "--json", "a.json")
+    assert run.code == 2
+    assert run.err == "kinkcheck: --json: a.json cannot be written: No space left on device\n"
+    assert sorted(folder.iterdir()) == before
+
+
+# --- a process of its own -----------------------------------------------------------------------
+
+
+def test_console_script_is_main() -> None:
+    (script,) = entry_points(group="console_scripts", name="kinkcheck")
+    assert script.load() is cli.main
+
+
+def test_audit_in_its_own_process(folder: Path) -> None:
+    run = command("audit", "my_nets.py:Net", *SMALL, "--json", "a.json")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert fits(run.stdout)
+    assert json.loads((folder / "a.json").read_text())["schema"] == "kinkcheck.audit/1"
+
+
+def test_interrupt_leaves_no_file_and_one_line(folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    run = command("audit", "my_nets.py:Signalled", *SMALL, "--json", "a.json")
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "kinkcheck: interrupted\n")
+    assert [f for f in sorted(folder.iterdir()) if f.name != "__pycache__"] == before

@@ -1,0 +1,152 @@
+"""Tables for the terminal: what they show, and that nothing is cut at 80 columns."""
+
+import io
+import itertools
+import math
+
+import pytest
+import torch
+from rich.console import Console, RenderableType
+
+from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.programs import evaluate
+from kinkcheck.report import audit_tables, program_table
+
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+def rendered(*tables: RenderableType) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    for table in tables:
+        console.print(table)
+    text = out.getvalue()
+    assert max(map(len, text.splitlines()), default=0) <= 80
+    assert "…" not in text
+    return text
+
+
+def row(text: str, *start: str) -> list[str]:
+    """The words after the first row that starts with these."""
+    (words, *_) = (
+        line.split() for line in text.splitlines() if line.split()[: len(start)] == [*start]
+    )
+    return words[len(start) :]
+
+
+def report(
+    points: tuple[Point, ...] = (),
+    sites: tuple[SiteCount, ...] = (),
+    unseen: tuple[UnseenCount, ...] = (),
+) -> AuditReport:
+    names = ("0.1.0", "2.13.0", "cpu", "net", "digits")
+    return AuditReport(*names, 0, "native", ["minimal"], [*points], [*sites], [*unseen])
+
+
+def point(l1: float, relative: float, precision: str = "float32") -> Point:
+    return Point(precision, 0, 0, "minimal", 1.0, 1.0, Variation(l1, 9, 9, 9, relative))
+
+
+def site(
+    layer: str = "features.2",
+    windows: int = 1000,
+    tied: int = 600,
+    at_zero: int = 400,
+    alone: float | None = None,
+    precision: str = "float32",
+    call: int = 0,
+) -> SiteCount:
+    return SiteCount(precision, layer, "max_pool2d", call, windows, tied, at_zero, alone)
+
+
+def test_variation_shows_median_largest_and_how_many_moved() -> None:
+    points = (point(4e-3, 4e-5), point(0.0, 0.0), point(1e-3, 1e-5))
+    text = rendered(*audit_tables(report(points, (site(),))))
+    assert row(text, "float32", "minimal") == [
+        "2", "of", "3", "1.0e-03", "4.0e-03", "1.0e-05", "4.0e-05",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", itertools.permutations((1.0, 2.0, math.nan)))
+def test_nan_is_shown_wherever_it_stands(order: tuple[float, ...]) -> None:
+    points = tuple(point(value, value) for value in order)
+    text = rendered(*audit_tables(report(points, (site(),))))
+    assert row(text, "float32", "minimal") == ["3", "of", "3", "nan", "nan", "nan", "nan"]
+
+
+def test_sites_show_the_shares_of_ties() -> None:
+    text = rendered(*audit_tables(report((point(1, 1),), (site(),))))
+    assert row(text, "features.2") == [
+        "max_pool2d", "1,000", "float32", "60.00", "%", "40.00", "%",
+    ]  # fmt: skip
+    assert "l1 alone" not in text
+
+
+def test_sites_show_what_one_layer_alone_does() -> None:
+    sites = (site(alone=0.0025), site("other", call=1))
+    text = rendered(*audit_tables(report((point(1, 1),), sites)))
+    assert "l1 alone" in text
+    assert row(text, "features.2")[-1] == "2.5e-03"
+    assert row(text, "other", "#1")[-1] == "--"
+
+
+def test_sites_without_a_tie_are_counted_and_left_out() -> None:
+    sites = (site(), site("quiet", tied=0, at_zero=0))
+    text = rendered(*audit_tables(report((point(1, 1),), sites)))
+    assert "quiet" not in text
+    assert "1 of 2 sites have no tie" in text
+
+
+def test_site_is_named_once_for_all_its_precisions() -> None:
+    sites = (site(precision="float16", tied=610), site(precision="float32"))
+    text = rendered(*audit_tables(report((point(1, 1),), sites)))
+    assert text.count("features.2") == 1
+    assert "61.00 %" in text
+    assert row(text, "float32", "60.00", "%") == ["40.00", "%"]
+
+
+def test_long_layer_names_are_folded_and_numbers_kept() -> None:
+    layer = "features.denseblock2.denselayer10.relu1.of.a.model.in.a.model"
+    text = rendered(*audit_tables(report((point(1, 1),), (site(layer, 123_456_789, alone=1e-9),))))
+    for word in ("max_pool2d", "123,456,789", "float32", "1.0e-09"):
+        assert word in text
+    assert layer in "".join(line.split()[0] for line in text.splitlines() if line.strip())
+
+
+def test_unseen_are_listed_without_any_site() -> None:
+    unseen = UnseenCount("", "leaky_relu", "kinkcheck does not define its branches", 1234)
+    text = rendered(*audit_tables(report(unseen=(unseen,))))
+    assert "(root)" in text
+    assert "leaky_relu" in text
+    assert "1,234" in text
+
+
+def test_programs_show_value_derivatives_and_zone() -> None:
+    by_t = {
+        t: {name: evaluate(t, (1.0, 2.0, 3.0, 4.0), dtype) for name, dtype in DTYPES.items()}
+        for t in (0.0, 0.1)
+    }
+    text = rendered(program_table((1.0, 2.0, 3.0, 4.0), by_t))
+    assert row(text, "zero") == ["0", *["-1.5"] * 4, "bifurcation"]
+    assert row(text, "0.1", "max1") == ["4"] * 4  # 0.1 · 4 differs by precision
+    assert row(text, "0", "max1") == ["0", *["1"] * 4]
+    assert text.count("agreement") == 2
+
+
+@pytest.mark.parametrize("x", [(1.14,) * 4, (1.4,) * 4, (1.0, 2.0, 3.0, 4.0), (-1.234e-5,) * 4])
+def test_programs_are_never_cut(x: tuple[float, ...]) -> None:
+    by_t = {
+        t: {name: evaluate(t, x, dtype) for name, dtype in DTYPES.items()}
+        for t in (0.0, 0.1, 1.0, -1e-4, -6.0)
+    }
+    text = rendered(program_table(x, by_t))
+    assert "zero ReLUs" in text
+    for line in text.splitlines():
+        words = line.split()
+        if "zero" in words:
+            assert words[-1] in ("agreement", "compensation", "bifurcation")
