@@ -7,7 +7,7 @@ backward time, which selection to use. The model is neither rewritten nor change
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,19 +16,20 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
-from torch.autograd.graph import _engine_run_backward
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice, Operation, require_accepted
 from kinkcheck.ops.unseen import WHY_UNSEEN
+from kinkcheck.segments import Segments
 from kinkcheck.selection import Native, Selection, parse
 
 
@@ -133,6 +134,10 @@ class Tape:
     def __init__(self, model: nn.Module | None = None) -> None:
         self.sites: list[Site] = []
         self._model = model
+        self._known: set[Site] = set()
+        self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments]] = (
+            WeakTensorKeyDictionary()
+        )
         self._calls: Counter[tuple[str, str]] = Counter()
         self._missed: Counter[tuple[str, str, str]] = Counter()
         self._layers = _Layers(model, self._miss)
@@ -179,7 +184,8 @@ class Tape:
         """The gradient of a recorded loss, under a selection at every site.
 
         May be called any number of times, inside the block or after it, as long as the loss lives;
-        ``.grad`` of the parameters is left alone.
+        ``.grad`` of the parameters is left alone. The first call is a whole backward pass; later
+        ones run again only where they differ from it (see :mod:`kinkcheck.segments`).
 
         Args:
             loss: a scalar computed inside the block.
@@ -208,7 +214,12 @@ class Tape:
         try:
             for site, selection in chosen.items():
                 site._chosen = selection
-            gradients = _backward(loss, list(tensors))
+            # Activation checkpointing runs calls again inside the backward pass; they have to save
+            # what the recorded ones saved.
+            with _Interceptor(_run_again):
+                gradients = self._segments(loss, tensors).gradients(
+                    {site: site.selection for site in self.sites}
+                )
         finally:
             for site in chosen:
                 site._chosen = None
@@ -242,6 +253,27 @@ class Tape:
             raise InputError("inputs: no parameter of the recorded model requires a gradient")
         return [name for name, _ in named], [parameter for _, parameter in named]
 
+    def _segments(self, loss: Tensor, tensors: Sequence[Tensor]) -> Segments:
+        """The backward passes of a loss, which remember the first of them."""
+        if loss.numel() != 1:
+            raise InputError(
+                f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
+            )
+        if loss.grad_fn is None:
+            raise InputError("loss: does not depend on anything that requires a gradient")
+        of_loss = self._passes.setdefault(loss, {})
+        key = tuple(map(id, tensors))
+        if key not in of_loss:
+            of_loss[key] = Segments(loss, tensors, self._site_at)
+        return of_loss[key]
+
+    def _site_at(self, node: Any) -> Site | None:
+        """The site of this tape that a node of the graph asks for its selection."""
+        choice = getattr(node, "choice", None)
+        while isinstance(choice, Site) and choice not in self._known:
+            choice = choice._own  # the site of another tape around this one
+        return choice if isinstance(choice, Site) else None
+
     def _meet(self, operation: Operation, own: Choice) -> Any:
         """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
@@ -251,6 +283,7 @@ class Tape:
             site = Site(layer, name, self._calls[layer, name], type(operation), ties, own)
             self._calls[layer, name] += 1
             self.sites.append(site)
+            self._known.add(site)
             return ops.call(operation, site)
 
     def _miss(self, operation: str, reason: str) -> None:
@@ -317,27 +350,6 @@ class _Watcher(TorchDispatchMode):
         # Below autograd there is nothing left to intercept.
         with torch._C.DisableTorchFunction():
             return func(*args, **(kwargs or {}))
-
-
-def _backward(loss: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """``torch.autograd.grad``, with the interceptor on during the pass.
-
-    Activation checkpointing runs calls again inside the backward pass; they have to save what the
-    recorded ones saved. ``torch.autograd.grad`` itself would switch the interceptor off.
-    """
-    if loss.numel() != 1:
-        raise InputError(
-            f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
-        )
-    with _Interceptor(_run_again):
-        gradients = _engine_run_backward(
-            (loss,), (torch.ones_like(loss),), True, False, tuple(tensors), True,
-            accumulate_grad=False,
-        )  # fmt: skip
-    return tuple(
-        torch.zeros_like(tensor) if gradient is None else gradient
-        for tensor, gradient in zip(tensors, gradients, strict=True)
-    )
 
 
 def _run_again(operation: Operation, own: Choice) -> Any:

@@ -1,0 +1,186 @@
+"""Backward passes that run again only where they differ from the first one.
+
+The graph of a loss is cut where all of it passes through a single node; between two cuts lies a
+segment. When a later pass arrives at a segment with the gradient of the first, bit for bit, and
+nothing inside was chosen differently, the gradients inside are known already. So a choice at ties
+that are dead, since a ReLU blocks what they get, costs no more than the way to that ReLU.
+
+The gradients are those of a whole pass, bit for bit: a segment that runs again gets the same numbers
+in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, _engine_run_backward
+
+Gradient = Tensor | None
+
+
+@dataclass
+class _Segment:
+    """What lies between two cuts.
+
+    Attributes:
+        top: where the gradient comes in.
+        leaves: positions of the tensors whose gradient is computed inside.
+        kinks: the kinks inside.
+    """
+
+    top: GradientEdge
+    leaves: list[int] = field(default_factory=list)
+    kinks: list[Hashable] = field(default_factory=list)
+
+
+class Segments:
+    """The backward passes of one loss with respect to some tensors, under choices at kinks.
+
+    Args:
+        loss: a single number that requires a gradient.
+        tensors: what to differentiate with respect to.
+        kink_at: the kink that a node of the graph is, or None.
+
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> Segments((2 * x).sum(), [x], kink_at=lambda node: None).gradients({})
+    (tensor([2.]),)
+    """
+
+    def __init__(
+        self,
+        loss: Tensor,
+        tensors: Sequence[Tensor],
+        kink_at: Callable[[Any], Hashable | None],
+    ) -> None:
+        self._tensors = tuple(tensors)
+        self._ones = torch.ones_like(loss)
+        assert loss.grad_fn is not None
+        root = GradientEdge(loss.grad_fn, loss.output_nr)
+        self._segments = _cut(root, self._tensors, kink_at) or [
+            _Segment(root, list(range(len(self._tensors))))
+        ]
+        self._chosen: dict[Hashable, object] = {}
+        self._leaves: list[Gradient] = []
+        self._tops: list[Gradient] = []
+
+    def gradients(self, chosen: Mapping[Hashable, object]) -> tuple[Tensor, ...]:
+        """The gradients under what is chosen at the kinks now.
+
+        Args:
+            chosen: for every kink what is chosen there, to be compared with the first pass.
+
+        Returns:
+            One tensor for each of ``tensors``, not shared with the result of another call; zeros
+            where the loss does not depend on it.
+        """
+        if not self._tops:
+            leaves = self._first_pass(chosen)
+        else:
+            leaves = self._later_pass(chosen)
+        return tuple(
+            torch.zeros_like(tensor) if leaf is None else leaf.clone()
+            for tensor, leaf in zip(self._tensors, leaves, strict=True)
+        )
+
+    def _first_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
+        cuts = [segment.top for segment in self._segments[1:]]
+        found = _run(self._segments[0].top, self._ones, [*self._tensors, *cuts])
+        self._leaves = found[: len(self._tensors)]
+        self._tops = [self._ones, *found[len(self._tensors) :]]
+        self._chosen = dict(chosen)
+        return self._leaves
+
+    def _later_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
+        leaves = list(self._leaves)
+        if len(self._segments) == 1:
+            if dict(chosen) != self._chosen:
+                leaves = _run(self._segments[0].top, self._ones, self._tensors)
+            return leaves
+        top: Gradient = self._ones
+        for index, segment in enumerate(self._segments):
+            same = all(chosen[kink] == self._chosen[kink] for kink in segment.kinks)
+            if same and _equal(top, self._tops[index]):
+                top = self._tops[index + 1] if index + 1 < len(self._tops) else None
+                continue
+            below = [s.top for s in self._segments[index + 1 : index + 2]]
+            found = _run(
+                segment.top, top, [*(self._tensors[leaf] for leaf in segment.leaves), *below]
+            )
+            for leaf, gradient in zip(segment.leaves, found, strict=False):
+                leaves[leaf] = gradient
+            top = found[-1] if below else None
+        return leaves
+
+
+def _run(
+    root: GradientEdge, gradient: Gradient, inputs: Sequence[Tensor | GradientEdge]
+) -> list[Gradient]:
+    # torch.autograd.grad would switch function modes off, which activation checkpointing needs on
+    # (see kinkcheck.tape).
+    if gradient is None or not inputs:
+        return [None] * len(inputs)
+    found = _engine_run_backward(
+        (root,), (gradient,), True, False, tuple(inputs), True, accumulate_grad=False
+    )
+    return list(found)
+
+
+def _equal(a: Gradient, b: Gradient) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a is b or torch.equal(a, b)
+
+
+def _cut(
+    root: GradientEdge,
+    tensors: tuple[Tensor, ...],
+    kink_at: Callable[[Any], Hashable | None],
+) -> list[_Segment] | None:
+    """The segments from the loss down, or None where the graph has to stay in one piece.
+
+    Nodes are visited from the last created to the first, which is an order in which every node
+    comes after all that lead to it. When no other node waits, all of the graph below lies behind
+    the one that is visited.
+    """
+    position = {id(tensor): index for index, tensor in enumerate(tensors)}
+    if len(position) < len(tensors) or not all(tensor.is_leaf for tensor in tensors):
+        return None
+    segments = [_Segment(root)]
+    found: set[int] = set()
+    # Entries of the heap: minus the number that counts nodes, the node, the outputs that lead here.
+    waiting: dict[Any, set[int]] = {root.node: {root.output_nr}}
+    heap = [(-root.node._sequence_nr(), id(root.node), root.node)]
+    while heap:
+        number, _, node = heappop(heap)
+        outputs = waiting.pop(node)
+        kink = kink_at(node)
+        alone = not heap and len(outputs) == 1
+        # Cuts elsewhere would only cost memory for the gradients of the first pass.
+        if alone and node is not root.node and (kink is not None or segments[-1].kinks):
+            segments.append(_Segment(GradientEdge(node, outputs.pop())))
+        if kink is not None:
+            segments[-1].kinks.append(kink)
+        for follower, output in node.next_functions:
+            if follower is None:
+                continue
+            if hasattr(follower, "variable"):
+                index = position.get(id(follower.variable))
+                if index is not None:
+                    if index in found and index not in segments[-1].leaves:
+                        return None  # the sum of its gradients spans several segments
+                    found.add(index)
+                    if index not in segments[-1].leaves:
+                        segments[-1].leaves.append(index)
+                continue
+            if -follower._sequence_nr() <= number:
+                return None  # made by several threads: their numbers tell no order
+            if follower not in waiting:
+                waiting[follower] = set()
+                heappush(heap, (-follower._sequence_nr(), id(follower), follower))
+            waiting[follower].add(output)
+    return segments
