@@ -291,11 +291,7 @@ class Tape:
 
 
 class _Interceptor(TorchFunctionMode):
-    """Hands every nonsmooth call to the tape, above autograd.
-
-    What a backward pass calls (kernels, or activation checkpointing that runs calls again) belongs
-    to no new site.
-    """
+    """Hands every nonsmooth call to the tape, above autograd."""
 
     def __init__(self, meet: Callable[[Operation, Choice], Any]) -> None:
         super().__init__()
@@ -314,9 +310,7 @@ class _Interceptor(TorchFunctionMode):
             known, own = args
         else:
             known = ops.operation(func, args, kwargs)
-        if known is None:
-            return func(*args, **kwargs)
-        return _run_again(known, own) if _in_backward_pass() else self._meet(known, own)
+        return func(*args, **kwargs) if known is None else self._meet(known, own)
 
 
 class _Watcher(TorchDispatchMode):
