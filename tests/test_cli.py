@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import torch
 
 from kinkcheck import cli
 
@@ -52,6 +53,15 @@ def three(): return 3
 def wants(an_argument): return Net()
 def wrong_shape(): return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Networks this small are slower on several threads, ten times so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
             "PYTHONPATH": str(Path(cli.__file__).parents[1]),  # the code that is tested here
             "PYTHONIOENCODING": "utf-8",
             "COLUMNS": "80",
+            "OMP_NUM_THREADS": "1",
         },
         timeout=300,
         check=False,
