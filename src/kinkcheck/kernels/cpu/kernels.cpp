@@ -1,4 +1,5 @@
 // The kernels of one instruction set: compiled once for each, under another name and other flags.
+#include "cells.hpp"
 #include "plain.hpp"
 #include "problem.hpp"
 #include "vectorised.hpp"
@@ -11,9 +12,10 @@ namespace kinkcheck {
 
 extern const Kernels KINKCHECK_KERNELS;
 const Kernels KINKCHECK_KERNELS = {
-    NAME(KINKCHECK_KERNELS),     OF_EACH_TYPE(forward),   OF_EACH_TYPE(ties),
-    OF_EACH_TYPE(vjp),           OF_EACH_TYPE(jvp),       OF_EACH_TYPE(plain_ties),
-    OF_EACH_TYPE(plain_vjp),     OF_EACH_TYPE(plain_jvp),
+    NAME(KINKCHECK_KERNELS),    OF_EACH_TYPE(forward),    OF_EACH_TYPE(ties),
+    OF_EACH_TYPE(vjp),          OF_EACH_TYPE(jvp),        OF_EACH_TYPE(forward_cells),
+    OF_EACH_TYPE(ties_cells),   OF_EACH_TYPE(vjp_cells),  OF_EACH_TYPE(plain_ties),
+    OF_EACH_TYPE(plain_vjp),    OF_EACH_TYPE(plain_jvp),
 };
 
 }  // namespace kinkcheck

@@ -82,15 +82,24 @@ constexpr Index elements_worth_a_thread = 16 * 1024;
 
 Index scalar_bytes(Element element) { return element == float64 ? 8 : 4; }
 
-Report run(Job& job, Element element, bool overlap, Index threads,
-           const Kernels::Vectorised* vectorised, const Kernels::Plain* plain) {
+// The kernels for one task; null where there is none.
+struct Task {
+  bool overlap;
+  const Kernels::Vectorised *rows, *cells;
+  const Kernels::Plain* plain;
+};
+
+Report run(Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
   const Index size = problem.outer * problem.inner * problem.depth.inputs *
                      problem.height.inputs * problem.width.inputs;
   Report total{};
   if (size == 0) return total;
   const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
-  const Plan plan(problem, overlap, scalar_bytes(element), useful);
+  const bool as_cells = task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first;
+  const Plan plan = as_cells ? Plan::of_cells(problem, useful)
+                             : Plan(problem, task.overlap, scalar_bytes(element), useful);
+  const auto kernel = (as_cells ? task.cells : task.rows)[element];
   job.layout = plan.layout();
   const Index blocks = plan.blocks();
   const int team = static_cast<int>(std::min(useful, blocks));
@@ -100,7 +109,7 @@ Report run(Job& job, Element element, bool overlap, Index threads,
   // One thread takes no detour over the thread pool.
   if (team == 1) {
     for (Index b = 0; b < blocks; ++b)
-      reports[b] = vectorised[element](job, plan.block(b), scratch);
+      reports[b] = kernel(job, plan.block(b), scratch);
   } else {
 #pragma omp parallel num_threads(team)
     {
@@ -111,13 +120,13 @@ Report run(Job& job, Element element, bool overlap, Index threads,
 #endif
 #pragma omp for schedule(dynamic)
       for (Index b = 0; b < blocks; ++b)
-        reports[b] = vectorised[element](job, plan.block(b), mine);
+        reports[b] = kernel(job, plan.block(b), mine);
     }
   }
 
   std::vector<Index> again;
   for (Index b = 0; b < blocks; ++b) {
-    if (!plain || !reports[b].unordered) continue;
+    if (!task.plain || !reports[b].unordered) continue;
     const Block block = plan.block(b);
     for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
       if (again.empty() || again.back() < outer) again.push_back(outer);
@@ -132,7 +141,7 @@ Report run(Job& job, Element element, bool overlap, Index threads,
   const Index count = static_cast<Index>(again.size());
   std::vector<Report> replaced(again.size());
 #pragma omp parallel for schedule(dynamic) num_threads(team) if (count > 1)
-  for (Index i = 0; i < count; ++i) replaced[i] = plain[element](job, again[i]);
+  for (Index i = 0; i < count; ++i) replaced[i] = task.plain[element](job, again[i]);
   for (const Report& report : replaced) {
     total.census.tied += report.census.tied;
     total.census.tied_at_zero += report.census.tied_at_zero;
@@ -141,18 +150,17 @@ Report run(Job& job, Element element, bool overlap, Index threads,
   return total;
 }
 
-Report run_linear(Job& job, Element element, bool overlap, Index threads,
-                  const Kernels::Vectorised* vectorised, const Kernels::Plain* plain) {
+Report run_linear(Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   const auto with = [&](const auto& shares) {
     job.chosen = shares.chosen.data();
     job.other = shares.other.data();
-    return run(job, element, overlap, threads, vectorised, plain);
+    return run(job, element, task, threads);
   };
   // Vectors are looked up whole: the table is never shorter than one.
   const Index entries = std::max<Index>(volume, 16);
-  if (job.choice.sharing == Sharing::one) return run(job, element, overlap, threads, vectorised, plain);
+  if (job.choice.sharing == Sharing::one) return run(job, element, task, threads);
   if (element == float64) return with(Shares<double>(job.choice.beta, entries));
   return with(Shares<float>(job.choice.beta, entries));
 }
@@ -186,7 +194,7 @@ void forward(const Problem& problem, int element, std::uintptr_t input, std::uin
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  run(job, Element(element), false, threads, in_use->forward, nullptr);
+  run(job, Element(element), {false, in_use->forward, in_use->forward_cells, nullptr}, threads);
 }
 
 std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,
@@ -195,8 +203,8 @@ std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  const Report report =
-      run(job, Element(element), false, threads, in_use->ties, in_use->plain_ties);
+  const Task task{false, in_use->ties, in_use->ties_cells, in_use->plain_ties};
+  const Report report = run(job, Element(element), task, threads);
   return {report.census.tied, report.census.tied_at_zero};
 }
 
@@ -210,10 +218,9 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   job.gradient = at<const void*>(gradient);
   job.result = at<void*>(result);
   job.watch_infinity = watch_infinity;
-  const Report report = backward ? run_linear(job, Element(element), true, threads, in_use->vjp,
-                                              in_use->plain_vjp)
-                                 : run_linear(job, Element(element), false, threads, in_use->jvp,
-                                              in_use->plain_jvp);
+  const Task task = backward ? Task{true, in_use->vjp, in_use->vjp_cells, in_use->plain_vjp}
+                             : Task{false, in_use->jvp, nullptr, in_use->plain_jvp};
+  const Report report = run_linear(job, Element(element), task, threads);
   return !report.unordered;
 }
 

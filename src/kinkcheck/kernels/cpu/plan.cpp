@@ -13,6 +13,8 @@ constexpr Index gathered_lanes = 512;
 constexpr Index longest_lanes = 4096;
 constexpr Index fewest_lanes = 256;
 constexpr Index fewest_channels = 128;
+// A block of cells.
+constexpr Index block_elements = 32 * 1024;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -79,6 +81,36 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
                                             layout.row * 8 + volume * 32 + 9 * line_bytes);
+}
+
+bool Plan::is_cells(const Problem& problem) {
+  const auto tiles = [](const Axis& axis, Index kernel) {
+    const bool together = kernel == 1 || axis.dilation == 1;
+    return axis.kernel == kernel && axis.stride == kernel && together && axis.padding == 0 &&
+           axis.outputs * kernel <= axis.inputs;
+  };
+  const auto tiles_or_absent = [&](const Axis& axis) {
+    return tiles(axis, 2) || (tiles(axis, 1) && axis.inputs == 1);
+  };
+  return tiles(problem.width, 2) && tiles_or_absent(problem.height) &&
+         tiles_or_absent(problem.depth);
+}
+
+Plan Plan::of_cells(const Problem& problem, Index threads) {
+  Plan plan(problem);
+  Layout& layout = plan.layout_;
+  const Axis& depth = problem.depth;
+  const Index plane =
+      problem.inner * depth.inputs * problem.height.inputs * problem.width.inputs;
+  layout.channels = problem.inner;
+  layout.extent = depth.outputs;
+  // Blocks of a few pages, but enough of them for every thread to have a fair share.
+  layout.planes = std::clamp<Index>(block_elements / plane, 1, up(problem.outer, 4 * threads));
+  layout.span = std::clamp<Index>(block_elements * depth.outputs / plane, 1, depth.outputs);
+  if (layout.planes > 1) layout.span = depth.outputs;
+  plan.outer_blocks_ = up(problem.outer, layout.planes);
+  plan.spans_ = up(layout.extent, layout.span);
+  return plan;
 }
 
 Block Plan::block(Index number) const {

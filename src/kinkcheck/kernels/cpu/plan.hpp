@@ -13,8 +13,14 @@ class Plan {
   // (vjp). Otherwise they are cut along the output.
   Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threads);
 
-  Plan(const Plan&) = delete;
-  Plan& operator=(const Plan&) = delete;
+  // For windows that are cells, which need no layout and no scratch memory.
+  static Plan of_cells(const Problem& problem, Index threads);
+
+  // Whether all windows are cells (see cells.hpp).
+  static bool is_cells(const Problem& problem);
+
+  // The layout points into vectors, which a copy would leave behind.
+  Plan(Plan&&) = default;
 
   const Layout& layout() const { return layout_; }
   Index blocks() const { return outer_blocks_ * spans_ * channel_blocks_; }
@@ -22,11 +28,13 @@ class Plan {
   std::size_t scratch_bytes() const { return scratch_bytes_; }
 
  private:
+  explicit Plan(const Problem& problem) : problem_(problem) {}
+
   Problem problem_;
   Layout layout_{};
   std::vector<Index> phase_, slot_, shift_;
-  Index outer_blocks_, spans_, channel_blocks_;
-  std::size_t scratch_bytes_;
+  Index outer_blocks_ = 0, spans_ = 0, channel_blocks_ = 1;
+  std::size_t scratch_bytes_ = 0;
 };
 
 }  // namespace kinkcheck

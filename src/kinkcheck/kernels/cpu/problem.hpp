@@ -59,7 +59,8 @@ struct Layout {
   Index output_slices; // and of the windows
 };
 
-// A part of the problem that one thread works on.
+// A part of the problem that one thread works on: of each of some planes, some channels and a
+// span of t (of windows along the depth, where windows are cells).
 struct Block {
   Index outer, planes, channel, channels, begin, end;
 };
@@ -94,6 +95,7 @@ struct Kernels {
   using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
   using Plain = Report (*)(const Job&, Index outer);
   Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
+  Vectorised forward_cells[elements], ties_cells[elements], vjp_cells[elements];
   Plain plain_ties[elements], plain_vjp[elements], plain_jvp[elements];
 };
 
