@@ -5,8 +5,8 @@ segment. When a later pass arrives at a segment with the gradient of the first, 
 nothing inside was chosen differently, the gradients inside are known already. So a choice at ties
 that are dead, since a ReLU blocks what they get, costs no more than the way to that ReLU.
 
-The gradients are those of a whole pass, bit for bit: a segment that runs again gets the same numbers
-in the same order.
+The gradients are those of a whole pass, bit for bit: a segment that runs again gets the same
+numbers in the same order.
 """
 
 from __future__ import annotations
@@ -78,10 +78,7 @@ class Segments:
             One tensor for each of ``tensors``, not shared with the result of another call; zeros
             where the loss does not depend on it.
         """
-        if not self._tops:
-            leaves = self._first_pass(chosen)
-        else:
-            leaves = self._later_pass(chosen)
+        leaves = self._later_pass(chosen) if self._tops else self._first_pass(chosen)
         return tuple(
             torch.zeros_like(tensor) if leaf is None else leaf.clone()
             for tensor, leaf in zip(self._tensors, leaves, strict=True)
