@@ -26,7 +26,7 @@ clean:
 	rm -rf $(VENV) build
 
 # torch goes first: the pin keeps pip from choosing a build with gigabytes of CUDA packages.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/kinkcheck/kernels/cpu/*.?pp)
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not on PATH; set PYTHON=..." >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet torch
