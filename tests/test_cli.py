@@ -49,7 +49,7 @@ class Leaky(Net):
 class Fixed(Net):
     def __init__(self):
         super().__init__()
-        nn.init.uniform_(self.linear.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.normal_(self.linear.weight, generator=torch.Generator().manual_seed(0))
         nn.init.zeros_(self.linear.bias)
 
 def smooth(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))

@@ -128,11 +128,11 @@ def test_only_the_first_line_of_a_complaint_is_passed_on(monkeypatch: pytest.Mon
         raise RuntimeError("out of order\nsecond line\nthird line")
 
     monkeypatch.setattr(torch, "zeros", complain)
-    with pytest.raises(InputError, match="cannot be used: out of order$"):
+    with pytest.raises(InputError, match=r"cannot be used: out of order$"):
         require_available(PRECISIONS["float32"], "cpu")
     monkeypatch.undo()
     monkeypatch.setattr(torch, "ones", complain)
-    with pytest.raises(InputError, match="has no float16: out of order$"):
+    with pytest.raises(InputError, match=r"has no float16: out of order$"):
         require_available(PRECISIONS["float16"], "cpu")
 
 
