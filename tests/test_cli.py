@@ -46,6 +46,12 @@ class Signalled(Net):
 class Leaky(Net):
     def forward(self, x): return nn.functional.leaky_relu(super().forward(x))
 
+class Fixed(Net):
+    def __init__(self):
+        super().__init__()
+        nn.init.normal_(self.linear.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.linear.bias)
+
 def smooth(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 def raises(): raise ValueError("first\\nsecond")
 def stops(): raise SystemExit(7)
@@ -226,10 +232,13 @@ def test_json_holds_what_was_asked_for(kinkcheck: Kinkcheck, folder: Path) -> No
     }
 
 
-def test_seed_draws_parameters_and_batches(kinkcheck: Kinkcheck, folder: Path) -> None:
+@pytest.mark.parametrize("network", ["mlp", "my_nets.py:Fixed"])
+def test_seed_draws_parameters_and_batches(
+    network: str, kinkcheck: Kinkcheck, folder: Path
+) -> None:
     losses = []
     for seed in (1, 1, 2):
-        assert kinkcheck("audit", "mlp", *SMALL, "--seed", seed, "--json", "a.json").code == 0
+        assert kinkcheck("audit", network, *SMALL, "--seed", seed, "--json", "a.json").code == 0
         losses.append(json.loads((folder / "a.json").read_text())["points"][0]["loss"])
     assert losses[0] == losses[1] != losses[2]
 

@@ -123,6 +123,19 @@ def test_device_that_is_not_there_is_named_in_one_line(device: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_only_the_first_line_of_a_complaint_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def complain(*_: object, **__: object) -> None:
+        raise RuntimeError("out of order\nsecond line\nthird line")
+
+    monkeypatch.setattr(torch, "zeros", complain)
+    with pytest.raises(InputError, match=r"cannot be used: out of order$"):
+        require_available(PRECISIONS["float32"], "cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "ones", complain)
+    with pytest.raises(InputError, match=r"has no float16: out of order$"):
+        require_available(PRECISIONS["float16"], "cpu")
+
+
 def test_precision_that_a_device_lacks_is_named_with_it() -> None:
     lacking = Precision("complex-half", torch.quint8)
     with pytest.raises(InputError, match="device 'cpu' has no complex-half") as error:
