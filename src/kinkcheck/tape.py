@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -49,8 +49,8 @@ class Site:
     operation: str
     call: int
     kind: type[Operation] = field(repr=False)
-    _ties: Ties = field(repr=False)
     _own: Choice = field(repr=False)
+    _ties: Ties = field(init=False, repr=False)
     _chosen: Selection | None = field(default=None, repr=False)
 
     @property
@@ -277,14 +277,17 @@ class Tape:
     def _meet(self, operation: Operation, own: Choice) -> Any:
         """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
+        site = Site(layer, name, self._calls[layer, name], type(operation), own)
+        self._calls[layer, name] += 1
+        self.sites.append(site)
+        self._known.add(site)
         with self._watcher.looking_away():
-            with torch._C.DisableTorchFunction():
-                ties = operation.ties()
-            site = Site(layer, name, self._calls[layer, name], type(operation), ties, own)
-            self._calls[layer, name] += 1
-            self.sites.append(site)
-            self._known.add(site)
-            return ops.call(operation, site)
+            if has_torch_function_unary(operation.input):
+                with torch._C.DisableTorchFunction():
+                    site._ties = operation.ties()
+                return ops.call(operation, site)
+            output, site._ties = operation.apply_counting(site)
+        return output
 
     def _miss(self, operation: str, reason: str) -> None:
         self._missed[self._layers.current, operation, reason] += 1

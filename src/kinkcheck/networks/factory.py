@@ -79,12 +79,14 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"network: the file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: a file called json.py must not stand in for the module json.
+    name = f"kinkcheck_network_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"network: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     # Classes defined in the file are pickled and copied by the name of their module.
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     with _first_on_path(path.resolve().parent):
         spec.loader.exec_module(module)
     return module

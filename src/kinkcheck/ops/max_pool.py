@@ -47,7 +47,17 @@ class MaxPool(Operation):
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""
         function = _MaxPool if torch.compiler.is_compiling() else _MaxPoolWithJvp
-        output: Tensor = function.apply(self.input, self.windows, choice)
+        return self._with_indices(function.apply(self.input, self.windows, choice, None))
+
+    def apply_counting(self, choice: Choice) -> tuple[Tensor | tuple[Tensor, Tensor], Ties]:
+        """What :meth:`apply` returns and what :meth:`ties` does, in one pass over the input."""
+        if torch._C._are_functorch_transforms_active():
+            return super().apply_counting(choice)
+        census: list[Ties] = []
+        output = _MaxPoolWithJvp.apply(self.input, self.windows, choice, census)
+        return self._with_indices(output), census[0]
+
+    def _with_indices(self, output: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not self.return_indices:
             return output
         return output, self.windows.torch_max_pool(self.input.detach(), return_indices=True)[1]
@@ -122,27 +132,39 @@ class _MaxPool(torch.autograd.Function):
     """The pooled value; its derivatives ask the choice for the selection."""
 
     @staticmethod
-    def forward(input: Tensor, windows: Windows, choice: Choice) -> Tensor:
-        return library.max_pool(input, windows)
+    def forward(
+        input: Tensor, windows: Windows, choice: Choice, census: list[Ties] | None
+    ) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            if census is None:
+                return library.max_pool(input, windows)
+            output, ties = kernels.max_pool_with_ties(input, windows)
+        census.append(ties)
+        return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Windows, Choice], output: Tensor) -> None:
-        input, ctx.windows, ctx.choice = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, ctx.windows, ctx.choice, _ = inputs
         ctx.save_for_backward(input)
         ctx.save_for_forward(input)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (input,) = ctx.saved_tensors
         grad = _linear(grad_outputs[0], input, ctx.windows, ctx.choice.selection, backward=True)
-        return grad, None, None
+        return grad, None, None, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], input: Tensor, windows: Windows, choice: Choice
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        input: Tensor,
+        windows: Windows,
+        choice: Choice,
+        census: None,
     ) -> tuple[Tensor, int]:
         (folded,), unfold = _fold(info.batch_size, windows, [(input, in_dims[0])])
-        return unfold(_MaxPoolWithJvp.apply(folded, windows, choice)), 0
+        return unfold(_MaxPoolWithJvp.apply(folded, windows, choice, census)), 0
 
 
 class _MaxPoolWithJvp(_MaxPool):
