@@ -17,12 +17,11 @@ they take CPU tensors; its interpreter cannot compute in bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +30,9 @@ from kinkcheck.kernels import reference
 from kinkcheck.kernels.reference import Ties
 from kinkcheck.kernels.windows import SlidingWindows, Windows
 from kinkcheck.selection import Hybrid, Minimal, Random, Selection
+
+if TYPE_CHECKING:
+    from kinkcheck.kernels.triton_jit import Geometry, Triple
 
 
 def obstacle() -> str:
@@ -154,7 +156,7 @@ def max_pool_vjp(
     gradient = form.arrange(grad_output)
     weights = _weights_of(selection, form, input)
     grad_input = form.empty_input(arranged)
-    if form.apart:
+    if form.geometry.apart:
         if not form.tiled:
             grad_input.zero_()
         form.over_windows(
@@ -248,22 +250,16 @@ class _Form:
         output_shape: of the output, as the caller knows it.
         added: the dimensions of size 1 that complete a tensor.
         layout: of completed tensors, a ``torch.memory_format``.
-        apart: whether no two windows share an entry.
-        tiled: whether windows that are apart hold every input element.
-        counts: an integer type that holds the number of places of a window.
-        places: that number.
-        cover: how many windows can cover an input element, along each dimension.
+        geometry: in three dimensions.
+        tiled: whether the windows are apart and hold every input element.
         common: what every kernel is launched with.
     """
 
     output_shape: torch.Size
     added: tuple[int, ...]
     layout: torch.memory_format
-    apart: bool
+    geometry: Geometry
     tiled: bool
-    counts: torch.dtype
-    places: int
-    cover: tuple[int, ...]
     common: dict[str, Any]
 
     def arrange(self, tensor: Tensor) -> Tensor:
@@ -287,6 +283,11 @@ class _Form:
         return torch.empty(
             shape, dtype=dtype or like.dtype, device=like.device, memory_format=self.layout
         )
+
+    @property
+    def counts(self) -> torch.dtype:
+        """An integer type that holds the number of places of a window."""
+        return torch.uint8 if self.geometry.places < 2**8 else torch.int32
 
     def programs(self) -> int:
         """How many programs take the windows."""
@@ -317,10 +318,10 @@ class _Form:
             kernel,
             self.programs(),
             input=input,
-            windows=self.output_shape.numel(),
+            count=self.output_shape.numel(),
             seed_low=_signed(seed & 0xFFFFFFFF),
             seed_high=_signed(seed >> 32),
-            RULE=kind if kind in ("native", "last", "random") else "first",
+            rule=kind if kind in ("native", "last", "random") else "first",
             **arguments,
         )
 
@@ -331,8 +332,7 @@ class _Form:
             kernel,
             -(-elements // _BLOCK),
             input=input,
-            elements=elements,
-            COVER=self.cover,
+            count=elements,
             **arguments,
         )
 
@@ -363,40 +363,41 @@ def _form(
     pooled = windows.dimensions
     # PyTorch tells the shape, or what is wrong with the geometry.
     output_shape = windows.torch_max_pool(torch.empty(shape, device="meta")).shape
-    sizes, outputs = shape[-pooled:], output_shape[-pooled:]
-    reach = [(k - 1) * d + 1 for k, d in zip(windows.kernel, windows.dilation, strict=True)]
-    apart = all(extent <= stride for extent, stride in zip(reach, windows.stride, strict=True))
-    tiled = windows.kernel == windows.stride == tuple(reach) and all(
+    sizes, outputs = _three(shape[-pooled:]), _three(output_shape[-pooled:])
+    code = _code()
+    geometry = code.Geometry(
+        _three(windows.kernel),
+        _three(windows.stride),
+        _three(windows.padding, missing=0),
+        _three(windows.dilation),
+    )
+    # Without gaps between the windows, and without entries behind the last.
+    tiled = geometry.kernel == geometry.stride == geometry.reach and all(
         output * stride - padding >= size
         for output, stride, padding, size in zip(
-            outputs, windows.stride, windows.padding, sizes, strict=True
+            outputs, geometry.stride, geometry.padding, sizes, strict=True
         )
     )
     layout = torch.contiguous_format
     if channels_last:
         layout = torch.channels_last_3d if pooled == 3 else torch.channels_last
-    places = prod(windows.kernel)
-    tl = _code().tl
+    tl = code.tl
     return _Form(
         output_shape=output_shape,
         added=added,
         layout=layout,
-        apart=apart,
+        geometry=geometry,
         tiled=tiled,
-        places=places,
-        counts=torch.uint8 if places < 2**8 else torch.int32,
-        cover=_three(-(-r // s) for r, s in zip(reach, windows.stride, strict=True)),
         common={
-            "sizes": _three(sizes),
-            "outputs": _three(outputs),
+            "sizes": sizes,
+            "outputs": outputs,
             "inner": shape[-pooled - 1] if channels_last else 1,
-            "KERNEL": _three(windows.kernel),
-            "STRIDE": _three(windows.stride),
-            "PADDING": _three(windows.padding, 0),
-            "DILATION": _three(windows.dilation),
-            "INDEX": tl.int32 if max(shape.numel(), output_shape.numel()) <= _NARROW else tl.int64,
-            "COMPUTE": tl.float64 if dtype == torch.float64 else tl.float32,
-            "BLOCK": _BLOCK,
+            "windows": geometry,
+            "index_type": (
+                tl.int32 if max(shape.numel(), output_shape.numel()) <= _NARROW else tl.int64
+            ),
+            "computing": tl.float64 if dtype == torch.float64 else tl.float32,
+            "block": _BLOCK,
             "num_warps": _WARPS,
             "enable_fp_fusion": False,  # a product is rounded before it is added
         },
@@ -409,10 +410,10 @@ def _complete(tensor: Tensor, added: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-def _three(numbers: Iterable[int], missing: int = 1) -> tuple[int, ...]:
+def _three(numbers: Sequence[int], missing: int = 1) -> Triple:
     """One number for each of depth, height and width."""
-    known = tuple(numbers)
-    return (missing,) * (3 - len(known)) + known
+    depth, height, width = (missing,) * (3 - len(numbers)) + tuple(numbers)
+    return depth, height, width
 
 
 def _is_channels_last(full: Tensor) -> bool:
@@ -458,7 +459,7 @@ def _weights_of(selection: Selection, form: _Form, input: Tensor) -> Tensor | No
         return None
     beta = selection.beta if isinstance(selection, Hybrid) else 1.0
     computing = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return _weights(beta, form.places, computing, input.device)
+    return _weights(beta, form.geometry.places, computing, input.device)
 
 
 @lru_cache(maxsize=256)
