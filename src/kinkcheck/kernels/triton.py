@@ -156,7 +156,7 @@ def max_pool_vjp(
     gradient = form.arrange(grad_output)
     weights = _weights_of(selection, form, input)
     grad_input = form.empty_input(arranged)
-    if form.geometry.apart:
+    if form.apart:
         if not form.tiled:
             grad_input.zero_()
         form.over_windows(
@@ -251,7 +251,8 @@ class _Form:
         added: the dimensions of size 1 that complete a tensor.
         layout: of completed tensors, a ``torch.memory_format``.
         geometry: in three dimensions.
-        tiled: whether the windows are apart and hold every input element.
+        apart: whether no two windows share an entry.
+        tiled: whether they also hold every input element.
         common: what every kernel is launched with.
     """
 
@@ -259,6 +260,7 @@ class _Form:
     added: tuple[int, ...]
     layout: torch.memory_format
     geometry: Geometry
+    apart: bool
     tiled: bool
     common: dict[str, Any]
 
@@ -365,14 +367,15 @@ def _form(
     output_shape = windows.torch_max_pool(torch.empty(shape, device="meta")).shape
     sizes, outputs = _three(shape[-pooled:]), _three(output_shape[-pooled:])
     code = _code()
-    geometry = code.Geometry(
+    geometry = code.Geometry.of(
         _three(windows.kernel),
         _three(windows.stride),
         _three(windows.padding, missing=0),
         _three(windows.dilation),
     )
-    # Without gaps between the windows, and without entries behind the last.
-    tiled = geometry.kernel == geometry.stride == geometry.reach and all(
+    apart = geometry.turns == 1
+    # The windows leave no gaps, and reach to the end.
+    tiled = geometry.kernel == geometry.stride and all(
         output * stride - padding >= size
         for output, stride, padding, size in zip(
             outputs, geometry.stride, geometry.padding, sizes, strict=True
@@ -387,7 +390,8 @@ def _form(
         added=added,
         layout=layout,
         geometry=geometry,
-        tiled=tiled,
+        apart=apart,
+        tiled=apart and tiled,
         common={
             "sizes": sizes,
             "outputs": outputs,

@@ -20,58 +20,60 @@ Arguments that kernels share:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
 Triple = tuple[int, int, int]
 
-UNROLLED = tl.constexpr(9)
-"""How many turns of a loop are written out: all of them for the windows of most networks."""
 
-
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Sliding windows in three dimensions: (depth, height, width). A constant of a kernel.
 
-    >>> windows = Geometry((1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1))
-    >>> windows.places, windows.cover, windows.apart
-    (9, (1, 2, 2), False)
+    Attributes:
+        kernel: as the others, of :class:`kinkcheck.kernels.windows.SlidingWindows`.
+        stride: see there.
+        padding: see there.
+        dilation: see there.
+        cover: how many windows can cover an input element, along each dimension.
+        places: how many entries a window has, inside the input or not.
+        turns: how many windows can cover an input element.
+        places_unrolled: how many turns of a loop over places are written out.
+        turns_unrolled: the same of a loop over windows.
+
+    >>> windows = Geometry.of((1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1))
+    >>> windows.places, windows.cover, windows.turns
+    (9, (1, 2, 2), 4)
     """
 
     kernel: Triple
     stride: Triple
     padding: Triple
     dilation: Triple
+    cover: Triple
+    places: int
+    turns: int
+    places_unrolled: int
+    turns_unrolled: int
 
-    @property
-    def reach(self) -> Triple:
-        """From the first entry of a window to behind its last."""
-        d, h, w = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
-        return d, h, w
+    @classmethod
+    def of(cls, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> Geometry:
+        """What these four numbers along each dimension amount to."""
+        d, h, w = (
+            -(-((k - 1) * d + 1) // s) for k, d, s in zip(kernel, dilation, stride, strict=True)
+        )
+        places, turns = prod(kernel), d * h * w
+        # Written out in full for the windows of most networks.
+        unrolled = min(places, 9), min(turns, 9)
+        return cls(kernel, stride, padding, dilation, (d, h, w), places, turns, *unrolled)
 
-    @property
-    def places(self) -> int:
-        """How many entries a window has, inside the input or not."""
-        return prod(self.kernel)
 
-    @property
-    def cover(self) -> Triple:
-        """How many windows can cover an input element, along each dimension."""
-        d, h, w = (-(-reach // s) for reach, s in zip(self.reach, self.stride, strict=True))
-        return d, h, w
-
-    @property
-    def turns(self) -> int:
-        """How many windows can cover an input element."""
-        return prod(self.cover)
-
-    @property
-    def apart(self) -> bool:
-        """Whether no two windows share an entry."""
-        return self.turns == 1
+# Triton indexes a constant tuple; only its newest versions know the names of its parts.
+KERNEL, STRIDE, PADDING, DILATION, COVER, PLACES, TURNS, PLACES_UNROLLED, TURNS_UNROLLED = (
+    tl.constexpr(part) for part in range(len(Geometry._fields))
+)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])
@@ -149,16 +151,16 @@ def gather(
     if weights is not None:
         entry = tl.load(input + index, mask=live, other=0.0).to(computing)
     total = tl.zeros((block,), computing)
-    for turn in tl.range(0, windows.turns, loop_unroll_factor=min(windows.turns, UNROLLED)):
-        turn_d = turn // (windows.cover[1] * windows.cover[2])
-        turn_h = turn // windows.cover[2] % windows.cover[1]
-        turn_w = turn % windows.cover[2]
+    for turn in tl.range(0, windows[TURNS], loop_unroll_factor=windows[TURNS_UNROLLED]):
+        turn_d = turn // (windows[COVER][1] * windows[COVER][2])
+        turn_h = turn // windows[COVER][2] % windows[COVER][1]
+        turn_w = turn % windows[COVER][2]
         window_d, place_d, covers_d = _covering(depth, turn_d, outputs, windows, 0)
         window_h, place_h, covers_h = _covering(height, turn_h, outputs, windows, 1)
         window_w, place_w, covers_w = _covering(width, turn_w, outputs, windows, 2)
         covers = live & covers_d & covers_h & covers_w
         window = _join(outer, window_d, window_h, window_w, channel, outputs, inner)
-        place = (place_d * windows.kernel[1] + place_h) * windows.kernel[2] + place_w
+        place = (place_d * windows[KERNEL][1] + place_h) * windows[KERNEL][2] + place_w
         gradient = tl.load(grad_output + window, mask=covers, other=0.0)
         picked = covers & (tl.load(pick + window, mask=covers, other=0).to(tl.int32) == place)
         if weights is None:
@@ -199,7 +201,7 @@ def spread(
         sizes, outputs, inner, windows, rule, computing,
     )  # fmt: skip
     gradient = tl.load(grad_output + index, mask=live, other=0.0)
-    for place in tl.range(0, windows.places, loop_unroll_factor=min(windows.places, UNROLLED)):
+    for place in tl.range(0, windows[PLACES], loop_unroll_factor=windows[PLACES_UNROLLED]):
         at, inside = _entry(window, place, live, sizes, inner, windows)
         picked = inside & (pick == place)
         if weights is None:
@@ -245,7 +247,7 @@ def push(
             total = _without_minus_zero(total)
     else:
         total = tl.zeros((block,), computing)
-        for place in tl.range(0, windows.places, loop_unroll_factor=min(windows.places, UNROLLED)):
+        for place in tl.range(0, windows[PLACES], loop_unroll_factor=windows[PLACES_UNROLLED]):
             at, inside = _entry(window, place, live, sizes, inner, windows)
             entry = tl.load(input + at, mask=inside, other=0.0).to(computing)
             along = tl.load(tangent + at, mask=inside, other=0.0)
@@ -276,7 +278,7 @@ def _scan(
     first = tl.zeros((block,), tl.int32)
     last = tl.zeros((block,), tl.int32)
     entries = tl.zeros((block,), tl.int32)
-    for place in tl.range(0, windows.places, loop_unroll_factor=min(windows.places, UNROLLED)):
+    for place in tl.range(0, windows[PLACES], loop_unroll_factor=windows[PLACES_UNROLLED]):
         at, inside = _entry(window, place, live, sizes, inner, windows)
         entry = tl.load(input + at, mask=inside, other=0.0).to(computing)
         # Nothing is greater than a NaN, and the first entry is better than none even if it is −∞.
@@ -314,7 +316,7 @@ def _pick(
         pick = last
     if rule == "random":
         rank = _random_rank(window, active, seed_low, seed_high, outputs, inner)
-        for place in tl.range(0, windows.places, loop_unroll_factor=min(windows.places, UNROLLED)):
+        for place in tl.range(0, windows[PLACES], loop_unroll_factor=windows[PLACES_UNROLLED]):
             at, inside = _entry(window, place, live, sizes, inner, windows)
             entry = tl.load(input + at, mask=inside, other=0.0).to(computing)
             attains = inside & (entry == best)  # never in a window with a NaN: there pick is first
@@ -369,12 +371,12 @@ def _covering(at, turn, outputs, windows: tl.constexpr, along: tl.constexpr):
 
     The last turn is the last window that starts at the element or before it.
     """
-    padded = at + windows.padding[along]
-    window = padded // windows.stride[along] - (windows.cover[along] - 1) + turn
-    distance = padded - window * windows.stride[along]
-    place = distance // windows.dilation[along]
-    covers = (window >= 0) & (window < outputs[along]) & (place < windows.kernel[along])
-    return window, place, covers & (distance % windows.dilation[along] == 0)
+    padded = at + windows[PADDING][along]
+    window = padded // windows[STRIDE][along] - (windows[COVER][along] - 1) + turn
+    distance = padded - window * windows[STRIDE][along]
+    place = distance // windows[DILATION][along]
+    covers = (window >= 0) & (window < outputs[along]) & (place < windows[KERNEL][along])
+    return window, place, covers & (distance % windows[DILATION][along] == 0)
 
 
 @triton.jit
@@ -388,12 +390,12 @@ def _entry(
 ):
     """Where the entry at a place of each window lies, and whether it is inside the input."""
     outer, window_d, window_h, window_w, channel = window
-    place_d = place // (windows.kernel[1] * windows.kernel[2])
-    place_h = place // windows.kernel[2] % windows.kernel[1]
-    place_w = place % windows.kernel[2]
-    depth = window_d * windows.stride[0] + place_d * windows.dilation[0] - windows.padding[0]
-    height = window_h * windows.stride[1] + place_h * windows.dilation[1] - windows.padding[1]
-    width = window_w * windows.stride[2] + place_w * windows.dilation[2] - windows.padding[2]
+    place_d = place // (windows[KERNEL][1] * windows[KERNEL][2])
+    place_h = place // windows[KERNEL][2] % windows[KERNEL][1]
+    place_w = place % windows[KERNEL][2]
+    depth = window_d * windows[STRIDE][0] + place_d * windows[DILATION][0] - windows[PADDING][0]
+    height = window_h * windows[STRIDE][1] + place_h * windows[DILATION][1] - windows[PADDING][1]
+    width = window_w * windows[STRIDE][2] + place_w * windows[DILATION][2] - windows[PADDING][2]
     inside = live & (depth >= 0) & (depth < sizes[0])
     inside = inside & (height >= 0) & (height < sizes[1])
     inside = inside & (width >= 0) & (width < sizes[2])
