@@ -80,6 +80,7 @@ class _MaxPool(_Selecting):
 class MaxPool1d(_MaxPool, nn.MaxPool1d):
     """``torch.nn.MaxPool1d`` with a chosen derivative at ties.
 
+    >>> import torch
     >>> MaxPool1d(2, selection="minimal")(torch.tensor([[1.0, 3.0, 2.0, 2.0]]))
     tensor([[3., 2.]])
     """
@@ -90,6 +91,7 @@ class MaxPool1d(_MaxPool, nn.MaxPool1d):
 class MaxPool2d(_MaxPool, nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` with a chosen derivative at ties.
 
+    >>> import torch
     >>> x = torch.zeros(1, 1, 2, 2, requires_grad=True)
     >>> MaxPool2d(2, selection="hybrid:10")(x).sum().backward()
     >>> x.grad
@@ -133,6 +135,7 @@ class _AdaptiveMaxPool(_Selecting):
 class AdaptiveMaxPool1d(_AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
     """``torch.nn.AdaptiveMaxPool1d`` with a chosen derivative at ties.
 
+    >>> import torch
     >>> AdaptiveMaxPool1d(1, selection="minimal")(torch.tensor([[1.0, 3.0]]))
     tensor([[3.]])
     """
@@ -143,6 +146,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
 class AdaptiveMaxPool2d(_AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
     """``torch.nn.AdaptiveMaxPool2d`` with a chosen derivative at ties.
 
+    >>> import torch
     >>> AdaptiveMaxPool2d((1, None), selection="minimal")(torch.ones(1, 2, 3)).shape
     torch.Size([1, 1, 3])
     """
@@ -153,6 +157,7 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
 class AdaptiveMaxPool3d(_AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
     """``torch.nn.AdaptiveMaxPool3d`` with a chosen derivative at ties.
 
+    >>> import torch
     >>> AdaptiveMaxPool3d(1, selection="minimal")(torch.ones(1, 2, 2, 2)).shape
     torch.Size([1, 1, 1, 1])
     """
@@ -163,6 +168,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
 class ReLU(_Selecting, nn.ReLU):
     """``torch.nn.ReLU`` with a chosen derivative at 0.
 
+    >>> import torch
     >>> x = torch.zeros(1, requires_grad=True)
     >>> ReLU(selection="branch:0.5")(x).backward()
     >>> x.grad
@@ -188,6 +194,7 @@ class NormPool2d(_Selecting):
     and ``minimal`` give 0 at 0; ``branch:1`` gives the vector of ones of the published experiment,
     which lies outside the Clarke subdifferential (see :class:`kinkcheck.ops.NormPool`).
 
+    >>> import torch
     >>> NormPool2d(2)(torch.tensor([[[[0.0, 3.0], [4.0, 0.0]]]]))
     tensor([[[[5.]]]])
     """
@@ -233,6 +240,7 @@ class CompoundMaxPool2d(nn.Module):
         beta: β.
         kernel_size, stride, padding, dilation, ceil_mode: as in ``torch.nn.MaxPool2d``.
 
+    >>> import torch
     >>> pool = CompoundMaxPool2d(1e4, 2)
     >>> pool(torch.full((1, 1, 2, 2), 10.0, dtype=torch.float16))
     tensor([[[[nan]]]], dtype=torch.float16)

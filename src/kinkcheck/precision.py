@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kinkcheck.contractions import float32_contractions
 from kinkcheck.errors import InputError
 
 
@@ -77,6 +78,20 @@ class Precision:
         if self.computing is None:
             return nullcontext()
         return torch.autocast(torch.device(device).type, self.computing)
+
+    def contractions(self, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+        """The context to run forward and backward passes in: see :mod:`kinkcheck.contractions`.
+
+        It makes float16 usable on a CPU, and does nothing in other precisions and elsewhere.
+
+        >>> x = torch.ones(1, 4096, dtype=torch.float16)
+        >>> with parse("16").contractions():
+        ...     (x @ x.T).item()
+        4096.0
+        """
+        narrow = torch.float16 in (self.storage, self.computing)
+        on_cpu = torch.device(device).type == "cpu"
+        return float32_contractions() if narrow and on_cpu else nullcontext()
 
     def __str__(self) -> str:
         return self.name

@@ -22,9 +22,10 @@ Source: R. Boustany, TMLR 2024, section 2 (native, minimal, hybrid); D. Bertoin 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 from kinkcheck.errors import InputError
@@ -89,7 +90,7 @@ class Hybrid(Selection):
     beta: float
 
     def __post_init__(self) -> None:
-        _require_finite("hybrid", "beta", self.beta)
+        object.__setattr__(self, "beta", _finite("hybrid", "beta", self.beta))
 
     def __str__(self) -> str:
         return f"hybrid:{_shortest(self.beta)}"
@@ -125,7 +126,7 @@ class Random(Selection):
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise InputError(
                 f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
             )
@@ -149,7 +150,7 @@ class Branch(Selection):
     alpha: float
 
     def __post_init__(self) -> None:
-        _require_finite("branch", "alpha", self.alpha)
+        object.__setattr__(self, "alpha", _finite("branch", "alpha", self.alpha))
 
     def __str__(self) -> str:
         return f"branch:{_shortest(self.alpha)}"
@@ -198,9 +199,10 @@ _READER_OF_KIND = {
 }
 
 
-def _require_finite(selection: str, name: str, value: float) -> None:
-    if not math.isfinite(value):
+def _finite(selection: str, name: str, value: float) -> float:
+    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{selection}: {name} must be a finite number, not {value!r}")
+    return float(value)
 
 
 def _shortest(value: float) -> str:

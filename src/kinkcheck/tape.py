@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Ties
-from kinkcheck.ops import Operation, require_accepted
+from kinkcheck.ops import Choice, Operation, require_accepted
 from kinkcheck.ops.unseen import WHY_UNSEEN
 from kinkcheck.selection import Native, Selection, parse
 
@@ -42,17 +42,24 @@ class Site:
         operation: name of the operation, for example ``max_pool2d``.
         call: how often this layer had called this operation before.
         kind: the class of the operation.
-        selection: what a backward pass uses here: the selection of the program itself (native,
-            unless the call comes from a module of :mod:`kinkcheck.nn`) except during
-            :meth:`Tape.gradient`.
     """
 
     layer: str
     operation: str
     call: int
     kind: type[Operation] = field(repr=False)
-    selection: Selection = field(repr=False)
     _ties: Ties = field(repr=False)
+    _own: Choice = field(repr=False)
+    _chosen: Selection | None = field(default=None, repr=False)
+
+    @property
+    def selection(self) -> Selection:
+        """What a backward pass uses here.
+
+        The selection of the program itself (native, unless the call comes from a module of
+        :mod:`kinkcheck.nn`) except during :meth:`Tape.gradient`.
+        """
+        return self._own.selection if self._chosen is None else self._chosen
 
     @property
     def windows(self) -> int:
@@ -196,16 +203,15 @@ class Tape:
         >>> [tape.gradient(loss, [x], choose=c)[0].item() for c in ("native", "branch:0.5")]
         [0.0, 0.5]
         """
-        own = {site: site.selection for site in self.sites}
         chosen = self._chosen(choose)
         names, tensors = self._parameters() if inputs is None else (None, inputs)
         try:
             for site, selection in chosen.items():
-                site.selection = selection
+                site._chosen = selection
             gradients = _backward(loss, list(tensors))
         finally:
-            for site, selection in own.items():
-                site.selection = selection
+            for site in chosen:
+                site._chosen = None
         return gradients if names is None else dict(zip(names, gradients, strict=True))
 
     def _chosen(self, choose: Choose) -> dict[Site, Selection]:
@@ -236,25 +242,29 @@ class Tape:
             raise InputError("inputs: no parameter of the recorded model requires a gradient")
         return [name for name, _ in named], [parameter for _, parameter in named]
 
-    def _meet(self, operation: Operation, own: Selection) -> Any:
-        """Carry out an operation as a new site."""
+    def _meet(self, operation: Operation, own: Choice) -> Any:
+        """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
         with self._watcher.looking_away():
-            site = Site(
-                layer, name, self._calls[layer, name], type(operation), own, operation.ties()
-            )
+            with torch._C.DisableTorchFunction():
+                ties = operation.ties()
+            site = Site(layer, name, self._calls[layer, name], type(operation), ties, own)
             self._calls[layer, name] += 1
             self.sites.append(site)
-            return operation.apply(site)
+            return ops.call(operation, site)
 
     def _miss(self, operation: str, reason: str) -> None:
         self._missed[self._layers.current, operation, reason] += 1
 
 
 class _Interceptor(TorchFunctionMode):
-    """Hands every nonsmooth call to the tape, above autograd."""
+    """Hands every nonsmooth call to the tape, above autograd.
 
-    def __init__(self, meet: Callable[[Operation, Selection], Any]) -> None:
+    What a backward pass calls (kernels, or activation checkpointing that runs calls again) belongs
+    to no new site.
+    """
+
+    def __init__(self, meet: Callable[[Operation, Choice], Any]) -> None:
         super().__init__()
         self._meet = meet
 
@@ -266,11 +276,14 @@ class _Interceptor(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        own: Choice = Native()
         if func is ops.call:
-            operation, choice = args
-            return self._meet(operation, choice.selection)
-        known = ops.operation(func, args, kwargs)
-        return func(*args, **kwargs) if known is None else self._meet(known, Native())
+            known, own = args
+        else:
+            known = ops.operation(func, args, kwargs)
+        if known is None:
+            return func(*args, **kwargs)
+        return _run_again(known, own) if _in_backward_pass() else self._meet(known, own)
 
 
 class _Watcher(TorchDispatchMode):
@@ -298,7 +311,8 @@ class _Watcher(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         packet = func.overloadpacket
-        if not self._away and packet in WHY_UNSEEN and _differentiated(args):
+        watching = not self._away and not _in_backward_pass()
+        if watching and packet in WHY_UNSEEN and _differentiated(args):
             self._miss(packet.__name__, WHY_UNSEEN[packet])
         # Below autograd there is nothing left to intercept.
         with torch._C.DisableTorchFunction():
@@ -315,7 +329,7 @@ def _backward(loss: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         raise InputError(
             f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
         )
-    with _Interceptor(lambda operation, own: operation.apply(own)):
+    with _Interceptor(_run_again):
         gradients = _engine_run_backward(
             (loss,), (torch.ones_like(loss),), True, False, tuple(tensors), True,
             accumulate_grad=False,
@@ -324,6 +338,16 @@ def _backward(loss: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
         torch.zeros_like(tensor) if gradient is None else gradient
         for tensor, gradient in zip(tensors, gradients, strict=True)
     )
+
+
+def _run_again(operation: Operation, own: Choice) -> Any:
+    """Carry out an operation so that it saves what it did as a site, without a new site."""
+    with torch._C.DisableTorchFunction():
+        return operation.apply(own)
+
+
+def _in_backward_pass() -> bool:
+    return torch._C._current_autograd_node() is not None
 
 
 def _differentiated(args: tuple[Any, ...]) -> bool:
@@ -381,19 +405,29 @@ def _as_found(model: nn.Module | None) -> Iterator[None]:
     """Put modes, buffers and random state back when the block ends."""
     modules = list(model.modules()) if model is not None else []
     modes = [module.training for module in modules]
-    buffers = list(model.buffers()) if model is not None else []
-    found = [buffer.data for buffer in buffers]
-    tensors = [*buffers, *(model.parameters() if model is not None else ())]
+    buffers = [dict(module._buffers) for module in modules]
+    tensors = [*model.buffers(), *model.parameters()] if model is not None else []
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=devices):
         try:
             # The block works on copies, so that neither a value nor an alias of the original is
             # lost, and what autograd saved of the copies stays valid after the block.
-            for buffer in buffers:
-                buffer.data = buffer.data.clone()
+            # A buffer that requires a gradient cannot be overwritten and may be asked for.
+            copies = {
+                buffer: buffer.clone()
+                for found in buffers
+                for buffer in found.values()
+                if buffer is not None and not buffer.requires_grad
+            }
+            for module, found in zip(modules, buffers, strict=True):
+                for name, buffer in found.items():
+                    module._buffers[name] = copies.get(buffer, buffer)
             yield
         finally:
-            for buffer, data in zip(buffers, found, strict=True):
-                buffer.data = data
+            for module, found in zip(modules, buffers, strict=True):
+                for name in set(module._buffers) - set(found):
+                    del module._buffers[name]
+                for name, buffer in found.items():
+                    module._buffers[name] = buffer
             for module, training in zip(modules, modes, strict=True):
                 module.training = training

@@ -103,32 +103,33 @@ def audit(
             torch.manual_seed(seed + draw)
             model = each.cast_model(_build(network), device)
             for index, (inputs, targets) in enumerate(pairs):
-                where = f"{each}, draw {draw}, batch {index}"
                 torch.manual_seed(seed + index)
-                with record(model) as tape, each.computation(device):
-                    value = _loss(
-                        model, each.cast(inputs, device), each.cast(targets, device), loss, where
-                    )
-                base = tape.gradient(value, choose=switch.to(tape, switch.reference))
-                norm = l1_norm(base)
-                for selection in selected:
-                    gradient = tape.gradient(value, choose=switch.to(tape, selection))
-                    points.append(
-                        Point(
-                            precision=each.name,
-                            draw=draw,
-                            batch=index,
-                            selection=str(selection),
-                            loss=value.item(),
-                            gradient_l1=norm,
-                            variation=gradient_variation(gradient, base),
+                with each.contractions(device):
+                    with record(model) as tape, each.computation(device):
+                        value = _loss(
+                            model,
+                            each.cast(inputs, device),
+                            each.cast(targets, device),
+                            loss,
+                            where=f"{each}, draw {draw}, batch {index}",
                         )
-                    )
-                census.add(
-                    each.name,
-                    tape,
-                    switch.one_at_a_time(tape, value, base) if layers else {},
-                )
+                    base = tape.gradient(value, choose=switch.to(tape, switch.reference))
+                    norm = l1_norm(base)
+                    for selection in selected:
+                        gradient = tape.gradient(value, choose=switch.to(tape, selection))
+                        points.append(
+                            Point(
+                                precision=each.name,
+                                draw=draw,
+                                batch=index,
+                                selection=str(selection),
+                                loss=value.item(),
+                                gradient_l1=norm,
+                                variation=gradient_variation(gradient, base),
+                            )
+                        )
+                    alone = switch.one_at_a_time(tape, value, base) if layers else {}
+                census.add(each.name, tape, alone)
                 on_point(len(points) // len(selected), total)
 
     return AuditReport(

@@ -35,7 +35,6 @@ __all__ = [
 OPERATIONS: tuple[type[Operation], ...] = (MaxPool, ReLU, NormPool)
 """The nonsmooth operations that kinkcheck knows."""
 
-_aten = torch.ops.aten
 _READERS: dict[Any, Callable[..., Operation | None]] = {
     F.max_pool1d: max_pool.sliding(1),
     F.max_pool2d: max_pool.sliding(2),
@@ -47,8 +46,6 @@ _READERS: dict[Any, Callable[..., Operation | None]] = {
     torch.max_pool2d: max_pool.sliding(2),
     torch.max_pool3d: max_pool.sliding(3),
     torch.max_pool1d_with_indices: max_pool.sliding(1, with_indices=True),
-    _aten.max_pool2d_with_indices.default: max_pool.sliding(2, with_indices=True),
-    _aten.max_pool3d_with_indices.default: max_pool.sliding(3, with_indices=True),
     F.adaptive_max_pool1d: max_pool.adaptive(1),
     F.adaptive_max_pool2d: max_pool.adaptive(2),
     F.adaptive_max_pool3d: max_pool.adaptive(3),
@@ -62,10 +59,24 @@ _READERS: dict[Any, Callable[..., Operation | None]] = {
     torch.relu_: relu.read_inplace,
     Tensor.relu: relu.read,
     Tensor.relu_: relu.read_inplace,
-    _aten.relu.default: relu.read,
-    _aten.relu_.default: relu.read_inplace,
     F.lp_pool2d: norm_pool.read,
 }
+_ATEN_READERS: dict[str, Callable[..., Operation | None]] = {
+    "max_pool1d": max_pool.sliding(1),
+    "max_pool2d": max_pool.sliding(2),
+    "max_pool3d": max_pool.sliding(3),
+    "max_pool1d_with_indices": max_pool.sliding(1, with_indices=True),
+    "max_pool2d_with_indices": max_pool.sliding(2, with_indices=True),
+    "max_pool3d_with_indices": max_pool.sliding(3, with_indices=True),
+    "adaptive_max_pool1d": max_pool.adaptive(1, with_indices=True),
+    "adaptive_max_pool2d": max_pool.adaptive(2, with_indices=True),
+    "adaptive_max_pool3d": max_pool.adaptive(3, with_indices=True),
+    "relu": relu.read,
+    "relu_": relu.read_inplace,
+}
+for _name, _reader in _ATEN_READERS.items():
+    _packet = getattr(torch.ops.aten, _name)
+    _READERS |= {_packet: _reader, _packet.default: _reader}
 
 
 def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:

@@ -122,7 +122,8 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows, choice: Choice) -> Tensor:
-        return kernels.max_pool(input, windows)
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool(input, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Windows, Choice], output: Tensor) -> None:
@@ -168,7 +169,8 @@ class _Vjp(_Linear):
 
     @staticmethod
     def forward(grad: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
-        return kernels.max_pool_vjp(grad, input, windows, selection)
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool_vjp(grad, input, windows, selection)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -191,7 +193,8 @@ class _Jvp(_Linear):
 
     @staticmethod
     def forward(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
-        return kernels.max_pool_jvp(tangent, input, windows, selection)
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool_jvp(tangent, input, windows, selection)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:

@@ -50,7 +50,11 @@ class ReLU(Operation):
 
     def apply(self, choice: Choice) -> Tensor:
         """The input where it is positive, else 0."""
-        output: Tensor = _ReLU.apply(self.input, self.inplace, choice)[0]
+        if self.inplace and _forbidden_inplace(self.input):
+            return torch.relu_(self.input)  # raises PyTorch's error before anything is written
+        # PyTorch saves the result alone, which does not tell 0 from a negative input.
+        at_zero = self.input.detach() == 0
+        output: Tensor = _ReLU.apply(self.input, at_zero, self.inplace, choice)
         return output
 
 
@@ -76,27 +80,32 @@ class _ReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, inplace: bool, choice: Choice) -> tuple[Tensor, Tensor]:
-        # PyTorch saves the result alone, which does not tell 0 from a negative input.
-        at_zero = input == 0
-        return torch.relu_(input) if inplace else torch.relu(input), at_zero
+    def forward(input: Tensor, at_zero: Tensor, inplace: bool, choice: Choice) -> Tensor:
+        return torch.relu_(input) if inplace else torch.relu(input)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, bool, Choice], output: Any) -> None:
-        input, inplace, ctx.choice = inputs
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, bool, Choice], output: Tensor
+    ) -> None:
+        input, at_zero, inplace, ctx.choice = inputs
         if inplace:
             ctx.mark_dirty(input)
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*output)
-        ctx.save_for_forward(*output)
+        ctx.save_for_backward(output, at_zero)
+        ctx.save_for_forward(output, at_zero)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        return _times(grad_outputs[0], ctx), None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        return _times(grad_outputs[0], ctx), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
-        return _times(tangents[0], ctx), None
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _times(tangents[0], ctx)
+
+
+def _forbidden_inplace(input: Tensor) -> bool:
+    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or a view."""
+    base = input._base if input._is_view() else input
+    return torch.is_grad_enabled() and base is not None and base.is_leaf and base.requires_grad
 
 
 def _times(direction: Tensor, ctx: Any) -> Tensor:
@@ -106,4 +115,7 @@ def _times(direction: Tensor, ctx: Any) -> Tensor:
     alpha = second_branch_weight(ctx.choice.selection, output, native=0.0, minimal=0.0)
     if isinstance(alpha, float) and alpha == 0:
         return product
-    return torch.where(at_zero, alpha * direction, product)
+    at_kink = alpha * direction
+    if isinstance(alpha, Tensor):
+        at_kink = torch.where(alpha == 0, 0.0, at_kink)  # also against an infinite direction
+    return torch.where(at_zero, at_kink, product)
