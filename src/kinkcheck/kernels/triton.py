@@ -44,7 +44,9 @@ def obstacle() -> str:
     try:
         code = _code()
     except ImportError as error:
-        return f"Triton is not installed ({error})"
+        return f"Triton cannot be imported ({error})"
+    if code.VERSION < _OLDEST:
+        return f"Triton {'.'.join(map(str, code.VERSION))} is older than 3.4"
     if not (code.INTERPRETED or torch.cuda.is_available()):
         return "PyTorch sees no CUDA device"
     return ""
@@ -227,6 +229,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KINDS = ("native", "minimal", "hybrid", "first", "last", "random")
 
+_OLDEST = (3, 4)  # the first Triton that takes a tuple for a constant
 _BLOCK = 256  # elements of a program: two a thread
 _WARPS = 4
 _NARROW = 2**30  # up to how many elements 32 bits hold an offset and the sums on the way to it
@@ -339,7 +342,8 @@ class _Form:
         )
 
     def _launch(self, kernel: str, programs: int, *, input: Tensor, **arguments: Any) -> None:
-        with torch.cuda.device_of(input):  # Triton launches on the current device
+        # Triton launches on the current device.
+        with torch.cuda.device_of(input):  # type: ignore[no-untyped-call]
             getattr(_code(), kernel)[(programs,)](input=input, **arguments, **self.common)
 
 
@@ -350,7 +354,7 @@ def _arrange(input: Tensor, windows: Windows) -> tuple[Tensor, _Form]:
     added = (0,) * (not batched) + (2,) * (pooled == 1)
     # In one and two dimensions PyTorch takes an input without a batch for a contiguous one.
     channels_last = (batched or pooled == 3) and _is_channels_last(_complete(input, added))
-    form = _form(windows, input.shape, input.dtype, added, channels_last)  # type: ignore[arg-type]
+    form = _form(windows, input.shape, input.dtype, added, channels_last)
     return form.arrange(input), form
 
 

@@ -422,3 +422,6 @@ def _join(outer, depth, height, width, channel, sizes, inner):
 
 INTERPRETED: bool = not isinstance(summarise, triton.JITFunction)
 """Whether Triton was told to interpret the kernels, which runs them on CPU tensors."""
+
+VERSION: tuple[int, ...] = tuple(map(int, triton.__version__.split(".")[:2]))
+"""The version of Triton."""
