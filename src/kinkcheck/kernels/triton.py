@@ -367,8 +367,9 @@ def _form(
     channels_last: bool,
 ) -> _Form:
     pooled = windows.dimensions
-    # PyTorch tells the shape, or what is wrong with the geometry.
-    output_shape = windows.torch_max_pool(torch.empty(shape, device="meta")).shape
+    # PyTorch tells the sizes, or what is wrong with the geometry, from an empty batch.
+    empty = windows.torch_max_pool(torch.empty(0, *shape[-pooled - 1 :], device="cpu"))
+    output_shape = torch.Size((*shape[:-pooled], *empty.shape[-pooled:]))
     sizes, outputs = _three(shape[-pooled:]), _three(output_shape[-pooled:])
     code = _code()
     geometry = code.Geometry.of(
