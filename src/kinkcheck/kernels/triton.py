@@ -17,6 +17,7 @@ they take CPU tensors; its interpreter cannot compute in bfloat16.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kinkcheck.kernels.triton_jit import Geometry, Triple
 
 
+@lru_cache(maxsize=1)
 def obstacle() -> str:
     """One line: what keeps these kernels from running here; empty if nothing does.
 
@@ -68,7 +70,7 @@ def accepts(input: Tensor, windows: Windows) -> bool:
         and type(input) in _PLAIN
         and input.dtype in _FLOATS
         and input.layout is torch.strided
-        and (input.is_cuda or input.device.type == "cpu")
+        and (input.is_cuda or (input.device.type == "cpu" and "TRITON_INTERPRET" in os.environ))
         and input.dim() in (windows.dimensions + 1, windows.dimensions + 2)
         and not obstacle()
         and (input.is_cuda or _code().INTERPRETED)
