@@ -26,7 +26,7 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """One thread: on tensors of a few numbers more of them only wait for each other."""
     threads = torch.get_num_threads()

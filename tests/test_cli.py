@@ -12,7 +12,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-import torch
 
 from kinkcheck import cli
 
@@ -59,15 +58,6 @@ def three(): return 3
 def wants(an_argument): return Net()
 def wrong_shape(): return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads, ten times so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

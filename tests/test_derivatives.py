@@ -17,8 +17,6 @@ from kinkcheck import ops
 from kinkcheck.selection import Selection, parse
 from strategies import filled
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Function = Callable[[Tensor], Tensor]
 
 _ONE_OF_MANY = ("native", "minimal", "hybrid:10", "first", "last", "random:3")

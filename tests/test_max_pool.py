@@ -40,8 +40,6 @@ from strategies import (
     whole_numbers,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 selections = st.sampled_from([Minimal(), First(), Last()]) | betas.map(Hybrid)
 
 

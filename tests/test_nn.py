@@ -21,8 +21,6 @@ from kinkcheck.errors import InputError
 from kinkcheck.selection import Hybrid, Minimal, parse
 from strategies import betas, filled, poolings, seeds, whole_numbers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TWINS: list[tuple[nn.Module, type[nn.Module]]] = [
     (nn.MaxPool1d(2, ceil_mode=True), knn.MaxPool1d),
     (nn.MaxPool2d((2, 3), 1, 1, return_indices=True), knn.MaxPool2d),

@@ -28,8 +28,6 @@ from strategies import (
     whole_numbers,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @st.composite
 def norm_poolings(draw: Any) -> tuple[Pooling, tuple[int, int], tuple[Any, ...]]:

@@ -15,8 +15,6 @@ from exact import assert_same_bits
 from kinkcheck.tape import record
 from strategies import DTYPES, filled
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 _OPERATIONS = {
     f"nn.functional.{name}": (getattr(nn, module), getattr(knn, module))
     for name, module in (

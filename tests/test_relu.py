@@ -19,8 +19,6 @@ from kinkcheck.selection import parse
 from kinkcheck.tape import record
 from strategies import DTYPES, dtypes, filled, laid_out, seeds
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 OUT_OF_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "F.relu": F.relu,
     "torch.relu": torch.relu,

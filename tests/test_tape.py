@@ -19,8 +19,6 @@ from exact import assert_same_bits
 from kinkcheck.errors import InputError
 from kinkcheck.tape import Tape, record
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Residual(nn.Module):
     """Convolutions, batch norm, dropout, a shortcut; modules and functions; live and dead ties."""

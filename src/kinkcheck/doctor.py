@@ -12,6 +12,7 @@ import torch
 from kinkcheck import kernels
 from kinkcheck.data.source import ENVIRONMENT, found_in
 from kinkcheck.errors import InputError
+from kinkcheck.kernels import triton
 
 _OPTIONAL = ("triton", "datasets", "pillow", "mlxtend")
 
@@ -31,6 +32,7 @@ def findings(data_dir: Path | None = None) -> list[tuple[str, str]]:
         ("python", platform.python_version()),
         ("torch", torch.__version__),
         ("kernels", _kernels()),
+        ("on a GPU", triton.obstacle() or "triton"),
         ("devices", ", ".join(["cpu", *_accelerators()])),
         *((package, _installed(package)) for package in _OPTIONAL),
         ("data", _data(data_dir)),

@@ -4,8 +4,10 @@ The functions are those of :mod:`kinkcheck.kernels.reference`, which specifies t
 no other kernel takes. They work below autograd: a caller that needs gradients of gradients builds
 them from :func:`max_pool_vjp` and :func:`max_pool_jvp`.
 
-The environment variable ``KINKCHECK_KERNELS`` holds the choice: ``reference``, or ``cpu`` to refuse
-to run without the compiled kernels. It is read at the first call.
+CPU tensors go to :mod:`kinkcheck.kernels.cpu` if it was compiled, CUDA tensors to
+:mod:`kinkcheck.kernels.triton` if Triton is there. The environment variable ``KINKCHECK_KERNELS``
+overrides that: ``reference``, or ``cpu`` or ``triton`` to refuse to run without those kernels. It is
+read at the first call.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.errors import InputError
-from kinkcheck.kernels import reference
+from kinkcheck.kernels import reference, triton
 from kinkcheck.kernels.reference import Ties, random_rank
 from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
 from kinkcheck.selection import Selection
@@ -183,31 +185,33 @@ else:
 @lru_cache(maxsize=1)
 def _requested() -> str:
     name = os.environ.get(VARIABLE, "")
-    if name not in ("", "reference", "cpu"):
-        raise InputError(f"{VARIABLE} must be reference or cpu, not {name!r}")
+    if name not in ("", "reference", "cpu", "triton"):
+        raise InputError(f"{VARIABLE} must be reference, cpu or triton, not {name!r}")
     if name == "cpu" and _cpu is None:
         raise InputError(f"{VARIABLE}=cpu, but the {_cpu_missing}")
+    if name == "triton" and triton.obstacle():
+        raise InputError(f"{VARIABLE}=triton, but {triton.obstacle()}")
     return name
 
 
 @lru_cache(maxsize=1)
 def _compiled() -> ModuleType | None:
-    """The compiled kernels if they are to be used."""
+    """The kernels compiled for the CPU if they are to be used."""
     return None if _requested() == "reference" else _cpu
 
 
 def _for(input: Tensor, windows: Windows) -> tuple[ModuleType, Windows]:
     """The kernels to use, and the windows in the form in which they take them."""
-    compiled = _compiled()
-    if compiled is None:
+    fast = triton if input.is_cuda and _requested() != "reference" else _compiled()
+    if fast is None:
         return reference, windows
     if isinstance(windows, AdaptiveWindows):
         sliding = _sliding(windows, input.shape)
         # PyTorch's adaptive pooling returns a contiguous tensor in three dimensions.
         if sliding is None or (windows.dimensions == 3 and not input.is_contiguous()):
             return reference, windows
-        return (compiled, sliding) if compiled.accepts(input, sliding) else (reference, windows)
-    return (compiled, windows) if compiled.accepts(input, windows) else (reference, windows)
+        return (fast, sliding) if fast.accepts(input, sliding) else (reference, windows)
+    return (fast, windows) if fast.accepts(input, windows) else (reference, windows)
 
 
 @lru_cache(maxsize=1024)
