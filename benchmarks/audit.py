@@ -11,20 +11,16 @@ the gradients of native and minimal on the same batch; the ratio of their median
 from __future__ import annotations
 
 import copy
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 import kinkcheck
 from kinkcheck import networks
+from timing import medians, table, where
 
 
 class _PublishedMinimal(torch.autograd.Function):
@@ -74,17 +70,6 @@ def recorded(network: nn.Module, x: Tensor, y: Tensor) -> None:
         tape.gradient(loss, choose=selection)
 
 
-def medians(*runs: Callable[[], None], repeats: int) -> list[float]:
-    """Median seconds of each run; the runs take turns, so that a busy spell hits all of them."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats + 1):
-        for run, measured in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
-            run()
-            measured.append(time.perf_counter() - start)
-    return [statistics.median(measured[1:]) for measured in seconds]
-
-
 def measure(name: str, channels: int, size: int, repeats: int) -> list[str]:
     torch.manual_seed(0)
     network = networks.build(name, in_channels=channels, classes=10, image_size=size)
@@ -99,17 +84,12 @@ def measure(name: str, channels: int, size: int, repeats: int) -> list[str]:
     return [name, shape, f"{before * 1e3:.1f}", f"{now * 1e3:.1f}", f"{before / now:.2f}"]
 
 
-def main() -> None:
-    where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    table = Table(title=f"Audit point, native against minimal, float32; {where}")
-    for heading in ("network", "input"):
-        table.add_column(heading)
-    for heading in ("published (ms)", "audit point (ms)", "ratio"):
-        table.add_column(heading, justify="right")
-    table.add_row(*measure("lenet5", channels=1, size=28, repeats=30))
-    table.add_row(*measure("vgg11", channels=3, size=32, repeats=5))
-    Console(width=100).print(table)
-
-
 if __name__ == "__main__":
-    main()
+    rows = table(
+        f"Audit point, native against minimal, float32; {where()}",
+        ["network", "input"],
+        ["published (ms)", "audit point (ms)", "ratio"],
+    )
+    rows.add_row(*measure("lenet5", channels=1, size=28, repeats=30))
+    rows.add_row(*measure("vgg11", channels=3, size=32, repeats=5))
+    Console(width=100).print(rows)

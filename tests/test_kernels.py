@@ -535,7 +535,7 @@ def test_the_reference_can_be_requested() -> None:
 
 
 def test_unknown_kernels_are_refused() -> None:
-    assert "KINKCHECK_KERNELS must be reference or cpu, not 'gpu'" in run_with("gpu", IN_USE).stderr
+    assert "must be reference, cpu or triton, not 'gpu'" in run_with("gpu", IN_USE).stderr
 
 
 def test_requested_kernels_that_are_missing_are_refused() -> None:

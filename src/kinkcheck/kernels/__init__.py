@@ -6,8 +6,8 @@ them from :func:`max_pool_vjp` and :func:`max_pool_jvp`.
 
 CPU tensors go to :mod:`kinkcheck.kernels.cpu` if it was compiled, CUDA tensors to
 :mod:`kinkcheck.kernels.triton` if Triton is there. The environment variable ``KINKCHECK_KERNELS``
-overrides that: ``reference``, or ``cpu`` or ``triton`` to refuse to run without those kernels. It is
-read at the first call.
+overrides that: ``reference``, or ``cpu`` or ``triton`` to refuse to run without those kernels. It
+is read at the first call.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""How much do the kernels and float16 contractions save in whole networks?
+
+VGG-11 on batches of 128 random images of 3×32×32, forward and backward:
+
+* float32, a training step of SGD, with ``kinkcheck.nn`` pooling against ``torch.nn`` pooling;
+* float16 on the CPU, with contractions accumulated in float32 against PyTorch alone.
+
+    python benchmarks/networks.py
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import nn
+
+import kinkcheck
+from kinkcheck import networks
+from kinkcheck.contractions import float32_contractions
+from timing import medians, table, where
+
+
+def vgg11() -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build("vgg11", in_channels=3, classes=10, image_size=32)
+
+
+def training_step() -> list[str]:
+    plain = vgg11()
+    ours = kinkcheck.nn.convert(copy.deepcopy(plain), max_pool="hybrid:10")
+    x, y = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+
+    def step(network: nn.Module) -> None:
+        F.cross_entropy(network(x), y).backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter -= 1e-4 * parameter.grad
+                parameter.grad = None
+
+    before, now = medians(lambda: step(plain), lambda: step(ours), repeats=9)
+    return ["training step, float32", "torch.nn.MaxPool2d", *_row(before, now)]
+
+
+def float16() -> list[str]:
+    network = vgg11().half()
+    x, y = torch.randn(128, 3, 32, 32).half(), torch.randint(0, 10, (128,))
+
+    def both_passes() -> None:
+        torch.autograd.grad(F.cross_entropy(network(x), y), list(network.parameters()))
+
+    def accumulated() -> None:
+        with float32_contractions():
+            both_passes()
+
+    (before,) = medians(both_passes, repeats=1)
+    (now,) = medians(accumulated, repeats=5)
+    return ["forward and backward, float16", "PyTorch's float16", *_row(before, now)]
+
+
+def _row(before: float, now: float) -> list[str]:
+    return [f"{before * 1e3:.0f}", f"{now * 1e3:.0f}", f"{before / now:.2f}"]
+
+
+if __name__ == "__main__":
+    rows = table(f"VGG-11, batch 128; {where()}", ["what", "against"], ["its ms", "ms", "ratio"])
+    for measure in (training_step, float16):
+        rows.add_row(*measure())
+    Console(width=100).print(rows)

@@ -1,0 +1,47 @@
+"""What the benchmarks share: medians of runs that take turns, and tables that say where."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+
+def medians(*runs: Callable[[], None], repeats: int) -> list[float]:
+    """Median seconds of each run; the runs take turns, so that a busy spell hits all of them."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats + 1):
+        for run, measured in zip(runs, seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            measured.append(time.perf_counter() - start)
+    return [statistics.median(measured[1:]) for measured in seconds]
+
+
+def where() -> str:
+    """Processor, threads and version, for the title of a table."""
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def table(title: str, left: list[str], right: list[str]) -> Table:
+    """An empty table with columns of text and columns of numbers."""
+    empty = Table(title=title, title_justify="left")
+    for heading in left:
+        empty.add_column(heading)
+    for heading in right:
+        empty.add_column(heading, justify="right")
+    return empty
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
