@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench sanitize clean
 
 demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
 	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
@@ -20,7 +20,12 @@ check: $(READY)
 	$(VENV)/bin/mypy
 
 bench: $(READY)  ## Measure speed, as ratios in one run.
+	$(VENV)/bin/python benchmarks/max_pool.py --grid
+	$(VENV)/bin/python benchmarks/networks.py
 	$(VENV)/bin/python benchmarks/audit.py
+
+sanitize: $(READY)  ## The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+	PYTHON=$(VENV)/bin/python tools/sanitize.sh
 
 clean:
 	rm -rf $(VENV) build
