@@ -596,6 +596,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
             }
         ],
         "unseen": [{"layer": "str", "operation": "str", "reason": "str", "calls": "int"}],
+        "operations": "NoneType",
     }
     head = {key: value for key, value in written.items() if not isinstance(value, list)}
     assert head == {
@@ -607,6 +608,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
         "data": "digits",
         "seed": 4,
         "reference": "native",
+        "operations": None,
     }
     assert written["selections"] == ["minimal"]
 

@@ -55,7 +55,7 @@ def test_ten_roundings_part_rounding_from_more(
         assert "kinkcheck.nn" in text
         assert "higher precision" in text
     else:
-        assert text.endswith(": the size of rounding.")
+        assert ": the size of rounding (" in text
 
 
 def test_largest_of_each_precision_counts_and_only_those_beyond_are_blamed() -> None:

@@ -1,6 +1,6 @@
 """Is your gradient right where your network is not differentiable?
 
->>> import kinkcheck
+>>> import kinkcheck, torch
 >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.MaxPool2d(2))
 >>> with kinkcheck.record(model) as tape:
 ...     loss = model(torch.ones(1, 1, 4, 4)).sum()
@@ -12,6 +12,7 @@
 
 from kinkcheck import nn
 from kinkcheck.audit import AuditReport, audit
+from kinkcheck.contractions import float32_contractions
 from kinkcheck.errors import InputError
 from kinkcheck.tape import Site, Tape, Unseen, record
 
@@ -22,6 +23,7 @@ __all__ = [
     "Tape",
     "Unseen",
     "audit",
+    "float32_contractions",
     "nn",
     "record",
 ]

@@ -2,14 +2,14 @@
 
 PyTorch's float16 convolutions on a CPU are some forty times slower than its float32 ones, and their
 accumulation is that of whichever library computes them. Inside :func:`float32_contractions` every
-contraction of float16 CPU tensors (convolution, linear, matrix products and their backward) is
-computed as ::
+convolution, linear map and matrix product of float16 CPU tensors, and its backward, is computed
+as ::
 
     round16( contraction32( exact cast of the operands to float32 ) )
 
 one rounding for each entry of the result. That is the arithmetic of GPU tensor cores. Additions
 that belong to the contraction (a bias, the scaled summand of ``addmm``) are part of what is rounded
-once. Everything else is left to PyTorch.
+once. Everything else, fused attention among it, is left to PyTorch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ _CONTRACTIONS = frozenset(
         _aten.convolution.default,
         _aten.convolution_overrideable.default,
         _aten.convolution_backward.default,
+        # What inference mode does not take apart.
+        _aten.linear.default,
+        _aten.matmul.default,
+        _aten.conv1d.default,
+        _aten.conv2d.default,
+        _aten.conv3d.default,
+        _aten.conv_transpose1d.default,
+        _aten.conv_transpose2d.input,
+        _aten.conv_transpose3d.input,
         _aten.mm.default,
         _aten.addmm.default,
         _aten.bmm.default,

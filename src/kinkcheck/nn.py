@@ -234,7 +234,8 @@ class CompoundMaxPool2d(nn.Module):
 
     Over the reals it is :class:`MaxPool2d` under ``hybrid:β``. In floating point its forward value
     cancels badly for large |β|, and overflows in float16 once β·max exceeds 65504: it is another
-    program, kept so that the two effects can be told apart (Boustany 2024, published code).
+    program, kept so that the two effects can be told apart (Boustany 2024, published code). To a
+    tape it is two sites.
 
     Args:
         beta: β.
@@ -292,7 +293,8 @@ def convert(
 
     Modules of ``torch.nn`` are replaced by their namesakes here, those that are already from here
     change their selection; parameters, hooks and names stay. Functional calls such as
-    ``torch.relu(x)`` are not modules and stay native.
+    ``torch.relu(x)`` are not modules and stay native, and so do subclasses that users made.
+    :class:`CompoundMaxPool2d` is left alone.
 
     Args:
         model: the model to change.
@@ -328,7 +330,11 @@ def _namesakes(
     model: nn.Module, argument: str, kind: type[Operation], selection: Selection
 ) -> dict[nn.Module, nn.Module]:
     converted: dict[nn.Module, nn.Module] = {}
+    compound = [m for m in model.modules() if isinstance(m, CompoundMaxPool2d)]
+    inside_compound = {inner for module in compound for inner in module.children()}
     for module in model.modules():
+        if module in inside_compound:
+            continue
         namesake = _NAMESAKES.get(type(module), type(module))
         if issubclass(namesake, _Selecting) and namesake.operation is kind:
             converted[module] = _as_namesake(module, namesake, selection)

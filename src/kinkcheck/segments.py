@@ -5,8 +5,8 @@ segment. When a later pass arrives at a segment with the gradient of the first, 
 nothing inside was chosen differently, the gradients inside are known already. So a choice at ties
 that are dead, since a ReLU blocks what they get, costs no more than the way to that ReLU.
 
-The gradients are those of a whole pass, bit for bit: a segment that runs again gets the same
-numbers in the same order.
+The gradients are those of a whole pass, but for the signs of zeros: a segment that runs again gets
+the same numbers in the same order.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Segments:
         loss: a single number that requires a gradient.
         tensors: what to differentiate with respect to.
         kink_at: the kink that a node of the graph is, or None.
+        whole: leave the graph in one piece: where users have hooked tensors, a hook at a cut would
+            be called twice.
 
     >>> x = torch.tensor([3.0], requires_grad=True)
     >>> Segments((2 * x).sum(), [x], kink_at=lambda node: None).gradients({})
@@ -56,14 +58,17 @@ class Segments:
         loss: Tensor,
         tensors: Sequence[Tensor],
         kink_at: Callable[[Any], Hashable | None],
+        whole: bool = False,
     ) -> None:
         self._tensors = tuple(tensors)
         self._ones = torch.ones_like(loss)
         assert loss.grad_fn is not None
         root = GradientEdge(loss.grad_fn, loss.output_nr)
-        self._segments = _cut(root, self._tensors, kink_at) or [
+        self._segments = (not whole and _cut(root, self._tensors, kink_at)) or [
             _Segment(root, list(range(len(self._tensors))))
         ]
+        # A kink that hides in the graph of another function can be found in none of the segments.
+        self._found = {kink for segment in self._segments for kink in segment.kinks}
         self._chosen: dict[Hashable, object] = {}
         self._leaves: list[Gradient] = []
         self._tops: list[Gradient] = []
@@ -93,15 +98,13 @@ class Segments:
         return self._leaves
 
     def _later_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
+        changed = {kink for kink, choice in chosen.items() if choice != self._chosen.get(kink)}
+        if changed and (len(self._segments) == 1 or not changed <= self._found):
+            return _run(self._segments[0].top, self._ones, self._tensors)
         leaves = list(self._leaves)
-        if len(self._segments) == 1:
-            if dict(chosen) != self._chosen:
-                leaves = _run(self._segments[0].top, self._ones, self._tensors)
-            return leaves
         top: Gradient = self._ones
         for index, segment in enumerate(self._segments):
-            same = all(chosen[kink] == self._chosen[kink] for kink in segment.kinks)
-            if same and _equal(top, self._tops[index]):
+            if changed.isdisjoint(segment.kinks) and _equal(top, self._tops[index]):
                 top = self._tops[index + 1] if index + 1 < len(self._tops) else None
                 continue
             below = [s.top for s in self._segments[index + 1 : index + 2]]

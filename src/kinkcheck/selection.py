@@ -126,7 +126,8 @@ class Random(Selection):
     """One active branch, each as likely as the others.
 
     The draw depends on the seed and on the position of the kink in its tensor and on nothing
-    else, so that the same program at the same point gives the same gradient.
+    else, so that the same program at the same point gives the same gradient. Two sites of equal
+    shape draw alike.
 
     Raises:
         InputError: the seed is not an integer in [0, 2⁶⁴).
@@ -137,7 +138,11 @@ class Random(Selection):
     seed: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
+        if (
+            not isinstance(self.seed, int)
+            or isinstance(self.seed, bool)
+            or not 0 <= self.seed < 2**64
+        ):
             raise InputError(
                 f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
             )
@@ -188,6 +193,8 @@ def parse(text: str | Selection) -> Selection:
     """
     if isinstance(text, Selection):
         return text
+    if not isinstance(text, str):
+        raise InputError(f"unknown selection {text!r}; accepted: {', '.join(_READERS)}")
     kind, colon, argument = text.partition(":")
     try:
         return _READER_OF_KIND[kind, bool(colon)](argument)

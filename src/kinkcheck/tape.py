@@ -7,7 +7,7 @@ backward time, which selection to use. The model is neither rewritten nor change
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,6 +20,7 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -108,7 +109,8 @@ def record(model: nn.Module | None = None) -> Tape:
     Args:
         model: the model whose parameters :meth:`Tape.gradient` differentiates by default and whose
             module tree names the layers. Without one, whatever is called in the block is recorded,
-            and each outermost module names the layers below it.
+            and each outermost module names the layers below it; from the second on, under the
+            name of its class.
 
     Returns:
         The tape, a context manager.
@@ -135,6 +137,7 @@ class Tape:
         self.sites: list[Site] = []
         self._model = model
         self._known: set[Site] = set()
+        self._hooked = False
         self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments]] = (
             WeakTensorKeyDictionary()
         )
@@ -154,7 +157,7 @@ class Tape:
             stack.enter_context(_as_found(self._model))
             stack.enter_context(self._layers)
             stack.enter_context(self._watcher)
-            stack.enter_context(_Interceptor(self._meet))
+            stack.enter_context(_Interceptor(self._meet, self._see_hook))
             self._recording = stack.pop_all()
         return self
 
@@ -171,13 +174,13 @@ class Tape:
 
     @overload
     def gradient(
-        self, loss: Tensor, inputs: Sequence[Tensor], *, choose: Choose = ...
+        self, loss: Tensor, inputs: Tensor | Iterable[Tensor], *, choose: Choose = ...
     ) -> tuple[Tensor, ...]: ...
 
     def gradient(
         self,
         loss: Tensor,
-        inputs: Sequence[Tensor] | None = None,
+        inputs: Tensor | Iterable[Tensor] | None = None,
         *,
         choose: Choose = "native",
     ) -> dict[str, Tensor] | tuple[Tensor, ...]:
@@ -185,12 +188,15 @@ class Tape:
 
         May be called any number of times, inside the block or after it, as long as the loss lives;
         ``.grad`` of the parameters is left alone. The first call is a whole backward pass; later
-        ones run again only where they differ from it (see :mod:`kinkcheck.segments`).
+        ones run again only where they differ from it (see :mod:`kinkcheck.segments`), and tensor
+        hooks with them; register hooks inside the block. A gradient that the program itself takes
+        inside the block (``create_graph=True``) keeps the program's own selections. With activation
+        checkpointing this is the only way to differentiate a recorded loss.
 
         Args:
             loss: a scalar computed inside the block.
-            inputs: the tensors to differentiate with respect to; by default the parameters of the
-                recorded model that require a gradient.
+            inputs: the tensor or tensors to differentiate with respect to; by default the
+                parameters of the recorded model that require a gradient.
             choose: one selection for all sites that have it, the others keeping their own; or a
                 mapping from layer names, or from sites, to selections, all other sites keeping
                 their own.
@@ -210,7 +216,7 @@ class Tape:
         [0.0, 0.5]
         """
         chosen = self._chosen(choose)
-        names, tensors = self._parameters() if inputs is None else (None, inputs)
+        names, tensors = self._parameters() if inputs is None else (None, _checked(inputs))
         try:
             for site, selection in chosen.items():
                 site._chosen = selection
@@ -262,9 +268,10 @@ class Tape:
         if loss.grad_fn is None:
             raise InputError("loss: does not depend on anything that requires a gradient")
         of_loss = self._passes.setdefault(loss, {})
-        key = tuple(map(id, tensors))
+        # An operation in place gives the same tensor another graph.
+        key = (id(loss.grad_fn), loss.output_nr, *map(id, tensors))
         if key not in of_loss:
-            of_loss[key] = Segments(loss, tensors, self._site_at)
+            of_loss[key] = Segments(loss, tensors, self._site_at, whole=self._hooked)
         return of_loss[key]
 
     def _site_at(self, node: Any) -> Site | None:
@@ -282,12 +289,21 @@ class Tape:
         self.sites.append(site)
         self._known.add(site)
         with self._watcher.looking_away():
+            if torch._C._are_functorch_transforms_active():
+                self._miss(name, "ties are not counted under torch.func and vmap")
+                site._ties = Ties(0, torch.zeros(()), torch.zeros(()))
+                return operation.apply(site)
+            if not torch.is_grad_enabled():
+                self._miss(name, "called where gradients are off")
             if has_torch_function_unary(operation.input):
                 with torch._C.DisableTorchFunction():
                     site._ties = operation.ties()
                 return ops.call(operation, site)
             output, site._ties = operation.apply_counting(site)
         return output
+
+    def _see_hook(self) -> None:
+        self._hooked = True
 
     def _miss(self, operation: str, reason: str) -> None:
         self._missed[self._layers.current, operation, reason] += 1
@@ -296,9 +312,14 @@ class Tape:
 class _Interceptor(TorchFunctionMode):
     """Hands every nonsmooth call to the tape, above autograd."""
 
-    def __init__(self, meet: Callable[[Operation, Choice], Any]) -> None:
+    def __init__(
+        self,
+        meet: Callable[[Operation, Choice], Any],
+        see_hook: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self._meet = meet
+        self._see_hook = see_hook
 
     def __torch_function__(
         self,
@@ -308,6 +329,8 @@ class _Interceptor(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.register_hook:
+            self._see_hook()
         own: Choice = Native()
         if func is ops.call:
             known, own = args
@@ -355,6 +378,15 @@ def _run_again(operation: Operation, own: Choice) -> Any:
         return operation.apply(own)
 
 
+def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
+    tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+            given = "one that does not" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise InputError(f"inputs: must be tensors that require a gradient, not {given}")
+    return tensors
+
+
 def _in_backward_pass() -> bool:
     return torch._C._current_autograd_node() is not None
 
@@ -393,7 +425,9 @@ class _Layers:
         self._stack.clear()
 
     def _name_tree(self, root: nn.Module) -> None:
-        for name, module in root.named_modules():
+        # Only the first tree goes without the name of its root, so that no two layers share a name.
+        prefix = type(root).__name__ if self._names else ""
+        for name, module in root.named_modules(prefix=prefix):
             self._names.setdefault(module, name)
 
     def _enter_module(self, module: nn.Module, _: Any) -> None:
@@ -416,6 +450,8 @@ def _as_found(model: nn.Module | None) -> Iterator[None]:
     modes = [module.training for module in modules]
     buffers = [dict(module._buffers) for module in modules]
     tensors = [*model.buffers(), *model.parameters()] if model is not None else []
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise InputError("model: has parameters without a shape yet; call it on a batch first")
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=devices):
         try:

@@ -93,6 +93,7 @@ class AuditReport:
         points: one entry for each precision, draw, mini-batch and selection.
         sites: one entry for each precision and site.
         unseen: what was out of reach.
+        operations: the operations that were switched; None for all.
     """
 
     kinkcheck: str
@@ -106,6 +107,7 @@ class AuditReport:
     points: list[Point]
     sites: list[SiteCount]
     unseen: list[UnseenCount]
+    operations: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report in the schema ``kinkcheck.audit/1``, ready for :func:`json.dump`.

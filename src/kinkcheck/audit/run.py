@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kinkcheck import ops, precision
 from kinkcheck.audit.report import AuditReport, Point, SiteCount, UnseenCount
-from kinkcheck.audit.variation import gradient_variation, l1_norm
+from kinkcheck.audit.variation import Variation, gradient_variation, l1_norm
 from kinkcheck.errors import InputError
 from kinkcheck.precision import Precision
 from kinkcheck.selection import Selection, parse
@@ -82,6 +84,8 @@ def audit(
     >>> [(site.layer, site.windows, site.tied) for site in report.sites]
     [('1', 8, 8)]
     """
+    for name, given in (("precisions", precisions), ("selections", selections)):
+        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
     _require(draws >= 1, f"draws: must be at least 1, not {draws}")
     _require(
         draws == 1 or not isinstance(network, nn.Module),
@@ -93,10 +97,15 @@ def audit(
         precision.require_available(each, device)
     selected = [parse(selection) for selection in selections]
     _require(bool(selected), "selections: at least one is needed")
-    switch = _Switch(parse(reference), selected, operations)
+    switch = _Switch(parse(reference), selected, operations, layers)
     census = _Census()
     pairs = list(batches)
     _require(bool(pairs), "batches: at least one is needed")
+    for pair in pairs:
+        _require(
+            isinstance(pair, tuple | list) and len(pair) == 2,
+            "batches: must be a list of pairs of inputs and targets",
+        )
     total = len(at) * draws * len(pairs)
     points: list[Point] = []
 
@@ -104,37 +113,13 @@ def audit(
         for each, draw in product(at, range(draws)):
             torch.manual_seed(seed + draw)
             model = _cast(_build(network), each, device)
-            for index, (inputs, targets) in enumerate(pairs):
-                where = f"{each}, draw {draw}, batch {index}"
+            for index, pair in enumerate(pairs):
                 torch.manual_seed(seed + index)
-                with each.contractions(device):
-                    with record(model) as tape, each.computation(device):
-                        value = _loss(
-                            model,
-                            each.cast(inputs, device),
-                            each.cast(targets, device),
-                            loss,
-                            where,
-                        )
-                    reference_at = switch.to(tape, switch.reference)
-                    base = _gradient(tape, value, reference_at, where)
-                    norm = l1_norm(base)
-                    for selection in selected:
-                        chosen = {**reference_at, **switch.to(tape, selection)}
-                        gradient = tape.gradient(value, choose=chosen)
-                        points.append(
-                            Point(
-                                precision=each.name,
-                                draw=draw,
-                                batch=index,
-                                selection=str(selection),
-                                loss=value.item(),
-                                gradient_l1=norm,
-                                variation=gradient_variation(gradient, base),
-                            )
-                        )
-                    alone = switch.one_at_a_time(tape, value, base) if layers else {}
-                census.add(each.name, tape, alone)
+                where = f"{each}, draw {draw}, batch {index}"
+                points += [
+                    Point(each.name, draw, index, *found)
+                    for found in _point(model, pair, loss, each, device, switch, census, where)
+                ]
                 on_point(len(points) // len(selected), total)
 
     return AuditReport(
@@ -149,17 +134,47 @@ def audit(
         points=points,
         sites=census.sites(),
         unseen=census.unseen(),
+        operations=None if operations is None else list(operations),
     )
+
+
+def _point(
+    model: nn.Module,
+    pair: tuple[Any, Any],
+    loss: Loss,
+    at: Precision,
+    device: str,
+    switch: _Switch,
+    census: _Census,
+    where: str,
+) -> Iterator[tuple[str, float, float, Variation]]:
+    """One forward pass, then for every selection its name, the loss, the norm, the variation."""
+    inputs, targets = tree_map_only(Tensor, lambda tensor: at.cast(tensor, device), pair)
+    with at.contractions(device):
+        with record(model) as tape, at.computation(device):
+            value = _loss(model, inputs, targets, loss, where)
+        reference = switch.to(tape, switch.reference)
+        base = _gradient(tape, value, reference, where)
+        norm = l1_norm(base)
+        for selection in switch.selections:
+            gradient = tape.gradient(value, choose={**reference, **switch.to(tape, selection)})
+            yield str(selection), value.item(), norm, gradient_variation(gradient, base)
+        census.add(at.name, tape, switch.alone(tape, value, base) if switch.layers else {})
 
 
 class _Switch:
     """Which sites are switched to a selection, the others keeping their own."""
 
     def __init__(
-        self, reference: Selection, selections: list[Selection], operations: Sequence[str] | None
+        self,
+        reference: Selection,
+        selections: list[Selection],
+        operations: Sequence[str] | None,
+        layers: bool,
     ) -> None:
         self.reference = reference
-        self._first = selections[0]
+        self.selections = selections
+        self.layers = layers
         self._kinds = [kind for kind in ops.OPERATIONS if self._named(kind, operations)]
         self._operations = operations
         known = sorted({name for kind in ops.OPERATIONS for name in (kind.family, *kind.names)})
@@ -191,16 +206,14 @@ class _Switch:
             ops.require_accepted(next(iter(chosen)).kind, selection)
         return accepted
 
-    def one_at_a_time(
-        self, tape: Tape, loss: Tensor, reference: dict[str, Tensor]
-    ) -> dict[Site, float]:
+    def alone(self, tape: Tape, loss: Tensor, reference: dict[str, Tensor]) -> dict[Site, float]:
         """The l1 variation when a single site is switched to the first selection."""
         base = self.to(tape, self.reference)
         return {
             site: gradient_variation(
                 tape.gradient(loss, choose={**base, site: selection}), reference
             ).l1
-            for site, selection in self.to(tape, self._first).items()
+            for site, selection in self.to(tape, self.selections[0]).items()
         }
 
 
@@ -272,13 +285,14 @@ def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:
         raise InputError(f"network: cannot be copied to {to}: {_one_line(error)}") from error
 
 
-def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, where: str) -> Tensor:
+def _loss(model: nn.Module, inputs: Any, targets: Any, loss: Loss, where: str) -> Tensor:
     try:
         value = loss(model(inputs), targets)
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"network: failed on a batch of shape {tuple(inputs.shape)} ({where}): "
-            f"{_one_line(error)}"
+            f"network: failed on a batch{_shape(inputs)} ({where}): {_one_line(error)}"
         ) from error
     _require(
         isinstance(value, Tensor) and value.numel() == 1, f"loss: must be a single number ({where})"
@@ -295,6 +309,10 @@ def _gradient(
         return tape.gradient(loss, choose=choose)
     except RuntimeError as error:
         raise InputError(f"network: backward pass failed ({where}): {_one_line(error)}") from error
+
+
+def _shape(inputs: Any) -> str:
+    return f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""
 
 
 def _name(network: object) -> str:

@@ -14,8 +14,7 @@ from torch import Tensor
 class Variation:
     """D(P, Q; θ, B), the distance between the gradients of two programs at a point.
 
-    All sums are accumulated in float64. NaN or infinite entries of either gradient make it NaN or
-    infinite.
+    All sums are accumulated in float64. All are NaN where the reference gradient is not finite.
 
     Attributes:
         l1: sum of absolute differences.
@@ -44,6 +43,9 @@ def gradient_variation(
     >>> gradient_variation(gradient, reference)
     Variation(l1=4.0, l2=3.1622776601683795, linf=3.0, linf_by_tensor=4.0, relative_l1=1.0)
     """
+    norm = l1_norm(reference)
+    if not math.isfinite(norm):
+        return Variation(math.nan, math.nan, math.nan, math.nan, math.nan)
     l1, l2, linf = 0.0, 0.0, []
     for name, tensor in reference.items():
         if torch.equal(gradient[name], tensor):
@@ -52,7 +54,6 @@ def gradient_variation(
         l1 += difference.abs().sum().item()
         l2 += difference.square().sum().item()
         linf.append(difference.abs().max().item())
-    norm = l1_norm(reference)
     return Variation(
         l1=l1,
         l2=math.sqrt(l2),

@@ -30,6 +30,13 @@ class Windows(ABC):
         """PyTorch's own max pooling over these windows: the values, or values and indices."""
 
     @abstractmethod
+    def torch_max_pool_backward(self, grad_output: Tensor, input: Tensor) -> Tensor:
+        """PyTorch's own gradient with respect to the input.
+
+        Called as an operator, since kernels run below autograd.
+        """
+
+    @abstractmethod
     def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
         """One dimension of :meth:`entries`: pairs of an output and an input index."""
 
@@ -92,6 +99,24 @@ class SlidingWindows(Windows):
             return_indices=return_indices,
         )
 
+    def torch_max_pool_backward(self, grad_output: Tensor, input: Tensor) -> Tensor:
+        """PyTorch's own gradient with respect to the input."""
+        _, indices = self.torch_max_pool(input, return_indices=True)
+        sizes = [self.kernel, self.stride, self.padding, self.dilation]
+        if self.dimensions == 3:
+            gradient: Tensor = torch.ops.aten.max_pool3d_with_indices_backward(
+                grad_output, input, *sizes, self.ceil_mode, indices
+            )
+            return gradient
+        flat = self.dimensions == 1
+        if flat:
+            sizes = [(neutral, *size) for neutral, size in zip((1, 1, 0, 1), sizes, strict=True)]
+            grad_output, input, indices = (t.unsqueeze(-2) for t in (grad_output, input, indices))
+        gradient = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad_output, input, *sizes, self.ceil_mode, indices
+        )
+        return gradient.squeeze(-2) if flat else gradient
+
     def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
         stride = self.stride[dimension]
         for k in range(self.kernel[dimension]):
@@ -126,6 +151,22 @@ class AdaptiveWindows(Windows):
         return _ADAPTIVE_MAX_POOL[self.dimensions](
             input, self.output_size, return_indices=return_indices
         )
+
+    def torch_max_pool_backward(self, grad_output: Tensor, input: Tensor) -> Tensor:
+        """PyTorch's own gradient with respect to the input."""
+        _, indices = self.torch_max_pool(input, return_indices=True)
+        if self.dimensions == 3:
+            gradient: Tensor = torch.ops.aten.adaptive_max_pool3d_backward(
+                grad_output, input, indices
+            )
+            return gradient
+        if self.dimensions == 2:
+            gradient = torch.ops.aten.adaptive_max_pool2d_backward(grad_output, input, indices)
+            return gradient
+        gradient = torch.ops.aten.adaptive_max_pool2d_backward(
+            grad_output.unsqueeze(-2), input.unsqueeze(-2), indices.unsqueeze(-2)
+        )
+        return gradient.squeeze(-2)
 
     def _places(self, dimension: int, inputs: int, outputs: int) -> Iterator[Along]:
         spans = [

@@ -18,6 +18,8 @@ softshrink hardshrink fractional_max_pool2d fractional_max_pool3d
 sign sgn floor floor_ ceil ceil_ round round_ trunc trunc_ frac fmod remainder heaviside
 norm linalg_vector_norm dist cdist _cdist_forward _pdist_forward renorm
 multi_margin_loss multilabel_margin_loss_forward
+scatter_reduce scatter_reduce_ index_reduce index_reduce_ segment_reduce
+_embedding_bag grid_sampler_2d grid_sampler_3d hypot
 """
 
 _KNOWN = """
