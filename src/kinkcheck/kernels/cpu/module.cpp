@@ -1,5 +1,9 @@
 // The Python module: it picks the instruction set, cuts problems into blocks and runs them on
 // threads. Tensors come as addresses; __init__.py answers for their type, shape and layout.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -78,9 +82,28 @@ std::byte* scratch_memory(std::size_t bytes) {
   return memory.get() + (64 - address % 64) % 64;
 }
 
+// Asks for huge pages under a large result. glibc maps memory of this size afresh for every tensor,
+// and to fault it in page by page takes longer than the pooling.
+void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] Index bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr Index always_mapped = 32 << 20, huge = 2 << 20;
+  if (bytes < always_mapped) return;
+  const Index start = reinterpret_cast<Index>(memory);
+  const Index low = (start + huge - 1) / huge * huge, high = (start + bytes) / huge * huge;
+  if (low < high) madvise(reinterpret_cast<void*>(low), high - low, MADV_HUGEPAGE);
+#endif
+}
+
 constexpr Index elements_worth_a_thread = 16 * 1024;
 
 Index scalar_bytes(Element element) { return element == float64 ? 8 : 4; }
+
+Index size_of_result(const Problem& problem, Element element, bool as_input) {
+  constexpr Index bytes[elements] = {4, 8, 2, 2};
+  const auto size = [&](const Axis& axis) { return as_input ? axis.inputs : axis.outputs; };
+  return problem.outer * problem.inner * size(problem.depth) * size(problem.height) *
+         size(problem.width) * bytes[element];
+}
 
 // The kernels for one task; null where there is none.
 struct Task {
@@ -95,6 +118,7 @@ Report run(Job& job, Element element, const Task& task, Index threads) {
                      problem.height.inputs * problem.width.inputs;
   Report total{};
   if (size == 0) return total;
+  if (job.result) prefer_huge_pages(job.result, size_of_result(problem, element, task.overlap));
   const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
   const bool as_cells = task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first;
   const Plan plan = as_cells ? Plan::of_cells(problem, useful)

@@ -78,9 +78,11 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
 
   // The parts of class Rows.
   const Index rows = 2 * input_rows + window_rows + layout.slots + 2;
+  const Index dealt = problem.inner == 1 ? (halo + layout.span) * width.stride : 0;
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
-                                            layout.row * 8 + volume * 32 + 9 * line_bytes);
+                                            layout.row * 8 + volume * 32 + dealt * 24 +
+                                            12 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {

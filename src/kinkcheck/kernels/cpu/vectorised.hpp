@@ -67,6 +67,12 @@ class Rows {
     places = take<const S*>(volume);
     tangent_places = take<const S*>(volume);
     sources = take<Source<S>>(volume);
+    if (geometry.dealt) {
+      const Index elements = geometry.lanes * geometry.stride;
+      S* const in_order = take<S>(elements);
+      Index* const from = take<Index>(elements);
+      deal = Deal<S>(geometry, in_order, from, take<Index>(elements));
+    }
   }
 
   const Job& job;
@@ -81,6 +87,7 @@ class Rows {
   const S** places;           // the run of entries at each place of a row of windows
   const S** tangent_places;   // the same of the tangent
   Source<S>* sources;
+  Deal<S> deal;
 
   // Value, pick, chosen share and other share of the windows of a row: four rows of lanes.
   S* windows(Index depth, Index height) const {
@@ -106,10 +113,10 @@ class Rows {
     Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(geometry, static_cast<const T*>(job.input), packed_, h,
+        pack_row(geometry, deal, static_cast<const T*>(job.input), packed_, h,
                  row_of(inputs_, packed_, h), watch);
         if constexpr (with_tangent)
-          pack_row(geometry, static_cast<const T*>(job.gradient), packed_, h,
+          pack_row(geometry, deal, static_cast<const T*>(job.gradient), packed_, h,
                    row_of(tangents_, packed_, h), unwatched);
       }
     }
@@ -308,7 +315,7 @@ bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   rows.set_padding(-infinity<S>);
-  Watch<S> watch{nan<S>};
+  Watch<S> watch(nan<S>);
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
@@ -317,7 +324,7 @@ bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return any<S>(watch.found);
+  return watch.alarmed();
 }
 
 template <class T>
@@ -363,7 +370,7 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
   Rows<T> rows(job, block, scratch);
   rows.set_padding(nan<S>);
   rows.mark_valid();
-  Watch<S> watch{nan<S>};
+  Watch<S> watch(nan<S>);
   Report report{};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
@@ -373,7 +380,7 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
       if (job.result) write_line(rows, d, h);
     }
   }
-  report.unordered = any<S>(watch.found);
+  report.unordered = watch.alarmed();
   return report;
 }
 
@@ -480,7 +487,7 @@ void gather_slice(const Rows<T>& rows, Index depth) {
       gather_row<sharing>(rows, sources, rows.input(depth, height) + slot * layout.row,
                           rows.line + slot * layout.row);
     }
-    unpack_row(rows.geometry, reached ? rows.line : nullptr, depth, height,
+    unpack_row(rows.geometry, rows.deal, reached ? rows.line : nullptr, depth, height,
                static_cast<T*>(rows.job.result));
   }
 }
@@ -494,7 +501,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   rows.set_padding(nan<S>);
   rows.mark_valid();
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch{job.watch_infinity ? -infinity<S> : nan<S>};
+  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   Index gathered = 0;
   for (Index d = 0; d < depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
@@ -524,7 +531,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
         case Sharing::split: gather_slice<Sharing::split>(rows, gathered); break;
       }
   }
-  return {{}, any<S>(watch.found)};
+  return {{}, watch.alarmed()};
 }
 
 // Forward-mode.
@@ -568,7 +575,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
   const Problem& problem = job.problem;
   rows.set_padding(nan<S>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch{job.watch_infinity ? -infinity<S> : nan<S>};
+  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   for (Index d = 0; d < problem.depth.outputs; ++d) {
     rows.template pack_for<true>(d, watch);
     for (Index h = 0; h < problem.height.outputs; ++h) {
@@ -580,7 +587,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return {{}, any<S>(watch.found)};
+  return {{}, watch.alarmed()};
 }
 
 }  // namespace

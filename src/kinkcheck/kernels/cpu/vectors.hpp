@@ -96,6 +96,38 @@ INLINE bool any(Int<S> mask) {
 #endif
 }
 
+// Remembers whether any lane ever met a condition.
+template <class S>
+class Flag {
+ public:
+#if defined(__AVX512F__)
+  // One of the two is NaN.
+  INLINE void unordered(Vec<S> a, Vec<S> b) {
+    if constexpr (sizeof(S) == 4)
+      met_ |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
+    else
+      met_ |= _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_UNORD_Q);
+  }
+  INLINE void equal(Vec<S> a, Vec<S> b) {
+    if constexpr (sizeof(S) == 4)
+      met_ |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+    else
+      met_ |= _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+  }
+  INLINE bool met() const { return met_ != 0; }
+
+ private:
+  unsigned met_ = 0;
+#else
+  INLINE void unordered(Vec<S> a, Vec<S> b) { met_ |= (a != a) | (b != b); }
+  INLINE void equal(Vec<S> a, Vec<S> b) { met_ |= a == b; }
+  INLINE bool met() const { return any<S>(met_); }
+
+ private:
+  Int<S> met_{};
+#endif
+};
+
 // table[index], for indices from 0 to `top`.
 template <class S, int top>
 INLINE Vec<S> lookup(const S* table, Int<S> index) {
