@@ -257,10 +257,8 @@ INLINE Vec<S> weight(const void* table, Int<S> size) {
 template <class Act>
 INLINE void with_volume(Index volume, const Act& act) {
   switch (volume) {
-    case 2: return act.template operator()<2>();
     case 3: return act.template operator()<3>();
     case 4: return act.template operator()<4>();
-    case 8: return act.template operator()<8>();
     case 9: return act.template operator()<9>();
     default: return act.template operator()<0>();
   }
