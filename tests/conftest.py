@@ -1,9 +1,15 @@
-"""Where the tests find real data."""
+"""Where the tests find real data, and how hard Hypothesis searches."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", max_examples=40, derandomize=True, **_common)
+settings.register_profile("explore", max_examples=2000, **_common)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

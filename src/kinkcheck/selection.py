@@ -22,13 +22,13 @@ Source: R. Boustany, TMLR 2024, section 2 (native, minimal, hybrid); D. Bertoin 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar
 
 from kinkcheck.errors import InputError
-
-ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Selection:
     >>> [str(s) for s in (Native(), Hybrid(10), Random(7))]
     ['native', 'hybrid:10', 'random:7']
     """
+
+    form: ClassVar[str]
+    """How the text form is written: ``hybrid:BETA``."""
 
     @property
     def selection(self) -> Selection:
@@ -61,10 +64,14 @@ class Selection:
 class Native(Selection):
     """What ``torch`` returns, bit for bit."""
 
+    form: ClassVar[str] = "native"
+
 
 @dataclass(frozen=True)
 class Minimal(Selection):
     """The element of least norm of the Clarke subdifferential."""
+
+    form: ClassVar[str] = "minimal"
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,12 @@ class Hybrid(Selection):
         InputError: β is not a finite number.
     """
 
+    form: ClassVar[str] = "hybrid:BETA"
+
     beta: float
 
     def __post_init__(self) -> None:
-        _require_finite("hybrid", "beta", self.beta)
+        object.__setattr__(self, "beta", _finite("hybrid", "beta", self.beta))
 
     def __str__(self) -> str:
         return f"hybrid:{_shortest(self.beta)}"
@@ -91,10 +100,14 @@ class Hybrid(Selection):
 class First(Selection):
     """The first active branch, in the order in which PyTorch scans them."""
 
+    form: ClassVar[str] = "first"
+
 
 @dataclass(frozen=True)
 class Last(Selection):
     """The last active branch, in the order in which PyTorch scans them."""
+
+    form: ClassVar[str] = "last"
 
 
 @dataclass(frozen=True)
@@ -108,10 +121,12 @@ class Random(Selection):
         InputError: the seed is not an integer in [0, 2⁶⁴).
     """
 
+    form: ClassVar[str] = "random:SEED"
+
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise InputError(
                 f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
             )
@@ -130,10 +145,12 @@ class Branch(Selection):
         InputError: α is not a finite number.
     """
 
+    form: ClassVar[str] = "branch:ALPHA"
+
     alpha: float
 
     def __post_init__(self) -> None:
-        _require_finite("branch", "alpha", self.alpha)
+        object.__setattr__(self, "alpha", _finite("branch", "alpha", self.alpha))
 
     def __str__(self) -> str:
         return f"branch:{_shortest(self.alpha)}"
@@ -160,30 +177,32 @@ def parse(text: str | Selection) -> Selection:
         return text
     kind, colon, argument = text.partition(":")
     try:
-        if colon:
-            return _WITH_ARGUMENT[kind](argument)
-        return _PLAIN[kind]()
+        return _READER_OF_KIND[kind, bool(colon)](argument)
     except (KeyError, ValueError) as error:
         reason = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(f"unknown selection {text!r}{reason}; accepted: {ACCEPTED}") from None
+        raise InputError(
+            f"unknown selection {text!r}{reason}; accepted: {', '.join(_READERS)}"
+        ) from None
 
 
-_PLAIN: dict[str, Callable[[], Selection]] = {
-    "native": Native,
-    "minimal": Minimal,
-    "first": First,
-    "last": Last,
+_READERS: dict[str, Callable[[str], Selection]] = {
+    Native.form: lambda _: Native(),
+    Minimal.form: lambda _: Minimal(),
+    Hybrid.form: lambda argument: Hybrid(float(argument)),
+    First.form: lambda _: First(),
+    Last.form: lambda _: Last(),
+    Random.form: lambda argument: Random(int(argument)),
+    Branch.form: lambda argument: Branch(float(argument)),
 }
-_WITH_ARGUMENT: dict[str, Callable[[str], Selection]] = {
-    "hybrid": lambda argument: Hybrid(float(argument)),
-    "random": lambda argument: Random(int(argument)),
-    "branch": lambda argument: Branch(float(argument)),
+_READER_OF_KIND = {
+    (form.partition(":")[0], ":" in form): reader for form, reader in _READERS.items()
 }
 
 
-def _require_finite(selection: str, name: str, value: float) -> None:
-    if not math.isfinite(value):
+def _finite(selection: str, name: str, value: float) -> float:
+    if not isinstance(value, Real) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{selection}: {name} must be a finite number, not {value!r}")
+    return float(value)
 
 
 def _shortest(value: float) -> str:

@@ -20,9 +20,24 @@ from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import reference
-from kinkcheck.kernels.reference import Ties
+from kinkcheck.kernels.reference import Ties, random_rank
 from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
 from kinkcheck.selection import Selection
+
+__all__ = [
+    "AdaptiveWindows",
+    "InUse",
+    "SlidingWindows",
+    "Ties",
+    "Windows",
+    "in_use",
+    "max_pool",
+    "max_pool_jvp",
+    "max_pool_ties",
+    "max_pool_vjp",
+    "max_pool_with_ties",
+    "random_rank",
+]
 
 VARIABLE = "KINKCHECK_KERNELS"
 

@@ -1,0 +1,34 @@
+# Everything here works in .venv, which is made when it is missing and renewed when it is out of date.
+
+PYTHON ?= python3.11
+VENV := .venv
+READY := $(VENV)/.ready
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
+	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
+
+test: check  ## Lint, types and the whole test suite.
+	$(VENV)/bin/pytest -q
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(READY)  ## Measure speed, as ratios in one run.
+	$(VENV)/bin/python benchmarks/audit.py
+
+clean:
+	rm -rf $(VENV) build
+
+# torch goes first: the pin keeps pip from choosing a build with gigabytes of CUDA packages.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not on PATH; set PYTHON=..." >&2; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet torch
+	$(VENV)/bin/pip install --quiet --editable '.[data,sample,dev]'
+	touch $@

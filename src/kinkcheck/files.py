@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from kinkcheck.errors import InputError
+
+
+def require_writable(path: Path, argument: str) -> None:
+    """Check that a file can be written later, before the work that it will hold is done.
+
+    Raises:
+        InputError: its folder does not exist or cannot be written to, or it is itself a folder.
+
+    >>> require_writable(Path("no-such-folder/audit.json"), "--json")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: --json: the folder no-such-folder does not exist
+    """
+    if path.is_dir():
+        raise InputError(f"{argument}: {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{argument}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{argument}: the folder {path.parent} is not writable")
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file under a temporary name and move it into place.
+
+    >>> folder = getfixture("tmp_path")
+    >>> write_whole(folder / "audit.json", "{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['audit.json']
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner can read.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

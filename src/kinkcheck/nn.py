@@ -1,0 +1,344 @@
+"""Modules with a fixed selection, drop-in for those of :mod:`torch.nn`, and :func:`convert`.
+
+Each takes the arguments of its namesake and a keyword ``selection``: a text form or a
+:class:`~kinkcheck.selection.Selection`. The forward value never depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from kinkcheck import ops
+from kinkcheck.errors import InputError
+from kinkcheck.ops import Operation, max_pool, require_accepted
+from kinkcheck.selection import Minimal, Native, Selection, parse
+
+__all__ = [
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "CompoundMaxPool2d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "NormPool2d",
+    "ReLU",
+    "convert",
+]
+
+Size = int | tuple[int, ...]
+
+
+class _Selecting(nn.Module):
+    """A module that calls one operation under a fixed selection."""
+
+    operation: type[Operation]
+    selection: Selection
+
+    def select(self, selection: str | Selection) -> None:
+        """Change the selection.
+
+        Raises:
+            InputError: the operation does not have it; the message names those that it has.
+        """
+        self.selection = require_accepted(self.operation, parse(selection))
+
+    def extra_repr(self) -> str:
+        """The arguments of the namesake and the selection."""
+        arguments = super().extra_repr()
+        return f"{arguments}, selection='{self.selection}'".removeprefix(", ")
+
+
+class _MaxPool(_Selecting):
+    operation = ops.MaxPool
+    dimensions: int
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+        *,
+        selection: str | Selection = "native",
+    ) -> None:
+        # The next class in line is torch.nn's module of the same name.
+        super().__init__(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
+        self.select(selection)
+
+    def forward(self, input: Tensor) -> Any:
+        """The pooled tensor, with the indices if ``return_indices`` is set."""
+        read = max_pool.sliding(self.dimensions)
+        arguments = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return ops.call(read(input, *arguments, self.return_indices), self.selection)
+
+
+class MaxPool1d(_MaxPool, nn.MaxPool1d):
+    """``torch.nn.MaxPool1d`` with a chosen derivative at ties.
+
+    >>> import torch
+    >>> MaxPool1d(2, selection="minimal")(torch.tensor([[1.0, 3.0, 2.0, 2.0]]))
+    tensor([[3., 2.]])
+    """
+
+    dimensions = 1
+
+
+class MaxPool2d(_MaxPool, nn.MaxPool2d):
+    """``torch.nn.MaxPool2d`` with a chosen derivative at ties.
+
+    >>> import torch
+    >>> x = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    >>> MaxPool2d(2, selection="hybrid:10")(x).sum().backward()
+    >>> x.grad
+    tensor([[[[-6.5000,  2.5000],
+              [ 2.5000,  2.5000]]]])
+    """
+
+    dimensions = 2
+
+
+class MaxPool3d(_MaxPool, nn.MaxPool3d):
+    """``torch.nn.MaxPool3d`` with a chosen derivative at ties.
+
+    >>> MaxPool3d(2, selection="last")
+    MaxPool3d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, selection='last')
+    """
+
+    dimensions = 3
+
+
+class _AdaptiveMaxPool(_Selecting):
+    operation = ops.MaxPool
+    dimensions: int
+
+    def __init__(
+        self,
+        output_size: int | tuple[int | None, ...] | None,
+        return_indices: bool = False,
+        *,
+        selection: str | Selection = "native",
+    ) -> None:
+        super().__init__(output_size, return_indices)
+        self.select(selection)
+
+    def forward(self, input: Tensor) -> Any:
+        """The pooled tensor, with the indices if ``return_indices`` is set."""
+        read = max_pool.adaptive(self.dimensions)
+        return ops.call(read(input, self.output_size, self.return_indices), self.selection)
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
+    """``torch.nn.AdaptiveMaxPool1d`` with a chosen derivative at ties.
+
+    >>> import torch
+    >>> AdaptiveMaxPool1d(1, selection="minimal")(torch.tensor([[1.0, 3.0]]))
+    tensor([[3.]])
+    """
+
+    dimensions = 1
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
+    """``torch.nn.AdaptiveMaxPool2d`` with a chosen derivative at ties.
+
+    >>> import torch
+    >>> AdaptiveMaxPool2d((1, None), selection="minimal")(torch.ones(1, 2, 3)).shape
+    torch.Size([1, 1, 3])
+    """
+
+    dimensions = 2
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
+    """``torch.nn.AdaptiveMaxPool3d`` with a chosen derivative at ties.
+
+    >>> import torch
+    >>> AdaptiveMaxPool3d(1, selection="minimal")(torch.ones(1, 2, 2, 2)).shape
+    torch.Size([1, 1, 1, 1])
+    """
+
+    dimensions = 3
+
+
+class ReLU(_Selecting, nn.ReLU):
+    """``torch.nn.ReLU`` with a chosen derivative at 0.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> ReLU(selection="branch:0.5")(x).backward()
+    >>> x.grad
+    tensor([0.5000])
+    """
+
+    operation = ops.ReLU
+
+    def __init__(self, inplace: bool = False, *, selection: str | Selection = "native") -> None:
+        super().__init__(inplace)
+        self.select(selection)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input where it is positive, else 0."""
+        output: Tensor = ops.call(ops.ReLU(input, self.inplace), self.selection)
+        return output
+
+
+class NormPool2d(_Selecting):
+    """The 2-norm of each window, with a chosen derivative where it is 0.
+
+    The value is that of ``torch.nn.LPPool2d(2, ...)``, whose other arguments it takes. ``native``
+    and ``minimal`` give 0 at 0; ``branch:1`` gives the vector of ones of the published experiment,
+    which lies outside the Clarke subdifferential (see :class:`kinkcheck.ops.NormPool`).
+
+    >>> import torch
+    >>> NormPool2d(2)(torch.tensor([[[[0.0, 3.0], [4.0, 0.0]]]]))
+    tensor([[[[5.]]]])
+    """
+
+    operation = ops.NormPool
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        ceil_mode: bool = False,
+        *,
+        selection: str | Selection = "native",
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.ceil_mode = ceil_mode
+        self.select(selection)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The norm of each window."""
+        operation = ops.NormPool(input, self.kernel_size, self.stride, self.ceil_mode)
+        output: Tensor = ops.call(operation, self.selection)
+        return output
+
+    def extra_repr(self) -> str:
+        """The arguments and the selection."""
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, ceil_mode={self.ceil_mode}, "
+            f"selection='{self.selection}'"
+        )
+
+
+class CompoundMaxPool2d(nn.Module):
+    """The published formula for hybrid(β): β·minimal(x) + (1 − β)·native(x), two poolings.
+
+    Over the reals it is :class:`MaxPool2d` under ``hybrid:β``. In floating point its forward value
+    cancels badly for large |β|, and overflows in float16 once β·max exceeds 65504: it is another
+    program, kept so that the two effects can be told apart (Boustany 2024, published code).
+
+    Args:
+        beta: β.
+        kernel_size, stride, padding, dilation, ceil_mode: as in ``torch.nn.MaxPool2d``.
+
+    >>> import torch
+    >>> pool = CompoundMaxPool2d(1e4, 2)
+    >>> pool(torch.full((1, 1, 2, 2), 10.0, dtype=torch.float16))
+    tensor([[[[nan]]]], dtype=torch.float16)
+    """
+
+    def __init__(
+        self,
+        beta: float,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.beta = beta
+        window = (kernel_size, stride, padding, dilation)
+        self.minimal = MaxPool2d(*window, ceil_mode=ceil_mode, selection=Minimal())
+        self.native = MaxPool2d(*window, ceil_mode=ceil_mode, selection=Native())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """β times the minimal pooling plus 1 − β times the native one."""
+        compound: Tensor = self.beta * self.minimal(input) + (1 - self.beta) * self.native(input)
+        return compound
+
+    def extra_repr(self) -> str:
+        """β."""
+        return f"beta={self.beta:g}"
+
+
+_NAMESAKES: dict[type[nn.Module], type[_Selecting]] = {
+    nn.MaxPool1d: MaxPool1d,
+    nn.MaxPool2d: MaxPool2d,
+    nn.MaxPool3d: MaxPool3d,
+    nn.AdaptiveMaxPool1d: AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d: AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d: AdaptiveMaxPool3d,
+    nn.ReLU: ReLU,
+}
+
+
+def convert(
+    model: nn.Module,
+    *,
+    max_pool: str | Selection | None = None,
+    relu: str | Selection | None = None,
+) -> nn.Module:
+    """Give the max-pooling and ReLU modules of a model a fixed selection, in place.
+
+    Modules of ``torch.nn`` are replaced by their namesakes here, those that are already from here
+    change their selection; parameters, hooks and names stay. Functional calls such as
+    ``torch.relu(x)`` are not modules and stay native.
+
+    Args:
+        model: the model to change.
+        max_pool: selection for all max pooling and adaptive max pooling; None leaves it alone.
+        relu: selection for all ReLU; None leaves it alone.
+
+    Returns:
+        The model, or its replacement if it is itself such a module.
+
+    Raises:
+        InputError: an operation does not have the selection, or the model has no module for it.
+
+    >>> convert(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), relu="branch:1")
+    Sequential(
+      (0): Linear(in_features=2, out_features=2, bias=True)
+      (1): ReLU(selection='branch:1')
+    )
+    """
+    for argument, kind, text in (("max_pool", ops.MaxPool, max_pool), ("relu", ops.ReLU, relu)):
+        if text is not None:
+            model = _convert(model, argument, kind, require_accepted(kind, parse(text)))
+    return model
+
+
+def _convert(
+    model: nn.Module, argument: str, kind: type[Operation], selection: Selection
+) -> nn.Module:
+    converted: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        namesake = _NAMESAKES.get(type(module), type(module))
+        if issubclass(namesake, _Selecting) and namesake.operation is kind:
+            converted[module] = _as_namesake(module, namesake, selection)
+    if not converted:
+        raise InputError(
+            f"{argument}: the model has no {kind.family} module to give {selection} to; functional "
+            "calls cannot be converted"
+        )
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in converted:
+                setattr(parent, name, converted[child])
+    return converted.get(model, model)
+
+
+def _as_namesake(module: nn.Module, namesake: type[_Selecting], selection: Selection) -> _Selecting:
+    new = namesake.__new__(namesake)
+    new.__dict__.update(module.__dict__)
+    new.select(selection)
+    return new

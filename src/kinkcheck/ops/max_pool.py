@@ -1,0 +1,235 @@
+"""Max pooling: the branches of a window are its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kinkcheck import kernels
+from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows
+from kinkcheck.ops.operation import Choice, Operation
+from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
+
+Size = int | tuple[int, ...] | list[int]
+
+
+@dataclass(frozen=True)
+class MaxPool(Operation):
+    """A call of max pooling or adaptive max pooling, in 1, 2 or 3 dimensions.
+
+    Native is the first entry that attains the maximum, minimal weighs all of them equally.
+    """
+
+    windows: Windows
+    return_indices: bool = False
+
+    family: ClassVar[str] = "max_pool"
+    names: ClassVar[tuple[str, ...]] = (
+        "max_pool1d", "max_pool2d", "max_pool3d",
+        "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    )  # fmt: skip
+    accepted: ClassVar[tuple[type[Selection], ...]] = (Native, Minimal, Hybrid, First, Last, Random)
+
+    @property
+    def name(self) -> str:
+        """``max_pool2d``, ``adaptive_max_pool1d``, ..."""
+        adaptive = "adaptive_" if isinstance(self.windows, AdaptiveWindows) else ""
+        return f"{adaptive}max_pool{self.windows.dimensions}d"
+
+    def ties(self) -> Ties:
+        """Windows with several active entries, and those whose entries are all zero."""
+        return kernels.max_pool_ties(self.input.detach(), self.windows)
+
+    def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
+        """The pooled tensor, and PyTorch's indices when they were asked for."""
+        output: Tensor = _MaxPool.apply(self.input, self.windows, choice)
+        if not self.return_indices:
+            return output
+        return output, self.windows.torch_max_pool(self.input.detach(), return_indices=True)[1]
+
+
+def sliding(dimensions: int, with_indices: bool = False) -> Any:
+    """The reader of a call of PyTorch's max pooling in some number of dimensions.
+
+    Args:
+        dimensions: 1, 2 or 3.
+        with_indices: whether the function returns indices without being asked.
+
+    Returns:
+        A function of the arguments of ``torch.nn.functional.max_pool2d`` that returns the
+        :class:`MaxPool` they describe.
+
+    >>> sliding(2)(torch.zeros(1, 1, 4, 4), 2).windows.stride
+    (2, 2)
+    """
+
+    def read(
+        input: Tensor,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> MaxPool:
+        windows = SlidingWindows(
+            _per_dimension(kernel_size, dimensions),
+            _per_dimension(kernel_size if stride in (None, (), []) else stride, dimensions),
+            _per_dimension(padding, dimensions),
+            _per_dimension(dilation, dimensions),
+            ceil_mode,
+        )
+        return MaxPool(input, windows, return_indices or with_indices)
+
+    return read
+
+
+def adaptive(dimensions: int, with_indices: bool = False) -> Any:
+    """The reader of a call of PyTorch's adaptive max pooling, as :func:`sliding`.
+
+    >>> adaptive(2)(torch.zeros(1, 1, 4, 4), (2, None)).windows.output_size
+    (2, None)
+    """
+
+    def read(
+        input: Tensor,
+        output_size: int | tuple[int | None, ...] | list[int | None] | None,
+        return_indices: bool = False,
+    ) -> MaxPool:
+        size = (
+            tuple(output_size)
+            if isinstance(output_size, tuple | list)
+            else (output_size,) * dimensions
+        )
+        if len(size) == 1:
+            size = size * dimensions
+        return MaxPool(input, AdaptiveWindows(size), return_indices or with_indices)
+
+    return read
+
+
+def _per_dimension(value: Any, dimensions: int) -> tuple[int, ...]:
+    numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return numbers * dimensions if len(numbers) == 1 else numbers
+
+
+class _MaxPool(torch.autograd.Function):
+    """The pooled value; its derivatives ask the choice for the selection."""
+
+    @staticmethod
+    def forward(input: Tensor, windows: Windows, choice: Choice) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool(input, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Windows, Choice], output: Tensor) -> None:
+        input, ctx.windows, ctx.choice = inputs
+        ctx.save_for_backward(input)
+        ctx.save_for_forward(input)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (input,) = ctx.saved_tensors
+        (grad_output,) = grad_outputs
+        return _Vjp.apply(grad_output, input, ctx.windows, ctx.choice.selection), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (input,) = ctx.saved_tensors
+        return _Jvp.apply(tangents[0], input, ctx.windows, ctx.choice.selection)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], input: Tensor, windows: Windows, choice: Choice
+    ) -> tuple[Tensor, int]:
+        (folded,), unfold = _fold(info.batch_size, windows, [(input, in_dims[0])])
+        return unfold(_MaxPool.apply(folded, windows, choice)), 0
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map of its first argument, with the input of the pooling held fixed.
+
+    The input enters through comparisons alone, so the derivative with respect to it is zero almost
+    everywhere.
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, input, ctx.windows, ctx.selection = inputs
+        ctx.save_for_backward(input)
+        ctx.save_for_forward(input)
+
+
+class _Vjp(_Linear):
+    """Gradient of the output to gradient of the input."""
+
+    @staticmethod
+    def forward(grad: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool_vjp(grad, input, windows, selection)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (input,) = ctx.saved_tensors
+        return _Jvp.apply(grads[0], input, ctx.windows, ctx.selection), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (input,) = ctx.saved_tensors
+        return _Vjp.apply(tangents[0], input, ctx.windows, ctx.selection)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, grad: Tensor, input: Tensor, *rest: Any) -> Any:
+        folded, unfold = _fold(info.batch_size, rest[0], [(grad, in_dims[0]), (input, in_dims[1])])
+        return unfold(_Vjp.apply(*folded, *rest)), 0
+
+
+class _Jvp(_Linear):
+    """Tangent of the input to tangent of the output: the adjoint of :class:`_Vjp`."""
+
+    @staticmethod
+    def forward(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return kernels.max_pool_jvp(tangent, input, windows, selection)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (input,) = ctx.saved_tensors
+        return _Vjp.apply(grads[0], input, ctx.windows, ctx.selection), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (input,) = ctx.saved_tensors
+        return _Jvp.apply(tangents[0], input, ctx.windows, ctx.selection)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, tangent: Tensor, input: Tensor, *rest: Any) -> Any:
+        folded, unfold = _fold(
+            info.batch_size, rest[0], [(tangent, in_dims[0]), (input, in_dims[1])]
+        )
+        return unfold(_Jvp.apply(*folded, *rest)), 0
+
+
+def _fold(
+    batch_size: int, windows: Windows, tensors: list[tuple[Tensor, int | None]]
+) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    """Fold the dimension of ``vmap`` into the channels, which max pooling treats alike."""
+    channels = -windows.dimensions - 1
+    folded = []
+    for tensor, dimension in tensors:
+        batched = (
+            tensor.expand(batch_size, *tensor.shape)
+            if dimension is None
+            else tensor.movedim(dimension, 0)
+        )
+        folded.append(batched.movedim(0, channels - 1).flatten(channels - 1, channels))
+
+    def unfold(tensor: Tensor) -> Tensor:
+        shape = (*tensor.shape[:channels], batch_size, -1, *tensor.shape[channels + 1 :])
+        return tensor.reshape(shape).movedim(channels - 1, 0)
+
+    return folded, unfold

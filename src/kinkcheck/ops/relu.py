@@ -1,0 +1,121 @@
+"""ReLU: the branches at 0 are the constant 0 and the identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties
+from kinkcheck.ops.operation import Choice, Operation, second_branch_weight
+from kinkcheck.selection import (
+    Branch,
+    First,
+    Hybrid,
+    Last,
+    Minimal,
+    Native,
+    Random,
+    Selection,
+)
+
+
+@dataclass(frozen=True)
+class ReLU(Operation):
+    """A call of ReLU in any of its spellings.
+
+    Native and minimal are both the branch 0, so that ``hybrid`` is too; ``branch:α`` is
+    ReLU'(0) = α (Bertoin et al. 2021).
+    """
+
+    inplace: bool = False
+
+    family: ClassVar[str] = "relu"
+    names: ClassVar[tuple[str, ...]] = ("relu",)
+    accepted: ClassVar[tuple[type[Selection], ...]] = (
+        Native, Minimal, Hybrid, First, Last, Random, Branch,
+    )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """``relu``."""
+        return self.family
+
+    def ties(self) -> Ties:
+        """Elements equal to zero."""
+        at_zero = torch.count_nonzero(self.input.detach() == 0)
+        return Ties(self.input.numel(), at_zero, at_zero)
+
+    def apply(self, choice: Choice) -> Tensor:
+        """The input where it is positive, else 0."""
+        if self.inplace and _forbidden_inplace(self.input):
+            return torch.relu_(self.input)  # raises PyTorch's error before anything is written
+        # PyTorch saves the result alone, which does not tell 0 from a negative input.
+        at_zero = self.input.detach() == 0
+        output: Tensor = _ReLU.apply(self.input, at_zero, self.inplace, choice)
+        return output
+
+
+def read(input: Tensor, inplace: bool = False) -> ReLU:
+    """The call that the arguments of ``torch.nn.functional.relu`` describe.
+
+    >>> read(torch.zeros(3)).inplace
+    False
+    """
+    return ReLU(input, inplace)
+
+
+def read_inplace(input: Tensor) -> ReLU:
+    """The call that the argument of ``torch.relu_`` describes.
+
+    >>> read_inplace(torch.zeros(3)).inplace
+    True
+    """
+    return ReLU(input, inplace=True)
+
+
+class _ReLU(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(input: Tensor, at_zero: Tensor, inplace: bool, choice: Choice) -> Tensor:
+        return torch.relu_(input) if inplace else torch.relu(input)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, bool, Choice], output: Tensor
+    ) -> None:
+        input, at_zero, inplace, ctx.choice = inputs
+        if inplace:
+            ctx.mark_dirty(input)
+        ctx.save_for_backward(output, at_zero)
+        ctx.save_for_forward(output, at_zero)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        return _times(grad_outputs[0], ctx), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _times(tangents[0], ctx)
+
+
+def _forbidden_inplace(input: Tensor) -> bool:
+    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or a view."""
+    base = input._base if input._is_view() else input
+    return torch.is_grad_enabled() and base is not None and base.is_leaf and base.requires_grad
+
+
+def _times(direction: Tensor, ctx: Any) -> Tensor:
+    """The derivative, which is diagonal and so its own adjoint, times a direction."""
+    output, at_zero = ctx.saved_tensors
+    product: Tensor = torch.ops.aten.threshold_backward(direction, output, 0)
+    alpha = second_branch_weight(ctx.choice.selection, output, native=0.0, minimal=0.0)
+    if isinstance(alpha, float) and alpha == 0:
+        return product
+    at_kink = alpha * direction
+    if isinstance(alpha, Tensor):
+        at_kink = torch.where(alpha == 0, 0.0, at_kink)  # also against an infinite direction
+    return torch.where(at_zero, at_kink, product)
