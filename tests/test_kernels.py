@@ -91,7 +91,9 @@ def assert_same_bits(got: Tensor, expected: Tensor) -> None:
     assert not differ.any(), f"{int(differ.sum())} of {got.numel()} differ"
 
 
-def sliding(kernel: int, stride: int, padding: int = 0, dilation: int = 1, *, d: int = 2) -> Windows:
+def sliding(
+    kernel: int, stride: int, padding: int = 0, dilation: int = 1, *, d: int = 2
+) -> Windows:
     return SlidingWindows((kernel,) * d, (stride,) * d, (padding,) * d, (dilation,) * d, False)
 
 
@@ -503,7 +505,9 @@ def test_what_no_kernel_takes_goes_to_the_reference() -> None:
     with pytest.raises(RuntimeError, match="pad should be"):
         kernels.max_pool(torch.zeros(1, 1, 4, 4), sliding(2, 2, 2))
     with pytest.raises(InputError, match="max pooling has no selection branch:1"):
-        kernels.max_pool_vjp(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), sliding(2, 2), Branch(1))
+        kernels.max_pool_vjp(
+            torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), sliding(2, 2), Branch(1)
+        )
 
 
 def test_empty_windows_hold_minus_infinity(compiled_kernel: ModuleType) -> None:

@@ -264,9 +264,8 @@ def _geometry(windows: SlidingWindows, shape: torch.Size, channels_last: bool) -
 
 def _arrange(input: Tensor, windows: Windows) -> tuple[Tensor, _Form]:
     """The input in the layout that PyTorch works in, and the form of the geometry there."""
-    form = _geometry(  # type: ignore[arg-type]
-        windows, input.shape, _is_channels_last(input, windows.dimensions)
-    )
+    assert isinstance(windows, SlidingWindows)
+    form = _geometry(windows, input.shape, _is_channels_last(input, windows.dimensions))
     if form is None:
         raise ValueError(f"not an input for these kernels: {tuple(input.shape)}, {windows}")
     return form.arrange(input), form

@@ -7,8 +7,10 @@ Axis = tuple[int, ...]
 openmp: Final[bool]
 
 class Problem:
-    """outer × depth × height × width × inner; an axis is inputs, outputs, kernel, stride,
-    padding, dilation."""
+    """Outer × depth × height × width × inner.
+
+    An axis is inputs, outputs, kernel, stride, padding, dilation.
+    """
 
     def __init__(self, outer: int, inner: int, depth: Axis, height: Axis, width: Axis) -> None: ...
 
