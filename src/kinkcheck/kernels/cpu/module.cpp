@@ -108,9 +108,24 @@ Index size_of_result(const Problem& problem, Element element, bool as_input) {
 // The kernels for one task; null where there is none.
 struct Task {
   bool overlap;
-  const Kernels::Vectorised *rows, *cells;
+  const Kernels::Vectorised *rows, *cells, *pixels;
   const Kernels::Plain* plain;
 };
+
+struct Way {
+  Plan plan;
+  Kernels::Vectorised kernel;
+};
+
+// The fastest way to do a task.
+Way choose(const Job& job, Element element, const Task& task, Index threads) {
+  const Problem& problem = job.problem;
+  if (task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first)
+    return {Plan::of_cells(problem, threads), task.cells[element]};
+  if (task.pixels && Plan::is_pixels(problem))
+    return {Plan::of_pixels(problem, threads), task.pixels[element]};
+  return {Plan(problem, task.overlap, scalar_bytes(element), threads), task.rows[element]};
+}
 
 Report run(Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
@@ -120,10 +135,7 @@ Report run(Job& job, Element element, const Task& task, Index threads) {
   if (size == 0) return total;
   if (job.result) prefer_huge_pages(job.result, size_of_result(problem, element, task.overlap));
   const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
-  const bool as_cells = task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first;
-  const Plan plan = as_cells ? Plan::of_cells(problem, useful)
-                             : Plan(problem, task.overlap, scalar_bytes(element), useful);
-  const auto kernel = (as_cells ? task.cells : task.rows)[element];
+  const auto [plan, kernel] = choose(job, element, task, useful);
   job.layout = plan.layout();
   const Index blocks = plan.blocks();
   const int team = static_cast<int>(std::min(useful, blocks));
@@ -218,7 +230,7 @@ void forward(const Problem& problem, int element, std::uintptr_t input, std::uin
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  run(job, Element(element), {false, in_use->forward, in_use->forward_cells, nullptr}, threads);
+  run(job, Element(element), {false, in_use->rows.forward, in_use->cells.forward, in_use->pixels.forward, nullptr}, threads);
 }
 
 std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,
@@ -227,7 +239,7 @@ std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  const Task task{false, in_use->ties, in_use->ties_cells, in_use->plain_ties};
+  const Task task{false, in_use->rows.ties, in_use->cells.ties, in_use->pixels.ties, in_use->plain_ties};
   const Report report = run(job, Element(element), task, threads);
   return {report.census.tied, report.census.tied_at_zero};
 }
@@ -242,8 +254,8 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   job.gradient = at<const void*>(gradient);
   job.result = at<void*>(result);
   job.watch_infinity = watch_infinity;
-  const Task task = backward ? Task{true, in_use->vjp, in_use->vjp_cells, in_use->plain_vjp}
-                             : Task{false, in_use->jvp, nullptr, in_use->plain_jvp};
+  const Task task = backward ? Task{true, in_use->rows.vjp, in_use->cells.vjp, in_use->pixels.vjp, in_use->plain_vjp}
+                             : Task{false, in_use->jvp, nullptr, nullptr, in_use->plain_jvp};
   const Report report = run_linear(job, Element(element), task, threads);
   return !report.unordered;
 }

@@ -15,6 +15,7 @@ constexpr Index fewest_lanes = 256;
 constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
+constexpr Index fewest_lanes_of_pixels = 8;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -96,6 +97,22 @@ bool Plan::is_cells(const Problem& problem) {
   };
   return tiles(problem.width, 2) && tiles_or_absent(problem.height) &&
          tiles_or_absent(problem.depth);
+}
+
+bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }
+
+Plan Plan::of_pixels(const Problem& problem, Index threads) {
+  Plan plan(problem);
+  Layout& layout = plan.layout_;
+  layout.planes = layout.span = layout.extent = plan.spans_ = 1;
+  plan.outer_blocks_ = problem.outer;
+  // Few images are shared out by channels, in whole cache lines.
+  const Index parts = up(2 * threads, problem.outer);
+  layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
+  plan.channel_blocks_ = up(problem.inner, layout.channels);
+  plan.scratch_bytes_ = static_cast<std::size_t>(problem.depth.kernel * problem.height.kernel *
+                                                 problem.width.kernel) * sizeof(Index);
+  return plan;
 }
 
 Plan Plan::of_cells(const Problem& problem, Index threads) {
