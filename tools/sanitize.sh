@@ -6,20 +6,21 @@ set -eu
 
 python=${PYTHON:-python}
 build=build/sanitize
-cmake=$($python -c 'import shutil, sys; print(shutil.which("cmake") or sys.exit("cmake is missing"))')
 
-$cmake -S . -B $build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKINKCHECK_SANITIZE=ON \
+cmake -S . -B $build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKINKCHECK_SANITIZE=ON \
     -DPython_EXECUTABLE="$($python -c 'import sys; print(sys.executable)')" \
     -Dnanobind_DIR="$($python -m nanobind --cmake_dir)" >/dev/null
-$cmake --build $build --parallel
+cmake --build $build --parallel
 
-# The tests run on a copy of the sources with the sanitized extension beside them.
+# The tests run on a copy of the sources with the sanitized extension beside them. Without `site`
+# (-S) no editable install comes before it.
 rm -rf $build/src
 cp -r src $build/src
 cp $build/_extension.* $build/src/kinkcheck/kernels/cpu/
+packages=$($python -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')
 
 # Python itself is not instrumented and keeps memory until it exits: leaks are not looked for.
 LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so) $(${CXX:-g++} -print-file-name=libubsan.so)" \
 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-PYTHONPATH=$build/src KINKCHECK_SANITIZED=1 KINKCHECK_KERNELS=cpu \
-    $python -m pytest tests/test_kernels.py -q -p no:cacheprovider "$@"
+PYTHONPATH=$build/src:$packages KINKCHECK_SANITIZED=1 KINKCHECK_KERNELS=cpu \
+    $python -S -m pytest tests/test_kernels.py -q -p no:cacheprovider "$@"

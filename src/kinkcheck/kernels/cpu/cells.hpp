@@ -216,7 +216,7 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
     Vec<S> chosen = gradient, other{};
     if constexpr (sharing != Sharing::one) {
       const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<K, S>(table, size);
+        const Vec<S> factor = weight<S>(table, size, K);
         return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
       };
       chosen = share(job.chosen);

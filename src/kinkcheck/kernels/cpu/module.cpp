@@ -194,8 +194,8 @@ Report run_linear(Job& job, Element element, const Task& task, Index threads) {
     job.other = shares.other.data();
     return run(job, element, task, threads);
   };
-  // Vectors are looked up whole: the table is never shorter than one.
-  const Index entries = std::max<Index>(volume, 16);
+  constexpr Index least_table = 32;  // as in vectors.hpp
+  const Index entries = std::max(volume, least_table);
   if (job.choice.sharing == Sharing::one) return run(job, element, task, threads);
   if (element == float64) return with(Shares<double>(job.choice.beta, entries));
   return with(Shares<float>(job.choice.beta, entries));

@@ -92,11 +92,22 @@ Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
         T* const output =
             static_cast<T*>(job.result) + (pixel.outer * pixels + pixel.place) * problem.inner;
         for_channels<S>(block, [&](Index c, auto channels) {
+          const auto entry = [&](Index i) {
+            return widen_some(input + pixel.entries[i] + c, channels);
+          };
           Vec<S> value = all(-infinity<S>);
+          Flag<S> unordered;
           for (Index i = 0; i < pixel.count; ++i) {
-            const Vec<S> x = widen_some(input + pixel.entries[i] + c, channels);
-            value = (x > value) | (x != x) ? x : value;
+            const Vec<S> x = entry(i);
+            unordered.unordered(x, x);
+            value = x > value ? x : value;
           }
+          // To carry NaN along takes a longer chain of instructions from entry to entry.
+          if (unordered.met())
+            for (Index i = 0; i < pixel.count; ++i) {
+              const Vec<S> x = entry(i);
+              value = (x > value) | (x != x) ? x : value;
+            }
           narrow_some(value, output + c, channels);
         });
       },
@@ -230,7 +241,7 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
           Vec<S> chosen = gradient, other{};
           if constexpr (sharing != Sharing::one) {
             const auto share = [&](const void* table) {
-              const Vec<S> factor = weight<0, S>(table, decision.size);
+              const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
               return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
             };
             chosen = share(job.chosen);

@@ -244,21 +244,17 @@ INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key,
   return known;
 }
 
-// The weight of each vector of windows in a table by number of active entries.
-template <int K, class S>
-INLINE Vec<S> weight(const void* table, Int<S> size) {
-  const S* const weights = static_cast<const S*>(table);
-  if constexpr (0 < K && K < Lanes<S>::count) return lookup<S, K>(weights, size);
-  if (!any<S>(size > 1)) return all(weights[1]);
-  return lookup<S, Lanes<S>::count>(weights, size);
+// The weight of each window in a table by number of active entries, of which there are at most
+// `most`.
+template <class S>
+INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
+  return lookup(static_cast<const S*>(table), size, most);
 }
 
 // Calls act<K>() with K the number of places if it is a common one, else 0.
 template <class Act>
 INLINE void with_volume(Index volume, const Act& act) {
   switch (volume) {
-    case 3: return act.template operator()<3>();
-    case 4: return act.template operator()<4>();
     case 9: return act.template operator()<9>();
     default: return act.template operator()<0>();
   }
@@ -397,7 +393,7 @@ void share_row(const Rows<T>& rows, typename Rows<T>::S* windows, Index position
       const Int<S> valid = load_integers(rows.valid + at);
       const Vec<S> gradient = load(rows.line + at);
       const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<K, S>(table, known.size[v]);
+        const Vec<S> factor = weight<S>(table, known.size[v], K ? K : rows.volume);
         const Vec<S> product = rounded_vector<T>(factor * gradient);
         return keep<S>(valid & (factor != Vec<S>{}), product);
       };
@@ -544,8 +540,8 @@ void tangent_row(const Rows<T>& rows, Index position) {
     for (int v = 0; v < unroll; ++v) {
       Vec<S> sum{}, chosen{}, other{};
       if constexpr (sharing != Sharing::one) {
-        chosen = weight<0, S>(rows.job.chosen, known.size[v]);
-        other = sharing == Sharing::even ? chosen : weight<0, S>(rows.job.other, known.size[v]);
+        chosen = weight<S>(rows.job.chosen, known.size[v], rows.volume);
+        other = sharing == Sharing::even ? chosen : weight<S>(rows.job.other, known.size[v], rows.volume);
       }
       for (Index k = 0; k < rows.volume; ++k) {
         const Vec<S> tangent = entry(rows.tangent_places, k, lane, v);
