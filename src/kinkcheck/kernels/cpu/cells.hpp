@@ -145,14 +145,30 @@ Report forward_cells(const Job& job, const Block& block, std::byte*) {
   return {};
 }
 
+// Like Watch, but reports −∞ only where a whole window is.
+template <class S>
+class CellWatch {
+ public:
+  explicit CellWatch(S infinity) : infinity_(all(infinity)) {}
+
+  template <int K>
+  INLINE void operator()(const Cell<S, K>& cell, Vec<S> value) {
+    UNROLLED for (int k = 0; k < K; k += 2) seen_.unordered(cell.entry[k], cell.entry[k + 1]);
+    seen_.equal(value, infinity_);
+  }
+  INLINE bool alarmed() const { return seen_.met(); }
+
+ private:
+  Vec<S> infinity_;
+  Flag<S> seen_;
+};
+
 // Value and number of active entries of a vector of windows.
 template <int K, class S>
-INLINE void decide(const Cell<S, K>& cell, Watch<S>& watch, Vec<S>& value, Int<S>& size) {
+INLINE void decide(const Cell<S, K>& cell, CellWatch<S>& watch, Vec<S>& value, Int<S>& size) {
   value = all(-infinity<S>);
-  UNROLLED for (const Vec<S>& x : cell.entry) {
-    watch(x);
-    value = x > value ? x : value;
-  }
+  UNROLLED for (const Vec<S>& x : cell.entry) value = x > value ? x : value;
+  watch(cell, value);
   size = Int<S>{};
   UNROLLED for (const Vec<S>& x : cell.entry) size = x == value ? size + 1 : size;
 }
@@ -160,7 +176,7 @@ INLINE void decide(const Cell<S, K>& cell, Watch<S>& watch, Vec<S>& value, Int<S
 template <class T>
 Report ties_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
-  Watch<S> watch{nan<S>};
+  CellWatch<S> watch(nan<S>);
   Report report{};
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
@@ -184,12 +200,12 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
     report.census.tied += tied[i];
     report.census.tied_at_zero += tied_at_zero[i];
   }
-  report.unordered = any<S>(watch.found);
+  report.unordered = watch.alarmed();
   return report;
 }
 
 template <Sharing sharing, int K, class T>
-void share_cells(const Job& job, const Block& block, Watch<Scalar<T>>& watch) {
+void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
   for_cells<K, S>(job.problem, block, [&](const Place<K>& place, Index at) {
     auto cell = read<K>(static_cast<const T*>(job.input), place);
@@ -200,7 +216,7 @@ void share_cells(const Job& job, const Block& block, Watch<Scalar<T>>& watch) {
     Vec<S> chosen = gradient, other{};
     if constexpr (sharing != Sharing::one) {
       const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<K, S>(table, size);
+        const Vec<S> factor = weight<S>(table, size, K);
         return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
       };
       chosen = share(job.chosen);
@@ -226,7 +242,7 @@ void share_cells(const Job& job, const Block& block, Watch<Scalar<T>>& watch) {
 template <class T>
 Report vjp_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
-  Watch<S> watch{job.watch_infinity ? -infinity<S> : nan<S>};
+  CellWatch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   with_cell_size<T>(job, [&]<int K>() {
     switch (job.choice.sharing) {
       case Sharing::one: return share_cells<Sharing::one, K, T>(job, block, watch);
@@ -235,7 +251,7 @@ Report vjp_cells(const Job& job, const Block& block, std::byte*) {
     }
   });
   clear_rest(job.problem, block, static_cast<T*>(job.result));
-  return {{}, any<S>(watch.found)};
+  return {{}, watch.alarmed()};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The kernels of one instruction set: compiled once for each, under another name and other flags.
 #include "cells.hpp"
+#include "pixels.hpp"
 #include "plain.hpp"
 #include "problem.hpp"
 #include "vectorised.hpp"
@@ -12,10 +13,14 @@ namespace kinkcheck {
 
 extern const Kernels KINKCHECK_KERNELS;
 const Kernels KINKCHECK_KERNELS = {
-    NAME(KINKCHECK_KERNELS),    OF_EACH_TYPE(forward),    OF_EACH_TYPE(ties),
-    OF_EACH_TYPE(vjp),          OF_EACH_TYPE(jvp),        OF_EACH_TYPE(forward_cells),
-    OF_EACH_TYPE(ties_cells),   OF_EACH_TYPE(vjp_cells),  OF_EACH_TYPE(plain_ties),
-    OF_EACH_TYPE(plain_vjp),    OF_EACH_TYPE(plain_jvp),
+    NAME(KINKCHECK_KERNELS),
+    {OF_EACH_TYPE(forward), OF_EACH_TYPE(ties), OF_EACH_TYPE(vjp)},
+    {OF_EACH_TYPE(forward_cells), OF_EACH_TYPE(ties_cells), OF_EACH_TYPE(vjp_cells)},
+    {OF_EACH_TYPE(forward_pixels), OF_EACH_TYPE(ties_pixels), OF_EACH_TYPE(vjp_pixels)},
+    OF_EACH_TYPE(jvp),
+    OF_EACH_TYPE(plain_ties),
+    OF_EACH_TYPE(plain_vjp),
+    OF_EACH_TYPE(plain_jvp),
 };
 
 }  // namespace kinkcheck

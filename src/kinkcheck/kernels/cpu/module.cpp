@@ -1,5 +1,9 @@
 // The Python module: it picks the instruction set, cuts problems into blocks and runs them on
 // threads. Tensors come as addresses; __init__.py answers for their type, shape and layout.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -78,16 +82,50 @@ std::byte* scratch_memory(std::size_t bytes) {
   return memory.get() + (64 - address % 64) % 64;
 }
 
+// Asks for huge pages under a large result. glibc maps memory of this size afresh for every tensor,
+// and to fault it in page by page takes longer than the pooling.
+void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] Index bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr Index always_mapped = 32 << 20, huge = 2 << 20;
+  if (bytes < always_mapped) return;
+  const Index start = reinterpret_cast<Index>(memory);
+  const Index low = (start + huge - 1) / huge * huge, high = (start + bytes) / huge * huge;
+  if (low < high) madvise(reinterpret_cast<void*>(low), high - low, MADV_HUGEPAGE);
+#endif
+}
+
 constexpr Index elements_worth_a_thread = 16 * 1024;
 
 Index scalar_bytes(Element element) { return element == float64 ? 8 : 4; }
 
+Index size_of_result(const Problem& problem, Element element, bool as_input) {
+  constexpr Index bytes[elements] = {4, 8, 2, 2};
+  const auto size = [&](const Axis& axis) { return as_input ? axis.inputs : axis.outputs; };
+  return problem.outer * problem.inner * size(problem.depth) * size(problem.height) *
+         size(problem.width) * bytes[element];
+}
+
 // The kernels for one task; null where there is none.
 struct Task {
   bool overlap;
-  const Kernels::Vectorised *rows, *cells;
+  const Kernels::Vectorised *rows, *cells, *pixels;
   const Kernels::Plain* plain;
 };
+
+struct Way {
+  Plan plan;
+  Kernels::Vectorised kernel;
+};
+
+// The fastest way to do a task.
+Way choose(const Job& job, Element element, const Task& task, Index threads) {
+  const Problem& problem = job.problem;
+  if (task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first)
+    return {Plan::of_cells(problem, threads), task.cells[element]};
+  if (task.pixels && Plan::is_pixels(problem))
+    return {Plan::of_pixels(problem, threads), task.pixels[element]};
+  return {Plan(problem, task.overlap, scalar_bytes(element), threads), task.rows[element]};
+}
 
 Report run(Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
@@ -95,11 +133,9 @@ Report run(Job& job, Element element, const Task& task, Index threads) {
                      problem.height.inputs * problem.width.inputs;
   Report total{};
   if (size == 0) return total;
+  if (job.result) prefer_huge_pages(job.result, size_of_result(problem, element, task.overlap));
   const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
-  const bool as_cells = task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first;
-  const Plan plan = as_cells ? Plan::of_cells(problem, useful)
-                             : Plan(problem, task.overlap, scalar_bytes(element), useful);
-  const auto kernel = (as_cells ? task.cells : task.rows)[element];
+  const auto [plan, kernel] = choose(job, element, task, useful);
   job.layout = plan.layout();
   const Index blocks = plan.blocks();
   const int team = static_cast<int>(std::min(useful, blocks));
@@ -158,8 +194,8 @@ Report run_linear(Job& job, Element element, const Task& task, Index threads) {
     job.other = shares.other.data();
     return run(job, element, task, threads);
   };
-  // Vectors are looked up whole: the table is never shorter than one.
-  const Index entries = std::max<Index>(volume, 16);
+  constexpr Index least_table = 32;  // as in vectors.hpp
+  const Index entries = std::max(volume, least_table);
   if (job.choice.sharing == Sharing::one) return run(job, element, task, threads);
   if (element == float64) return with(Shares<double>(job.choice.beta, entries));
   return with(Shares<float>(job.choice.beta, entries));
@@ -194,7 +230,7 @@ void forward(const Problem& problem, int element, std::uintptr_t input, std::uin
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  run(job, Element(element), {false, in_use->forward, in_use->forward_cells, nullptr}, threads);
+  run(job, Element(element), {false, in_use->rows.forward, in_use->cells.forward, in_use->pixels.forward, nullptr}, threads);
 }
 
 std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,
@@ -203,7 +239,7 @@ std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  const Task task{false, in_use->ties, in_use->ties_cells, in_use->plain_ties};
+  const Task task{false, in_use->rows.ties, in_use->cells.ties, in_use->pixels.ties, in_use->plain_ties};
   const Report report = run(job, Element(element), task, threads);
   return {report.census.tied, report.census.tied_at_zero};
 }
@@ -218,8 +254,8 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   job.gradient = at<const void*>(gradient);
   job.result = at<void*>(result);
   job.watch_infinity = watch_infinity;
-  const Task task = backward ? Task{true, in_use->vjp, in_use->vjp_cells, in_use->plain_vjp}
-                             : Task{false, in_use->jvp, nullptr, in_use->plain_jvp};
+  const Task task = backward ? Task{true, in_use->rows.vjp, in_use->cells.vjp, in_use->pixels.vjp, in_use->plain_vjp}
+                             : Task{false, in_use->jvp, nullptr, nullptr, in_use->plain_jvp};
   const Report report = run_linear(job, Element(element), task, threads);
   return !report.unordered;
 }

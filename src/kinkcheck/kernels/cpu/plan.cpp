@@ -15,6 +15,7 @@ constexpr Index fewest_lanes = 256;
 constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
+constexpr Index fewest_lanes_of_pixels = 8;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -78,9 +79,11 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
 
   // The parts of class Rows.
   const Index rows = 2 * input_rows + window_rows + layout.slots + 2;
+  const Index dealt = problem.inner == 1 ? (halo + layout.span) * width.stride : 0;
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
-                                            layout.row * 8 + volume * 32 + 9 * line_bytes);
+                                            layout.row * 8 + volume * 32 + dealt * 24 +
+                                            12 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {
@@ -94,6 +97,22 @@ bool Plan::is_cells(const Problem& problem) {
   };
   return tiles(problem.width, 2) && tiles_or_absent(problem.height) &&
          tiles_or_absent(problem.depth);
+}
+
+bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }
+
+Plan Plan::of_pixels(const Problem& problem, Index threads) {
+  Plan plan(problem);
+  Layout& layout = plan.layout_;
+  layout.planes = layout.span = layout.extent = plan.spans_ = 1;
+  plan.outer_blocks_ = problem.outer;
+  // Few images are shared out by channels, in whole cache lines.
+  const Index parts = up(2 * threads, problem.outer);
+  layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
+  plan.channel_blocks_ = up(problem.inner, layout.channels);
+  plan.scratch_bytes_ = static_cast<std::size_t>(problem.depth.kernel * problem.height.kernel *
+                                                 problem.width.kernel) * sizeof(Index);
+  return plan;
 }
 
 Plan Plan::of_cells(const Problem& problem, Index threads) {

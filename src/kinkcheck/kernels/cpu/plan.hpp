@@ -16,8 +16,14 @@ class Plan {
   // For windows that are cells, which need no layout and no scratch memory.
   static Plan of_cells(const Problem& problem, Index threads);
 
+  // For channels taken several at a time.
+  static Plan of_pixels(const Problem& problem, Index threads);
+
   // Whether all windows are cells (see cells.hpp).
   static bool is_cells(const Problem& problem);
+
+  // Whether there are enough channels to fill vectors with (see pixels.hpp).
+  static bool is_pixels(const Problem& problem);
 
   // The layout points into vectors, which a copy would leave behind.
   Plan(Plan&&) = default;

@@ -94,8 +94,11 @@ struct Kernels {
   const char* name;
   using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
   using Plain = Report (*)(const Job&, Index outer);
-  Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
-  Vectorised forward_cells[elements], ties_cells[elements], vjp_cells[elements];
+  struct Family {
+    Vectorised forward[elements], ties[elements], vjp[elements];
+  };
+  Family rows, cells, pixels;
+  Vectorised jvp[elements];  // of rows
   Plain plain_ties[elements], plain_vjp[elements], plain_jvp[elements];
 };
 

@@ -23,17 +23,21 @@ INLINE Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
 
 // Looks out for values that the vectorised kernels cannot order.
 template <class S>
-struct Watch {
-  S infinity;  // −∞, or NaN (which equals nothing) when −∞ is nothing special
-  Int<S> found{};
+class Watch {
+ public:
+  // `infinity`: −∞, or NaN (which equals nothing) when −∞ is nothing special.
+  explicit Watch(S infinity) : infinity_(all(infinity)) {}
 
   INLINE void operator()(Vec<S> v) {
-    found |= (v != v);
-    found |= (v == all(infinity));
+    seen_.unordered(v, v);
+    seen_.equal(v, infinity_);
   }
-  INLINE void operator()(S value) {
-    if (value != value || value == infinity) found -= 1;
-  }
+  INLINE void operator()(S value) { (*this)(all(value)); }
+  INLINE bool alarmed() const { return seen_.met(); }
+
+ private:
+  Vec<S> infinity_;
+  Flag<S> seen_;
 };
 
 // Looks out for nothing.
@@ -102,8 +106,10 @@ class Geometry {
       : problem(problem), layout(layout), block(block), stride(problem.width.stride) {
     lanes = layout.lead + (block.end - block.begin) + layout.reach;
     origin = (block.begin - layout.lead) * stride - problem.width.padding;
+    elements = {most(0, -origin), least(lanes * stride, problem.width.inputs - origin)};
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
     paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
+    dealt = stride > 1 && problem.inner == 1 && !paired;
     whole = stride == 1 && block.channels == problem.inner;
     const Index first = most(block.begin - layout.lead, 0);
     const Index last = most(first, least(block.end, problem.width.outputs));
@@ -129,7 +135,9 @@ class Geometry {
   Index lanes;         // of one plane, without channels
   Index origin;        // the width of lane 0 of phase 0
   Range windows;       // the lanes that are windows
+  Range elements;      // of a row in memory, counted from `origin`
   Index first_window;  // the window of windows.low
+  bool dealt;          // single elements, dealt out by table
   bool paired;         // two phases of single elements, side by side in memory
   bool whole;          // a row in memory is a row of lanes
 
@@ -144,9 +152,51 @@ class Geometry {
   Range inside_[2];
 };
 
+// How single elements are dealt out to the lanes of their phases: a row of them in the order of
+// memory, and a list of which goes where.
+template <class S>
+class Deal {
+ public:
+  Deal() = default;
+
+  // Each array has room for every element of a row of lanes.
+  Deal(const Geometry& geometry, S* line, Index* elements, Index* lanes)
+      : line(line), elements_(elements), lanes_(lanes) {
+    const Layout& layout = geometry.layout;
+    const Index lead = layout.lead * geometry.stride;
+    const Index end = (geometry.lanes - layout.reach) * geometry.stride;
+    Index count = 0;
+    for (Index u = 0; u < geometry.lanes; ++u)
+      for (Index slot = 0; slot < layout.slots; ++slot) {
+        const Index element = u * geometry.stride + layout.phase[slot];
+        if (element < geometry.elements.low || element >= geometry.elements.high) continue;
+        if (element < lead) owned_.low = count + 1;
+        elements_[count] = element;
+        lanes_[count] = slot * layout.row + u;
+        ++count;
+        if (element < end) owned_.high = count;
+      }
+    held_ = {0, count};
+  }
+
+  void out(S* row) const {
+    for (Index i = held_.low; i < held_.high; ++i) row[lanes_[i]] = line[elements_[i]];
+  }
+
+  void back(const S* row) const {
+    for (Index i = owned_.low; i < owned_.high; ++i) line[elements_[i]] = row[lanes_[i]];
+  }
+
+  S* line = nullptr;
+
+ private:
+  Index *elements_ = nullptr, *lanes_ = nullptr;
+  Range held_{}, owned_{};
+};
+
 // Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
 template <class T, class Watcher>
-void pack_row(const Geometry& geometry, const T* input, Index depth, Index height,
+void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* input, Index depth, Index height,
               Scalar<T>* row, Watcher& watch) {
   using S = Scalar<T>;
   const Problem& problem = geometry.problem;
@@ -178,6 +228,12 @@ void pack_row(const Geometry& geometry, const T* input, Index depth, Index heigh
       }
       continue;
     }
+    if (geometry.dealt) {
+      const auto [low, high] = geometry.elements;
+      widen_run(from + low, deal.line + low, high - low, watch);
+      deal.out(row);
+      continue;
+    }
     for (Index slot = 0; slot < layout.slots; ++slot) {
       const Range range = geometry.held(slot);
       const T* const phase = from + layout.phase[slot] * inner;
@@ -185,8 +241,6 @@ void pack_row(const Geometry& geometry, const T* input, Index depth, Index heigh
       if (geometry.whole) {
         widen_run(phase + range.low * inner, to + range.low * inner,
                   (range.high - range.low) * inner, watch);
-      } else if (inner == 1) {
-        for (Index u = range.low; u < range.high; ++u) watch(to[u] = widen(phase[u * stride]));
       } else {
         for (Index u = range.low; u < range.high; ++u)
           widen_run(phase + u * stride * inner, to + u * channels, channels, watch);
@@ -197,7 +251,7 @@ void pack_row(const Geometry& geometry, const T* input, Index depth, Index heigh
 
 // Writes one row of the input's shape; null is a row of zeros, and so are phases without a slot.
 template <class T>
-void unpack_row(const Geometry& geometry, const Scalar<T>* row, Index depth, Index height,
+void unpack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const Scalar<T>* row, Index depth, Index height,
                 T* output) {
   using S = Scalar<T>;
   const Problem& problem = geometry.problem;
@@ -211,7 +265,7 @@ void unpack_row(const Geometry& geometry, const Scalar<T>* row, Index depth, Ind
   const Index low = most(0, block.begin * stride - problem.width.padding);
   const Index high = least(problem.width.inputs, block.end * stride - problem.width.padding);
   for (Index p = 0; p < block.planes; ++p, start += plane) {
-    if (!row || layout.slots < stride) {
+    if (!row || (layout.slots < stride && !geometry.dealt)) {
       for (Index w = low; w < high; ++w)
         for (Index c = 0; c < channels; ++c) start[w * inner + c] = T{};
       if (!row) continue;
@@ -233,6 +287,15 @@ void unpack_row(const Geometry& geometry, const Scalar<T>* row, Index depth, Ind
       }
       continue;
     }
+    if (geometry.dealt) {
+      const Index first = most(geometry.elements.low, layout.lead * stride);
+      const Index last = least(geometry.elements.high,
+                               (layout.lead + block.end - block.begin) * stride);
+      if (layout.slots < stride) fill_run(deal.line + first, last - first, S{});
+      deal.back(lanes);
+      narrow_run(deal.line + first, to + first, last - first);
+      continue;
+    }
     for (Index slot = 0; slot < layout.slots; ++slot) {
       const Range range = geometry.owned(slot);
       const S* const from = lanes + slot * layout.row;
@@ -240,8 +303,6 @@ void unpack_row(const Geometry& geometry, const Scalar<T>* row, Index depth, Ind
       if (geometry.whole) {
         narrow_run(from + range.low * inner, phase + range.low * inner,
                    (range.high - range.low) * inner);
-      } else if (inner == 1) {
-        for (Index u = range.low; u < range.high; ++u) narrow(from[u], phase[u * stride]);
       } else {
         for (Index u = range.low; u < range.high; ++u)
           narrow_run(from + u * channels, phase + u * stride * inner, channels);

@@ -67,6 +67,12 @@ class Rows {
     places = take<const S*>(volume);
     tangent_places = take<const S*>(volume);
     sources = take<Source<S>>(volume);
+    if (geometry.dealt) {
+      const Index elements = geometry.lanes * geometry.stride;
+      S* const in_order = take<S>(elements);
+      Index* const from = take<Index>(elements);
+      deal = Deal<S>(geometry, in_order, from, take<Index>(elements));
+    }
   }
 
   const Job& job;
@@ -81,6 +87,7 @@ class Rows {
   const S** places;           // the run of entries at each place of a row of windows
   const S** tangent_places;   // the same of the tangent
   Source<S>* sources;
+  Deal<S> deal;
 
   // Value, pick, chosen share and other share of the windows of a row: four rows of lanes.
   S* windows(Index depth, Index height) const {
@@ -106,10 +113,10 @@ class Rows {
     Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(geometry, static_cast<const T*>(job.input), packed_, h,
+        pack_row(geometry, deal, static_cast<const T*>(job.input), packed_, h,
                  row_of(inputs_, packed_, h), watch);
         if constexpr (with_tangent)
-          pack_row(geometry, static_cast<const T*>(job.gradient), packed_, h,
+          pack_row(geometry, deal, static_cast<const T*>(job.gradient), packed_, h,
                    row_of(tangents_, packed_, h), unwatched);
       }
     }
@@ -237,23 +244,17 @@ INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key,
   return known;
 }
 
-// The weight of each vector of windows in a table by number of active entries.
-template <int K, class S>
-INLINE Vec<S> weight(const void* table, Int<S> size) {
-  const S* const weights = static_cast<const S*>(table);
-  if constexpr (0 < K && K < Lanes<S>::count) return lookup<S, K>(weights, size);
-  if (!any<S>(size > 1)) return all(weights[1]);
-  return lookup<S, Lanes<S>::count>(weights, size);
+// The weight of each window in a table by number of active entries, of which there are at most
+// `most`.
+template <class S>
+INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
+  return lookup(static_cast<const S*>(table), size, most);
 }
 
 // Calls act<K>() with K the number of places if it is a common one, else 0.
 template <class Act>
 INLINE void with_volume(Index volume, const Act& act) {
   switch (volume) {
-    case 2: return act.template operator()<2>();
-    case 3: return act.template operator()<3>();
-    case 4: return act.template operator()<4>();
-    case 8: return act.template operator()<8>();
     case 9: return act.template operator()<9>();
     default: return act.template operator()<0>();
   }
@@ -308,7 +309,7 @@ bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   rows.set_padding(-infinity<S>);
-  Watch<S> watch{nan<S>};
+  Watch<S> watch(nan<S>);
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
@@ -317,7 +318,7 @@ bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return any<S>(watch.found);
+  return watch.alarmed();
 }
 
 template <class T>
@@ -363,7 +364,7 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
   Rows<T> rows(job, block, scratch);
   rows.set_padding(nan<S>);
   rows.mark_valid();
-  Watch<S> watch{nan<S>};
+  Watch<S> watch(nan<S>);
   Report report{};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
@@ -373,7 +374,7 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
       if (job.result) write_line(rows, d, h);
     }
   }
-  report.unordered = any<S>(watch.found);
+  report.unordered = watch.alarmed();
   return report;
 }
 
@@ -392,7 +393,7 @@ void share_row(const Rows<T>& rows, typename Rows<T>::S* windows, Index position
       const Int<S> valid = load_integers(rows.valid + at);
       const Vec<S> gradient = load(rows.line + at);
       const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<K, S>(table, known.size[v]);
+        const Vec<S> factor = weight<S>(table, known.size[v], K ? K : rows.volume);
         const Vec<S> product = rounded_vector<T>(factor * gradient);
         return keep<S>(valid & (factor != Vec<S>{}), product);
       };
@@ -480,7 +481,7 @@ void gather_slice(const Rows<T>& rows, Index depth) {
       gather_row<sharing>(rows, sources, rows.input(depth, height) + slot * layout.row,
                           rows.line + slot * layout.row);
     }
-    unpack_row(rows.geometry, reached ? rows.line : nullptr, depth, height,
+    unpack_row(rows.geometry, rows.deal, reached ? rows.line : nullptr, depth, height,
                static_cast<T*>(rows.job.result));
   }
 }
@@ -494,7 +495,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   rows.set_padding(nan<S>);
   rows.mark_valid();
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch{job.watch_infinity ? -infinity<S> : nan<S>};
+  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   Index gathered = 0;
   for (Index d = 0; d < depth.outputs; ++d) {
     rows.template pack_for<false>(d, watch);
@@ -524,7 +525,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
         case Sharing::split: gather_slice<Sharing::split>(rows, gathered); break;
       }
   }
-  return {{}, any<S>(watch.found)};
+  return {{}, watch.alarmed()};
 }
 
 // Forward-mode.
@@ -539,8 +540,8 @@ void tangent_row(const Rows<T>& rows, Index position) {
     for (int v = 0; v < unroll; ++v) {
       Vec<S> sum{}, chosen{}, other{};
       if constexpr (sharing != Sharing::one) {
-        chosen = weight<0, S>(rows.job.chosen, known.size[v]);
-        other = sharing == Sharing::even ? chosen : weight<0, S>(rows.job.other, known.size[v]);
+        chosen = weight<S>(rows.job.chosen, known.size[v], rows.volume);
+        other = sharing == Sharing::even ? chosen : weight<S>(rows.job.other, known.size[v], rows.volume);
       }
       for (Index k = 0; k < rows.volume; ++k) {
         const Vec<S> tangent = entry(rows.tangent_places, k, lane, v);
@@ -568,7 +569,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
   const Problem& problem = job.problem;
   rows.set_padding(nan<S>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch{job.watch_infinity ? -infinity<S> : nan<S>};
+  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   for (Index d = 0; d < problem.depth.outputs; ++d) {
     rows.template pack_for<true>(d, watch);
     for (Index h = 0; h < problem.height.outputs; ++h) {
@@ -580,7 +581,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return {{}, any<S>(watch.found)};
+  return {{}, watch.alarmed()};
 }
 
 }  // namespace

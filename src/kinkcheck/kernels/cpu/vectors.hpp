@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -96,23 +97,67 @@ INLINE bool any(Int<S> mask) {
 #endif
 }
 
-// table[index], for indices from 0 to `top`.
-template <class S, int top>
-INLINE Vec<S> lookup(const S* table, Int<S> index) {
+// Remembers whether any lane ever met a condition.
+template <class S>
+class Flag {
+ public:
 #if defined(__AVX512F__)
-  if constexpr (top < Lanes<S>::count) {
-    if constexpr (sizeof(S) == 4) {
-      const __m512 entries = _mm512_maskz_loadu_ps((1 << (top + 1)) - 1, table);
-      return (Vec<S>)_mm512_permutexvar_ps((__m512i)index, entries);
-    } else {
-      const __m512d entries = _mm512_maskz_loadu_pd((1 << (top + 1)) - 1, table);
-      return (Vec<S>)_mm512_permutexvar_pd((__m512i)index, entries);
-    }
+  // One of the two is NaN.
+  INLINE void unordered(Vec<S> a, Vec<S> b) {
+    if constexpr (sizeof(S) == 4)
+      met_ |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
+    else
+      met_ |= _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_UNORD_Q);
   }
+  INLINE void equal(Vec<S> a, Vec<S> b) {
+    if constexpr (sizeof(S) == 4)
+      met_ |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ);
+    else
+      met_ |= _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ);
+  }
+  INLINE bool met() const { return met_ != 0; }
+
+ private:
+  unsigned met_ = 0;
+#else
+  INLINE void unordered(Vec<S> a, Vec<S> b) { met_ |= (a != a) | (b != b); }
+  INLINE void equal(Vec<S> a, Vec<S> b) { met_ |= a == b; }
+  INLINE bool met() const { return any<S>(met_); }
+
+ private:
+  Int<S> met_{};
 #endif
+};
+
+// Every table that is looked up has at least this many entries, so that it can be loaded whole.
+constexpr int least_table = 32;
+
+// table[index], for indices from 0 to `top`.
+template <class S>
+INLINE Vec<S> lookup(const S* table, Int<S> index, [[maybe_unused]] std::int64_t top) {
+#if defined(__AVX512F__)
+  constexpr int n = Lanes<S>::count;
+  if constexpr (sizeof(S) == 4) {
+    const auto at = (__m512i)index;
+    if (top < 2 * n)
+      return (Vec<S>)_mm512_permutex2var_ps((__m512)load(table), at, (__m512)load(table + n));
+    return (Vec<S>)_mm512_i32gather_ps(at, table, 4);
+  } else {
+    const auto at = (__m512i)index;
+    if (top < 2 * n)
+      return (Vec<S>)_mm512_permutex2var_pd((__m512d)load(table), at, (__m512d)load(table + n));
+    return (Vec<S>)_mm512_i64gather_pd(at, table, 8);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(S) == 4)
+    return (Vec<S>)_mm256_i32gather_ps(table, (__m256i)index, 4);
+  else
+    return (Vec<S>)_mm256_i64gather_pd(table, (__m256i)index, 8);
+#else
   Vec<S> found;
   for (int lane = 0; lane < Lanes<S>::count; ++lane) found[lane] = table[index[lane]];
   return found;
+#endif
 }
 
 // Element types as they lie in memory. `widen` is exact; `narrow` rounds to nearest even.
@@ -277,7 +322,13 @@ INLINE void store_some(S* to, Vec<S> v, std::int64_t count) {
 // Rounded to T and widened again.
 template <class T>
 INLINE Vec<Scalar<T>> rounded_vector(Vec<Scalar<T>> v) {
-  if constexpr (sizeof(T) == 2) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, Half>)
+    return (Vec<float>)_mm512_cvtph_ps(_mm512_cvtps_ph((__m512)v, 0));
+#endif
+  if constexpr (std::is_same_v<T, Brain>) {
+    return (Vec<float>)(brain_bits(v) << 16);
+  } else if constexpr (sizeof(T) == 2) {
     T narrowed[Lanes<float>::count];
     narrow_vector(v, narrowed);
     return widen_vector(narrowed);
