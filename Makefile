@@ -25,7 +25,7 @@ bench: $(READY)  ## Measure speed, as ratios in one run.
 	$(VENV)/bin/python benchmarks/audit.py
 
 sanitize: $(READY)  ## The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer.
-	PYTHON=$(VENV)/bin/python tools/sanitize.sh
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH PYTHON=$(VENV)/bin/python sh tools/sanitize.sh
 
 clean:
 	rm -rf $(VENV) build
