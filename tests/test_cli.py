@@ -338,7 +338,7 @@ def test_real_digits_from_a_folder(kinkcheck: Kinkcheck, folder: Path, data_dir:
         ("lenet5 --batch-size 0", "--batch-size must be at least 1, not 0"),
         ("lenet5 --batches 501", "--batches 501 of 8 images each: mnist-sample has 4,000 images"),
         ("lenet5 --batches many", "'--batches'"),
-        ("lenet5 --draws 0", "draws: must be at least 1, not 0"),
+        ("lenet5 --draws 0", "--draws must be at least 1, not 0"),
         ("lenet5 --seed -1", "seed"),
         ("lenet5 --bogus", "No such option: --bogus"),
         ("lenet5 surplus", "unexpected extra argument"),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -33,6 +33,9 @@ from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable, write_whole
 from kinkcheck.networks.factory import load_factory
 from kinkcheck.report import audit_tables, program_table
+from kinkcheck.selection import parse
+
+Value = TypeVar("Value")
 
 app = typer.Typer(
     add_completion=False,
@@ -208,7 +211,9 @@ def audit(
     """Measure how far a gradient depends on the derivative chosen at kinks."""
     if json_file is not None:
         require_writable(json_file, "--json")
-    for option, number in (("--batches", batches), ("--batch-size", batch_size)):
+    for option, number in (
+        ("--batches", batches), ("--batch-size", batch_size), ("--draws", draws),
+    ):  # fmt: skip
         if number < 1:
             raise InputError(f"{option} must be at least 1, not {number}")
     console = Console(stderr=True)
@@ -219,9 +224,9 @@ def audit(
         report = kinkcheck.audit(
             _factory(network, images, batch_norm, init),
             pairs,
-            precisions=precisions or ["32"],
-            selections=selections or ["minimal"],
-            reference=reference,
+            precisions=[_read("--precision", precision.parse, p) for p in precisions or ["32"]],
+            selections=[_read("--selections", parse, s) for s in selections or ["minimal"]],
+            reference=_read("--reference", parse, reference),
             operations=operations or None,
             draws=draws,
             layers=layers,
@@ -240,6 +245,14 @@ def audit(
             write_whole(json_file, json.dumps(report.to_json(), indent=1) + "\n")
         except OSError as error:
             raise InputError(f"--json: {json_file} cannot be written: {error.strerror}") from error
+
+
+def _read(option: str, read: Callable[[str], Value], text: str) -> Value:
+    """What a text means, or a complaint that names the option."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from None
 
 
 def _images(name: str, data_dir: Path | None) -> Images:
