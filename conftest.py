@@ -7,6 +7,8 @@ import torch
 
 from kinkcheck.kernels import triton
 
+pytest_plugins = ["command_line"]
+
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any], request: pytest.FixtureRequest) -> None:

@@ -3,134 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from command_line import Kinkcheck, Run, command, fits
 from kinkcheck import cli
 
 SMALL = ("--batches", "1", "--batch-size", "8")
-
-NETS = """
-import os, signal
-import torch
-from torch import nn
-from some_sibling import CLASSES
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(784, CLASSES)
-    def forward(self, x):
-        return self.linear(x.flatten(1)).relu()
-
-class Failing(Net):
-    def forward(self, x): raise ValueError("first\\nsecond")
-class Infinite(Net):
-    def forward(self, x): return super().forward(x) * float("inf")
-class Detached(Net):
-    def forward(self, x): return super().forward(x).detach()
-class Interrupted(Net):
-    def forward(self, x): raise KeyboardInterrupt
-class Signalled(Net):
-    def forward(self, x):
-        os.kill(os.getpid(), signal.SIGINT)
-        return super().forward(x)
-class Leaky(Net):
-    def forward(self, x): return nn.functional.leaky_relu(super().forward(x))
-
-class Fixed(Net):
-    def __init__(self):
-        super().__init__()
-        nn.init.normal_(self.linear.weight, generator=torch.Generator().manual_seed(0))
-        nn.init.zeros_(self.linear.bias)
-
-def smooth(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-def raises(): raise ValueError("first\\nsecond")
-def stops(): raise SystemExit(7)
-def three(): return 3
-def wants(an_argument): return Net()
-def wrong_shape(): return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """What was printed, without the line breaks of a narrow terminal."""
-        return " ".join(self.out.split())
-
-
-Kinkcheck = Callable[..., Run]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, with a user's networks in ``my_nets.py``."""
-    (tmp_path / "my_nets.py").write_text(NETS)
-    (tmp_path / "some_sibling.py").write_text("CLASSES = 10")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in ("my_nets", "some_sibling"):
-        if name not in before:
-            sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def kinkcheck(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Kinkcheck:
-    """Runs the command line in this process, in a terminal of 80 columns without colours."""
-    monkeypatch.setenv("COLUMNS", "80")
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "KINKCHECK_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> Run:
-        monkeypatch.setattr(sys, "argv", ["kinkcheck", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Run(stop.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return run
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own."""
-    program = "from kinkcheck.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(cli.__file__).parents[1]),  # the code that is tested here
-            "PYTHONIOENCODING": "utf-8",
-            "COLUMNS": "80",
-            "OMP_NUM_THREADS": "1",
-        },
-        timeout=300,
-        check=False,
-    )
-
-
-def fits(text: str) -> bool:
-    return all(len(line) <= 80 for line in text.splitlines()) and "…" not in text
-
 
 # --- demo, help, version ------------------------------------------------------------------------
 
@@ -175,7 +57,8 @@ def test_help_of_audit_names_every_option_of_the_synopsis(kinkcheck: Kinkcheck) 
     for word in (
         "NETWORK", "--data", "--data-dir", "--precision", "--selections", "--operations",
         "--batches", "--batch-size", "--draws", "--init", "--batch-norm", "--seed", "--layers",
-        "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "by default 32.",
+        "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "bfloat16",
+        "--html", "--exact", "--no-lift", "--tolerance",
     ):  # fmt: skip
         assert word in run.text
 
@@ -206,7 +89,7 @@ def test_json_holds_what_was_asked_for(kinkcheck: Kinkcheck, folder: Path) -> No
     )  # fmt: skip
     assert (run.code, run.err) == (0, "")
     written = json.loads((folder / "a.json").read_text())
-    assert written["schema"] == "kinkcheck.audit/1"
+    assert written["schema"] == "kinkcheck.audit/2"
     assert (written["network"], written["data"], written["seed"]) == ("lenet5", "mnist-sample", 3)
     assert (written["reference"], written["selections"]) == ("hybrid:0.5", ["minimal", "last"])
     keys = [(p["precision"], p["draw"], p["batch"], p["selection"]) for p in written["points"]]
@@ -355,7 +238,6 @@ def test_real_digits_from_a_folder(kinkcheck: Kinkcheck, folder: Path, data_dir:
         ("my_nets.py:wants", "wants failed: TypeError"),
         ("my_nets.py:Failing", "failed on a batch of shape (8, 1, 28, 28)"),
         ("my_nets.py:wrong_shape", "failed on a batch of shape (8, 1, 28, 28)"),
-        ("my_nets.py:Infinite", "is not finite (float32, draw 0, batch 0)"),
         ("my_nets.py:Detached", "does not depend on any parameter"),
         ("my_nets.py:Net --batch-norm", "--batch-norm and --init are for built-in networks"),
         ("my_nets.py:Net --init kaiming", "--batch-norm and --init are for built-in networks"),
@@ -435,6 +317,75 @@ def test_file_that_cannot_be_written_in_the_end_is_one_line(
     assert sorted(folder.iterdir()) == before
 
 
+# --- volume --------------------------------------------------------------------------------------
+
+
+def test_volume_says_how_likely_each_zone_is(kinkcheck: Kinkcheck, folder: Path) -> None:
+    options = ("--draws", 2, "--batches", 3, "--batch-size", 4, "--precision", 32, 64)
+    run = kinkcheck("volume", "my_nets.py:smooth", *options, "--out", "v.jsonl")
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    # McDiarmid: log(40) / 2 * (1/2 + 1/3) = 1.24**2, which says nothing.
+    assert run.text.count("100.0 (0.0–100.0)") == 4
+    assert "over parameters and mini-batches: 0.0 (0.0–100.0) % at float32" in run.text
+    assert run.text.endswith("(in brackets 95 % intervals, McDiarmid).")
+    head, *lines = (folder / "v.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 3 * 2
+    settings = json.loads(head)["settings"]
+    assert settings["batch_size"] == 4
+    assert settings["network"] == "my_nets.py:smooth"
+
+
+def test_volume_goes_on_with_its_file_and_stops_early(kinkcheck: Kinkcheck, folder: Path) -> None:
+    options = ("--draws", 1, "--batches", 12, "--batch-size", 4, "--out", "v.jsonl")
+    first = kinkcheck("volume", "my_nets.py:smooth", *options)
+    whole = (folder / "v.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (folder / "v.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:50])
+    assert kinkcheck("volume", "my_nets.py:smooth", *options) == first
+    assert (folder / "v.jsonl").read_bytes() == whole
+    early = kinkcheck("volume", "my_nets.py:smooth", *options, "--until-width", "0.5")
+    assert "mini-batches at the one parameter draw" in early.text
+    # One of two looks: 1 - (0.05 / 2 / 2)^(1/8) = 0.422.
+    assert "0.0 (0.0–42.2) %" in early.text
+    assert "; 8 of 12 points were enough)." in early.text
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--draws", 0), "--draws must be at least 1, not 0"),
+        (("--batches", 0), "--batches must be at least 1, not 0"),
+        (("--batch-size", 0), "--batch-size must be at least 1, not 0"),
+        (("--confidence", 95), "--confidence must be between 0 and 1, such as 0.95, not 95.0"),
+        (("--until-width", 0), "--until-width must be between 0 and 1, not 0.0"),
+        (("--out", "nowhere/v.jsonl"), "--out: the folder nowhere does not exist"),
+        (("--out", "notes.txt"), "out: notes.txt is not a file of points; name another"),
+        (("--precision", "8"), "--precision: unknown precision '8'; accepted: "),
+        (("--selections", "most"), "--selections: "),
+    ],
+)
+def test_volume_complains_in_one_line(
+    options: tuple[object, ...], complaint: str, kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    (folder / "notes.txt").write_text("my notes")
+    run = kinkcheck("volume", "my_nets.py:smooth", "--batches", 1, "--batch-size", 4, *options)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith(f"kinkcheck: {complaint}")
+    assert run.err.count("\n") == 1
+    assert (folder / "notes.txt").read_text() == "my notes"
+
+
+def test_a_full_disk_is_one_line(kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    run = kinkcheck("volume", "my_nets.py:smooth", "--batches", 1, "--out", "v.jsonl")
+    assert run.code == 2
+    assert run.err == "kinkcheck: out: v.jsonl cannot be written: No space left on device\n"
+
+
 # --- a process of its own -----------------------------------------------------------------------
 
 
@@ -447,7 +398,7 @@ def test_audit_in_its_own_process(folder: Path) -> None:
     run = command("audit", "my_nets.py:Net", *SMALL, "--json", "a.json")
     assert (run.returncode, run.stderr) == (0, "")
     assert fits(run.stdout)
-    assert json.loads((folder / "a.json").read_text())["schema"] == "kinkcheck.audit/1"
+    assert json.loads((folder / "a.json").read_text())["schema"] == "kinkcheck.audit/2"
 
 
 def test_interrupt_leaves_no_file_and_one_line(folder: Path) -> None:

@@ -14,7 +14,7 @@ from kinkcheck.data.source import ENVIRONMENT, found_in
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import triton
 
-_OPTIONAL = ("triton", "datasets", "pillow", "mlxtend")
+_OPTIONAL = ("triton", "datasets", "pillow", "mlxtend", "python-flint")
 
 
 def findings(data_dir: Path | None = None) -> list[tuple[str, str]]:

@@ -99,7 +99,10 @@ class Unseen:
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
 
 
-def record(model: nn.Module | None = None) -> Tape:
+Watch = Callable[[Site, Operation, Tensor], None]
+
+
+def record(model: nn.Module | None = None, *, watch: Watch | None = None) -> Tape:
     """Record the nonsmooth calls of a block, so that their derivatives can be chosen afterwards.
 
     When the block ends the model is as it was found: modes, buffers (batch-norm statistics) and
@@ -111,6 +114,8 @@ def record(model: nn.Module | None = None) -> Tape:
             module tree names the layers. Without one, whatever is called in the block is recorded,
             and each outermost module names the layers below it; from the second on, under the
             name of its class.
+        watch: called with every new site, the operation as it was before it was carried out, and
+            its output.
 
     Returns:
         The tape, a context manager.
@@ -121,7 +126,7 @@ def record(model: nn.Module | None = None) -> Tape:
     >>> tape.sites
     [Site(layer='1', operation='relu', call=0)]
     """
-    return Tape(model)
+    return Tape(model, watch)
 
 
 class Tape:
@@ -133,9 +138,10 @@ class Tape:
         sites: the nonsmooth calls that were recorded, in order.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module | None = None, watch: Watch | None = None) -> None:
         self.sites: list[Site] = []
         self._model = model
+        self._watch = watch
         self._known: set[Site] = set()
         self._hooked = False
         self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments]] = (
@@ -299,7 +305,11 @@ class Tape:
                 with torch._C.DisableTorchFunction():
                     site._ties = operation.ties()
                 return ops.call(operation, site)
+            before = operation.before() if self._watch else operation
             output, site._ties = operation.apply_counting(site)
+            if self._watch:
+                with torch._C.DisableTorchFunction():
+                    self._watch(site, before, output[0] if isinstance(output, tuple) else output)
         return output
 
     def _see_hook(self) -> None:

@@ -1,15 +1,44 @@
-"""What an audit found, as numbers: the JSON schema ``kinkcheck.audit/1``."""
+"""What an audit found, as numbers: the JSON schema ``kinkcheck.audit/2``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from kinkcheck.audit.variation import Variation
+from kinkcheck.audit.zones import Zone
+from kinkcheck.errors import InputError
 
-SCHEMA = "kinkcheck.audit/1"
+SCHEMA = "kinkcheck.audit/2"
+
+READABLE = ("kinkcheck.audit/1", SCHEMA)
+"""The schemas that :meth:`AuditReport.from_json` takes; version 1 lacks what has a default."""
+
+
+@dataclass(frozen=True)
+class Lift:
+    """What a higher precision says of one selection at one point. All norms are l1.
+
+    Attributes:
+        precision: ``float64``, or ``exact`` if the exact arbiter was asked.
+        variation_l1: D there.
+        noise_l1: the noise floor there; 0 for the exact arbiter.
+        ratio: ``variation_l1 / noise_l1``; 0 if both are 0.
+        error_reference_l1: rounding error ‖g − g_lift‖ of the reference's gradient; None where
+            there is nothing higher to compare with: a float64 point.
+        error_selection_l1: the same of the selection's gradient.
+    """
+
+    precision: str
+    variation_l1: float
+    noise_l1: float
+    ratio: float
+    error_reference_l1: float | None
+    error_selection_l1: float | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +53,12 @@ class Point:
         loss: the loss, the same for every selection.
         gradient_l1: l1 norm of the reference gradient.
         variation: how far the selection's gradient is from the reference's.
+        zone: the zone by the lift; None if the point was not lifted.
+        zone_by_threshold: the zone by the published threshold; None if the precision has none.
+        lift: the numbers that decided the zone; None if it was not lifted.
+        noise: the spread of the reference gradient over runs that are equal over the reals, in the
+            audited precision: the measured threshold τ_ω; None if not measured.
+        non_finite_layer: the first layer with a number that is not finite, if there is one.
     """
 
     precision: str
@@ -33,6 +68,11 @@ class Point:
     loss: float
     gradient_l1: float
     variation: Variation
+    zone: Zone | None = None
+    zone_by_threshold: Zone | None = None
+    lift: Lift | None = None
+    noise: Variation | None = None
+    non_finite_layer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +90,10 @@ class SiteCount:
         variation_l1: mean over points of the l1 variation when only this site is switched to the
             first of the selections; None if that was not asked for, or the operation does not
             have the selection.
+        dead: tied windows whose choice cannot reach a parameter; None if not counted.
+        exact: live tied windows whose tie persists in the lift; None if not counted.
+        rounding: live tied windows whose lifted values differ; None if not counted.
+        lift_variation_l1: ``variation_l1`` in the lift.
     """
 
     precision: str
@@ -60,6 +104,10 @@ class SiteCount:
     tied: int
     tied_at_zero: int
     variation_l1: float | None
+    dead: int | None = None
+    exact: int | None = None
+    rounding: int | None = None
+    lift_variation_l1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +158,7 @@ class AuditReport:
     operations: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report in the schema ``kinkcheck.audit/1``, ready for :func:`json.dump`.
+        """The report in the schema ``kinkcheck.audit/2``, ready for :func:`json.dump`.
 
         Unknown values are null; numbers that are not finite are the strings ``"nan"``, ``"inf"``
         and ``"-inf"``.
@@ -118,9 +166,37 @@ class AuditReport:
         >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
         >>> report = AuditReport(*names, 0, "native", [], [], [], [])
         >>> report.to_json()["schema"]
-        'kinkcheck.audit/1'
+        'kinkcheck.audit/2'
         """
         return {"schema": SCHEMA, **_plain(asdict(self))}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """The report that :meth:`to_json` wrote, in this version of the schema or an earlier one.
+
+        Keys that are not known are passed over: within a version fields may be added.
+
+        Args:
+            found: what :func:`json.load` returns.
+
+        Raises:
+            InputError: another schema, or an entry that is missing or of another type; the
+                message names it.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> report = AuditReport(*names, 0, "native", [], [], [], [])
+        >>> AuditReport.from_json(report.to_json()) == report
+        True
+        """
+        schema = found.get("schema")
+        if schema not in READABLE:
+            raise InputError(f"schema: must be one of {', '.join(READABLE)}, not {schema!r}")
+        try:
+            return TypeAdapter(cls).validate_python(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{where}: {first['msg']}") from None
 
 
 def _plain(value: Any) -> Any:

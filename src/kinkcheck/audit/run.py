@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
-from kinkcheck import ops, precision
-from kinkcheck.audit.report import AuditReport, Point, SiteCount, UnseenCount
-from kinkcheck.audit.variation import Variation, gradient_variation, l1_norm
+from kinkcheck import precision
+from kinkcheck.audit.census import Census
+from kinkcheck.audit.forward import Loss, one_line
+from kinkcheck.audit.point import Measurement
+from kinkcheck.audit.report import AuditReport, Point
+from kinkcheck.audit.switch import Switch
 from kinkcheck.errors import InputError
 from kinkcheck.precision import Precision
 from kinkcheck.selection import Selection, parse
-from kinkcheck.tape import Site, Tape, record
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Factory = Callable[[], nn.Module]
 
 
@@ -37,6 +34,8 @@ def audit(
     operations: Sequence[str] | None = None,
     draws: int = 1,
     layers: bool = False,
+    lifted: bool = True,
+    exact: bool = False,
     device: str = "cpu",
     seed: int = 0,
     network_name: str | None = None,
@@ -46,7 +45,8 @@ def audit(
     """Measure how far a network's gradient depends on the derivative chosen at kinks.
 
     For each precision, parameter draw and mini-batch the network runs forward once; the backward
-    pass runs once for the reference and once for every selection. The network is audited in the
+    pass runs once for the reference and once for every selection. Then the lift says what the
+    variation means. The network is audited in the
     mode (``train()`` or ``eval()``) in which it is given, and left as it was.
 
     Args:
@@ -63,6 +63,11 @@ def audit(
         draws: how many parameter draws; needs a function as ``network`` if more than 1.
         layers: also switch one site at a time to the first selection, which costs one more
             backward pass a site.
+        lifted: also run every point in float64 and under other orders of its samples, which tells
+            compensation from bifurcation, says how far rounding has moved each gradient anyway, and
+            why windows are tied (see :mod:`kinkcheck.audit.lift`).
+        exact: let the exact arbiter decide the zones of lifted points, for small networks that it
+            covers (see :mod:`kinkcheck.audit.exact`).
         device: where to run.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         network_name: name for the report; by default that of the class or function.
@@ -73,8 +78,8 @@ def audit(
         The report. Without any nonsmooth site its list of sites is empty and every variation is 0.
 
     Raises:
-        InputError: an argument cannot be used, the network fails on a batch, or a loss is not
-            finite.
+        InputError: an argument cannot be used, the network fails on a batch, or its gradient
+            depends on the order of the samples.
 
     >>> torch.manual_seed(0)
     <torch._C.Generator object at ...>
@@ -97,8 +102,8 @@ def audit(
         precision.require_available(each, device)
     selected = [parse(selection) for selection in selections]
     _require(bool(selected), "selections: at least one is needed")
-    switch = _Switch(parse(reference), selected, operations, layers)
-    census = _Census()
+    switch = Switch(parse(reference), selected, operations)
+    census = Census()
     pairs = list(batches)
     _require(bool(pairs), "batches: at least one is needed")
     for pair in pairs:
@@ -106,6 +111,10 @@ def audit(
             isinstance(pair, tuple | list) and len(pair) == 2,
             "batches: must be a list of pairs of inputs and targets",
         )
+    _require(
+        not exact or (lifted and operations is None),
+        "exact: decides the zones of lifted points, with the selections at all operations",
+    )
     total = len(at) * draws * len(pairs)
     points: list[Point] = []
 
@@ -114,11 +123,12 @@ def audit(
             torch.manual_seed(seed + draw)
             model = _cast(_build(network), each, device)
             for index, pair in enumerate(pairs):
-                torch.manual_seed(seed + index)
-                where = f"{each}, draw {draw}, batch {index}"
+                point = Measurement(
+                    model, pair, loss, each, device, switch, seed + index,
+                    f"{each}, draw {draw}, batch {index}", layers, lifted, exact,
+                )  # fmt: skip
                 points += [
-                    Point(each.name, draw, index, *found)
-                    for found in _point(model, pair, loss, each, device, switch, census, where)
+                    Point(each.name, draw, index, **found) for found in point.measure(census)
                 ]
                 on_point(len(points) // len(selected), total)
 
@@ -138,130 +148,6 @@ def audit(
     )
 
 
-def _point(
-    model: nn.Module,
-    pair: tuple[Any, Any],
-    loss: Loss,
-    at: Precision,
-    device: str,
-    switch: _Switch,
-    census: _Census,
-    where: str,
-) -> Iterator[tuple[str, float, float, Variation]]:
-    """One forward pass, then for every selection its name, the loss, the norm, the variation."""
-    inputs, targets = tree_map_only(Tensor, lambda tensor: at.cast(tensor, device), pair)
-    with at.contractions(device):
-        with record(model) as tape, at.computation(device):
-            value = _loss(model, inputs, targets, loss, where)
-        reference = switch.to(tape, switch.reference)
-        base = _gradient(tape, value, reference, where)
-        norm = l1_norm(base)
-        for selection in switch.selections:
-            gradient = tape.gradient(value, choose={**reference, **switch.to(tape, selection)})
-            yield str(selection), value.item(), norm, gradient_variation(gradient, base)
-        census.add(at.name, tape, switch.alone(tape, value, base) if switch.layers else {})
-
-
-class _Switch:
-    """Which sites are switched to a selection, the others keeping their own."""
-
-    def __init__(
-        self,
-        reference: Selection,
-        selections: list[Selection],
-        operations: Sequence[str] | None,
-        layers: bool,
-    ) -> None:
-        self.reference = reference
-        self.selections = selections
-        self.layers = layers
-        self._kinds = [kind for kind in ops.OPERATIONS if self._named(kind, operations)]
-        self._operations = operations
-        known = sorted({name for kind in ops.OPERATIONS for name in (kind.family, *kind.names)})
-        for name in operations or ():
-            _require(name in known, f"unknown operation {name!r}; accepted: {', '.join(known)}")
-        for selection in (reference, *selections):
-            for kind in self._kinds if operations is not None else ():
-                ops.require_accepted(kind, selection)
-
-    @staticmethod
-    def _named(kind: type[ops.Operation], operations: Sequence[str] | None) -> bool:
-        return operations is None or not {kind.family, *kind.names}.isdisjoint(operations)
-
-    def to(self, tape: Tape, selection: Selection) -> dict[Site, Selection]:
-        """The sites of a tape that take a selection."""
-        chosen = {
-            site: selection
-            for site in tape.sites
-            if self._operations is None
-            or not {site.kind.family, site.operation}.isdisjoint(self._operations)
-        }
-        met = ", ".join(sorted({site.operation for site in tape.sites}))
-        _require(
-            bool(chosen) or not tape.sites,
-            f"operations: no site of {', '.join(self._operations or ())}; the network has {met}",
-        )
-        accepted = {site: selection for site in chosen if isinstance(selection, site.kind.accepted)}
-        if chosen and not accepted:
-            ops.require_accepted(next(iter(chosen)).kind, selection)
-        return accepted
-
-    def alone(self, tape: Tape, loss: Tensor, reference: dict[str, Tensor]) -> dict[Site, float]:
-        """The l1 variation when a single site is switched to the first selection."""
-        base = self.to(tape, self.reference)
-        return {
-            site: gradient_variation(
-                tape.gradient(loss, choose={**base, site: selection}), reference
-            ).l1
-            for site, selection in self.to(tape, self.selections[0]).items()
-        }
-
-
-class _Census:
-    """Counts of sites and of what was unseen, summed over points."""
-
-    def __init__(self) -> None:
-        self._points: Counter[str] = Counter()
-        self._counts: dict[tuple[str, str, str, int], list[int]] = {}
-        self._variation: defaultdict[tuple[str, str, str, int], float] = defaultdict(float)
-        self._unseen: Counter[tuple[str, str, str]] = Counter()
-
-    def add(self, precision: str, tape: Tape, variation: dict[Site, float]) -> None:
-        """Add one point."""
-        self._points[precision] += 1
-        for site in tape.sites:
-            key = (precision, site.layer, site.operation, site.call)
-            counts = self._counts.setdefault(key, [0, 0, 0])
-            for place, count in enumerate((site.windows, site.tied, site.tied_at_zero)):
-                counts[place] += count
-            if site in variation:
-                self._variation[key] += variation[site]
-        for unseen in tape.unseen:
-            self._unseen[unseen.layer, unseen.operation, unseen.reason] += unseen.calls
-
-    def sites(self) -> list[SiteCount]:
-        """One entry for each precision and site, in the order in which they were met."""
-        return [
-            SiteCount(
-                precision=key[0],
-                layer=key[1],
-                operation=key[2],
-                call=key[3],
-                windows=counts[0],
-                tied=counts[1],
-                tied_at_zero=counts[2],
-                variation_l1=(
-                    self._variation[key] / self._points[key[0]] if key in self._variation else None
-                ),
-            )
-            for key, counts in self._counts.items()
-        ]
-
-    def unseen(self) -> list[UnseenCount]:
-        """One entry for each layer and operation."""
-        return [UnseenCount(*key, calls) for key, calls in self._unseen.items()]
-
-
 def _build(network: nn.Module | Factory) -> nn.Module:
     if isinstance(network, nn.Module):
         return network
@@ -270,7 +156,7 @@ def _build(network: nn.Module | Factory) -> nn.Module:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"network: {_name(network)} failed: {_one_line(error)}") from error
+        raise InputError(f"network: {_name(network)} failed: {one_line(error)}") from error
     _require(
         isinstance(model, nn.Module),
         f"network: {_name(network)} must return a torch.nn.Module, not {type(model).__name__}",
@@ -282,45 +168,11 @@ def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:
     try:
         return to.cast_model(model, device)
     except Exception as error:
-        raise InputError(f"network: cannot be copied to {to}: {_one_line(error)}") from error
-
-
-def _loss(model: nn.Module, inputs: Any, targets: Any, loss: Loss, where: str) -> Tensor:
-    try:
-        value = loss(model(inputs), targets)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"network: failed on a batch{_shape(inputs)} ({where}): {_one_line(error)}"
-        ) from error
-    _require(
-        isinstance(value, Tensor) and value.numel() == 1, f"loss: must be a single number ({where})"
-    )
-    _require(math.isfinite(value.item()), f"loss: {value.item()} is not finite ({where})")
-    return value
-
-
-def _gradient(
-    tape: Tape, loss: Tensor, choose: dict[Site, Selection], where: str
-) -> dict[str, Tensor]:
-    _require(loss.requires_grad, f"loss: does not depend on any parameter ({where})")
-    try:
-        return tape.gradient(loss, choose=choose)
-    except RuntimeError as error:
-        raise InputError(f"network: backward pass failed ({where}): {_one_line(error)}") from error
-
-
-def _shape(inputs: Any) -> str:
-    return f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""
+        raise InputError(f"network: cannot be copied to {to}: {one_line(error)}") from error
 
 
 def _name(network: object) -> str:
     return getattr(network, "__name__", type(network).__name__)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _require(condition: bool, message: str) -> None:

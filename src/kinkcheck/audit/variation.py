@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ def gradient_variation(
     if not math.isfinite(norm):
         return Variation(math.nan, math.nan, math.nan, math.nan, math.nan)
     l1, l2, linf = 0.0, 0.0, []
-    for name, tensor in reference.items():
-        if torch.equal(gradient[name], tensor):
-            continue
-        difference = gradient[name].double() - tensor.double()
-        l1 += difference.abs().sum().item()
-        l2 += difference.square().sum().item()
-        linf.append(difference.abs().max().item())
+    for name in reference:
+        found = [
+            (d.sum(), d.max(), d.square_().sum())
+            for d in _distances(gradient[name], reference[name])
+        ]
+        if found:
+            sums, largest, squares = (torch.stack(each) for each in zip(*found, strict=True))
+            l1 += sums.sum().item()
+            l2 += squares.sum().item()
+            linf.append(largest.max().item())
     return Variation(
         l1=l1,
         l2=math.sqrt(l2),
@@ -61,6 +66,29 @@ def gradient_variation(
         linf_by_tensor=sum(linf, 0.0),
         relative_l1=l1 / norm if norm else math.inf if l1 > 0 else math.nan,
     )
+
+
+def l1_distance(gradient: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """The l1 variation alone, accumulated in float64.
+
+    >>> l1_distance({"weight": torch.tensor([1.0, 4.0])}, {"weight": torch.tensor([2.0, 1.0])})
+    4.0
+    """
+    return sum(
+        distance.sum().item()
+        for name, tensor in reference.items()
+        for distance in _distances(gradient[name], tensor)
+    )
+
+
+def _distances(gradient: Tensor, reference: Tensor) -> Iterator[Tensor]:
+    """Absolute differences in float64, some rows at a time: what fits into the caches."""
+    if not reference.dim():
+        gradient, reference = gradient[None], reference[None]
+    rows = max(1, _CHUNK * len(reference) // max(1, reference.numel()))
+    for a, b in zip(torch.split(gradient, rows), torch.split(reference, rows), strict=True):
+        if not torch.equal(a, b):
+            yield (a.double() - b).abs_()
 
 
 def l1_norm(gradient: Mapping[str, Tensor]) -> float:

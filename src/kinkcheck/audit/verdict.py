@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 from kinkcheck import precision
-from kinkcheck.audit.report import AuditReport
+from kinkcheck.audit.report import AuditReport, Point, SiteCount
+from kinkcheck.audit.zones import Zone
 
 _ROUNDING = 10  # unit roundoffs
 
 
 def verdict(report: AuditReport) -> str:
-    """What the numbers of a report mean, in one sentence.
+    """What the numbers of a report mean, and what to do, in a sentence or a few.
 
     Rules, in this order:
 
     1. no site was met: nothing depends on a choice;
-    2. the gradient itself is not finite at some points, which says nothing of the choice there;
+    2. the gradient itself is not finite at some points, which says nothing of the choice there: how
+       many, and the first layers where it appears;
     3. the gradient moved at no point: the choice does not matter on these points;
-    4. otherwise the largest relative l1 variation of each precision is given, also in units of
-       roundoff u; up to 10 u it is called the size of rounding, above 10 u more than rounding.
+    4. if points were not lifted, the largest relative l1 variation of each precision is given, also
+       in units of roundoff u; up to 10 u it is called the size of rounding, above 10 u more;
+    5. if they were, the largest relative l1 variation of each precision is given; then
+
+       a. whether any point that moved is a true bifurcation, at which precisions, and the largest
+          difference in the lift relative to the gradient; if none is and none is undecided, all of
+          it is rounding;
+       b. how the variation compares, at the median point of each precision and at most, with the
+          rounding error that the reference's gradient has anyway, and the part of the ties that are
+          dead;
+       c. the advice: where the variation reaches that error at some point, name the selection or
+          compute in a higher precision; where it does at none, the choice is lost in rounding, and
+          naming it only removes the dependence on scan order.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> verdict(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -33,9 +48,12 @@ def verdict(report: AuditReport) -> str:
         )
     finite = [point for point in report.points if math.isfinite(point.gradient_l1)]
     if len(finite) < len(report.points):
+        layers = {p.non_finite_layer for p in report.points if p.non_finite_layer is not None}
+        where = f", first in {_listed(sorted(name or '(root)' for name in layers))}"
         beware = (
             f" At {len(report.points) - len(finite)} of {len(report.points)} points the gradient "
-            f"itself is not finite: scale the loss, or compute in a higher precision.{beware}"
+            f"itself is not finite{where if layers else ''}: scale the loss, or compute in a "
+            f"higher precision.{beware}"
         )
     moved = [point for point in finite if point.variation.l1 != 0]
     if not moved:
@@ -44,6 +62,8 @@ def verdict(report: AuditReport) -> str:
             f"The gradient did not move at any of {len(finite)} points: here the choice at kinks"
             f"{switched} does not matter.{beware}"
         )
+    if all(point.lift is not None for point in moved):
+        return _of_lifted(moved, len(finite), report.sites) + beware
     largest: dict[str, float] = {}
     for point in moved:
         relative = point.variation.relative_l1
@@ -66,6 +86,98 @@ def verdict(report: AuditReport) -> str:
         f"{len(finite)} points, by at most {_listed(parts)}: {meaning} (u is the unit roundoff; up "
         f"to {_ROUNDING} u counts as rounding).{beware}"
     )
+
+
+def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) -> str:
+    by_precision: dict[str, list[Point]] = {}
+    for point in moved:
+        by_precision.setdefault(point.precision, []).append(point)
+    largest, compared, reached = [], [], []
+    for name, points in by_precision.items():
+        relative = [point.variation.relative_l1 for point in points]
+        most = math.inf if any(map(math.isnan, relative)) else max(relative)
+        largest.append(f"{_part(most)} of its l1 norm at {name}")
+        in_errors = [
+            point.variation.l1 / point.lift.error_reference_l1
+            for point in points
+            if point.lift is not None and point.lift.error_reference_l1
+        ]
+        if in_errors:
+            compared.append(
+                f"{statistics.median(in_errors):.2g} at {name} (at most {max(in_errors):.2g})"
+            )
+            if beyond := sum(value >= 1 for value in in_errors):
+                reached.append(f"{beyond} of {len(points)} points at {name}")
+    text = (
+        f"The arbitrary choice at kinks moves the gradient at {len(moved)} of {finite} points, by "
+        f"at most {_listed(largest)}. {_zones(by_precision)}"
+    )
+    if compared:
+        text += (
+            " In units of the rounding error that the gradient has anyway, it moves at the median "
+            f"point by {_listed(compared)}."
+        )
+    tied = sum(site.tied for site in sites if site.dead is not None)
+    if tied:
+        dead = sum(site.dead or 0 for site in sites)
+        text += (
+            f" {100 * dead / tied:.0f} % of the ties are dead: no choice there reaches a parameter."
+        )
+    if reached:
+        return text + (
+            f" At {_listed(reached)} the choice matters as much as rounding does: give it a name "
+            "with kinkcheck.nn.convert, or compute in a higher precision."
+        )
+    if compared:
+        return text + (
+            " The choice is lost in rounding: to name one, such as minimal, with "
+            "kinkcheck.nn.convert costs nothing and removes the dependence on scan order."
+        )
+    return text
+
+
+def _zones(by_precision: dict[str, list[Point]]) -> str:
+    points = [point for points in by_precision.values() for point in points]
+    wrong, open_ = (
+        {
+            name: sum(point.zone == zone for point in found)
+            for name, found in by_precision.items()
+            if any(point.zone == zone for point in found)
+        }
+        for zone in (Zone.BIFURCATION, Zone.UNDECIDED)
+    )
+    if not wrong and not open_:
+        return (
+            "All of it is rounding: over the reals both programs agree "
+            f"({len(points)} of {len(points)} points certified compensation)."
+        )
+    said = []
+    if wrong:
+        truly = max(
+            point.lift.variation_l1 / point.gradient_l1
+            for point in points
+            if point.lift is not None and point.zone == Zone.BIFURCATION
+        )
+        where = _listed(
+            [f"{n} of {len(by_precision[name])} at {name}" for name, n in wrong.items()]
+        )
+        whole = open_ or sum(wrong.values()) == len(points)
+        rest = "." if whole else "; the rest is rounding."
+        said.append(
+            f"At {sum(wrong.values())} of these points ({where}) the programs differ over the reals"
+            f" as well, by at most {_part(truly)} of the gradient: true bifurcations, where AD of "
+            f"at least one of them is not the derivative{rest}"
+        )
+    if open_:
+        said.append(
+            f"{sum(open_.values())} points are undecided: too small in the lift to tell from "
+            "rounding, too large to be called so."
+        )
+    return " ".join(said)
+
+
+def _part(proportion: float) -> str:
+    return f"{100 * proportion:.1g} %" if proportion >= 1e-5 else f"{proportion:.1e}"
 
 
 def _listed(items: list[str]) -> str:

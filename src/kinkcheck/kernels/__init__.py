@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import reference, triton
-from kinkcheck.kernels.reference import Ties, random_rank
+from kinkcheck.kernels.reference import Ties, max_pool_persists, max_pool_tied, random_rank
 from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
 from kinkcheck.selection import Selection
 
@@ -35,6 +35,8 @@ __all__ = [
     "in_use",
     "max_pool",
     "max_pool_jvp",
+    "max_pool_persists",
+    "max_pool_tied",
     "max_pool_ties",
     "max_pool_vjp",
     "max_pool_with_ties",

@@ -29,6 +29,7 @@ That is the order of PyTorch's CPU kernels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -131,6 +132,41 @@ def max_pool_ties(input: Tensor, windows: Windows) -> Ties:
     for of, at in active.places:
         at_zero[of] &= input[at] == 0
     return Ties(active.value.numel(), tied.sum(), at_zero.sum())
+
+
+def max_pool_tied(input: Tensor, windows: Windows) -> Tensor:
+    """Which windows are tied: a bool tensor of the output's shape.
+
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> max_pool_tied(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
+    tensor([[False,  True]])
+    """
+    return _ActiveSet(input, windows).size > 1
+
+
+def max_pool_persists(input: Tensor, windows: Windows, lifted: Tensor) -> Tensor:
+    """Which windows hold one value at all their active entries in another input as well.
+
+    Args:
+        input: the input whose active entries are meant.
+        windows: the geometry.
+        lifted: an input of the same shape.
+
+    >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
+    >>> x, lifted = torch.tensor([[2.0, 2.0, 3.0, 3.0]]), torch.tensor([[2.0, 2.1, 3.0, 3.0]])
+    >>> max_pool_persists(x, windows, lifted)
+    tensor([[False,  True]])
+    """
+    active = _ActiveSet(input, windows)
+    low = torch.full_like(active.value, math.inf, dtype=lifted.dtype)
+    high = torch.full_like(low, -math.inf)
+    for place, (of, at) in enumerate(active.places):
+        attains = active.attains(place)
+        low[of] = torch.where(attains, torch.minimum(low[of], lifted[at]), low[of])
+        high[of] = torch.where(attains, torch.maximum(high[of], lifted[at]), high[of])
+    return low == high
 
 
 class _ActiveSet:

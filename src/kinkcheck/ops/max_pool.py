@@ -44,6 +44,14 @@ class MaxPool(Operation):
         """Windows with several active entries, and those whose entries are all zero."""
         return kernels.max_pool_ties(self.input.detach(), self.windows)
 
+    def tied(self) -> Tensor:
+        """Windows with several active entries."""
+        return kernels.max_pool_tied(self.input.detach(), self.windows)
+
+    def persists(self, lifted: Tensor) -> Tensor:
+        """Windows whose active entries have one value in the lift."""
+        return kernels.max_pool_persists(self.input.detach(), self.windows, lifted)
+
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""
         function = _MaxPool if torch.compiler.is_compiling() else _MaxPoolWithJvp

@@ -47,6 +47,14 @@ class NormPool(Operation):
         largest = F.max_pool2d(input.abs(), self.kernel_size, self.stride, ceil_mode=self.ceil_mode)
         return Ties(norm.numel(), torch.count_nonzero(norm == 0), torch.count_nonzero(largest == 0))
 
+    def tied(self) -> Tensor:
+        """Windows whose norm is zero."""
+        return self._norm(self.input.detach()) == 0
+
+    def persists(self, lifted: Tensor) -> Tensor:
+        """Windows whose norm is zero in the lift."""
+        return self._norm(lifted) == 0
+
     def apply(self, choice: Choice) -> Tensor:
         """The norm of each window, as PyTorch computes it."""
         function = _AtZero if torch.compiler.is_compiling() else _AtZeroWithJvp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -62,6 +62,25 @@ class Operation(ABC):
     @abstractmethod
     def ties(self) -> Ties:
         """The census of kinks; to be asked before :meth:`apply`, which may overwrite the input."""
+
+    @abstractmethod
+    def tied(self) -> Tensor:
+        """Which windows are tied: a bool tensor of the output's shape."""
+
+    @abstractmethod
+    def persists(self, lifted: Tensor) -> Tensor:
+        """Where the branches that are active here have one value in another input as well.
+
+        Args:
+            lifted: the input of the same call in a higher precision.
+
+        Returns:
+            A bool tensor of the output's shape, of which only tied windows mean something.
+        """
+
+    def before(self) -> Self:
+        """This call with an input that :meth:`apply` will not overwrite."""
+        return self
 
     @abstractmethod
     def apply(self, choice: Choice) -> Any:

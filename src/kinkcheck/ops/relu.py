@@ -48,6 +48,18 @@ class ReLU(Operation):
         at_zero = torch.count_nonzero(self.input.detach() == 0)
         return Ties(self.input.numel(), at_zero, at_zero)
 
+    def tied(self) -> Tensor:
+        """Elements equal to zero."""
+        return self.input.detach() == 0
+
+    def persists(self, lifted: Tensor) -> Tensor:
+        """Elements that are zero in the lift."""
+        return lifted == 0
+
+    def before(self) -> ReLU:
+        """This call with a copy of an input that would be overwritten."""
+        return ReLU(self.input.clone()) if self.inplace else self
+
     def apply(self, choice: Choice) -> Tensor:
         """The input where it is positive, else 0."""
         # PyTorch saves the result alone, which does not tell 0 from a negative input.

@@ -12,11 +12,13 @@ from rich.table import Table
 
 from kinkcheck.audit import AuditReport
 from kinkcheck.audit.report import Point, SiteCount
+from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
+from kinkcheck.audit.zones import Zone
 from kinkcheck.programs import Evaluation
 
 
 def audit_tables(report: AuditReport) -> list[RenderableType]:
-    """The tables of an audit: variation by precision and selection, sites, what was unseen.
+    """The tables of an audit: variation, zones, rounding errors, ties by site, what was unseen.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> audit_tables(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -24,7 +26,15 @@ def audit_tables(report: AuditReport) -> list[RenderableType]:
     """
     tables: list[RenderableType] = []
     if report.sites:
-        tables += [_variation(report), _sites(report)]
+        tables.append(_variation(report))
+        if any(point.zone is not None for point in report.points):
+            summaries = summarise(report.points)
+            tables.append(zone_table(summaries))
+            if any(each.variation_in_errors for each in summaries):
+                tables.append(_errors(summaries, report.reference))
+        tables.append(_sites(report))
+        if any(site.variation_l1 is not None for site in report.sites):
+            tables.append(_one_at_a_time(report))
     if report.unseen:
         tables.append(_unseen(report))
     return tables
@@ -103,17 +113,95 @@ def _variation(report: AuditReport) -> Table:
             precision,
             selection,
             f"{sum(value != 0 for value in l1)} of {len(points)}",
-            *(f"{of(values):.1e}" for values in (l1, relative) for of in (_median, _largest)),
+            *(f"{of(values):.1e}" for values in (l1, relative) for of in (median, largest)),
         )
     return table
 
 
-def _median(values: list[float]) -> float:
+def zone_table(summaries: Sequence[Summary]) -> Table:
+    """The proportion of points in each zone with its interval, by the lift and by the threshold.
+
+    >>> zone_table([]).title
+    'Zones, in % of the points'
+    """
+    table = _table("Zones, in % of the points")
+    if summaries:
+        first = summaries[0]
+        table.title = (
+            f"Zones, in % of the points ({100 * first.confidence:.4g} % intervals, "
+            f"{first.interval_method})"
+        )
+    for heading in ("precision", "selection", "zone"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("by the lift", "by the threshold"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in summaries:
+        rows = [
+            (
+                str(zone),
+                *(proportion(shares.get(zone)) for shares in (each.zones, each.zones_by_threshold)),
+            )
+            for zone in Zone
+            if any(
+                share is not None and share.count
+                for share in (each.zones.get(zone), each.zones_by_threshold.get(zone))
+            )
+        ]
+        left_out = (each.zones_left_out, each.zones_by_threshold_left_out)
+        if any(left_out):
+            rows.append(("left out", *(f"{n} of {each.points}" for n in left_out)))
+        for row in rows:
+            names = (each.precision, each.selection) if row is rows[0] else ("", "")
+            table.add_row(*names, *row, end_section=row is rows[-1])
+    return table
+
+
+def proportion(share: ZoneShare | None) -> str:
+    """A proportion and its interval, in per cent; two dashes where it is not known.
+
+    >>> proportion(ZoneShare(3, 0.3, (0.067, 0.652)))
+    '30.0 (6.7–65.2)'
+    """
+    if share is None:
+        return "--"
+    low, high = share.interval
+    return f"{100 * share.proportion:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _errors(summaries: Sequence[Summary], reference: str) -> Table:
+    table = _table("Variation and rounding error of the gradient (l1), median (range)")
+    for heading in ("precision", "selection"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("variation / error", f"error / error of {reference}"):
+        table.add_column(heading, justify="right")
+    for each in summaries:
+        spreads = (each.variation_in_errors, each.error_ratio)
+        table.add_row(each.precision, each.selection, *map(_spread, spreads))
+    return table
+
+
+def _spread(found: Spread | None) -> str:
+    if found is None:
+        return "--"
+    return f"{found.median:.3g} ({found.min:.3g}–{found.max:.3g})"
+
+
+def median(values: list[float]) -> float:
+    """The median; NaN if any value is.
+
+    >>> median([1.0, math.nan]), median([1.0, 3.0])
+    (nan, 2.0)
+    """
     # Sorting puts NaN anywhere, as max() does.
     return math.nan if any(map(math.isnan, values)) else statistics.median(values)
 
 
-def _largest(values: list[float]) -> float:
+def largest(values: list[float]) -> float:
+    """The largest value; NaN if any is.
+
+    >>> largest([1.0, math.nan]), largest([1.0, 3.0])
+    (nan, 3.0)
+    """
     return math.nan if any(map(math.isnan, values)) else max(values)
 
 
@@ -122,37 +210,61 @@ def _sites(report: AuditReport) -> Table:
     for site in report.sites:
         by_site.setdefault((site.layer, site.operation, site.call), []).append(site)
     tied = {key: counts for key, counts in by_site.items() if any(site.tied for site in counts)}
-    table = _table("Ties by site")
+    table = _table("Ties by site in % of the windows")
     if len(tied) < len(by_site):
         table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
         table.caption_justify = "left"
-    attributed = any(site.variation_l1 is not None for site in report.sites)
     table.add_column("layer", overflow="fold")
     table.add_column("operation", no_wrap=True)
-    for heading in ("windows", "precision", "tied", "at zero"):
+    caused = any(site.dead is not None for site in report.sites)
+    if caused:
+        table.title = "Ties by site in % of the windows, and their causes in % of the ties"
+    for heading in ("windows", "precision", "tied"):
         table.add_column(heading, justify="right", no_wrap=True)
-    if attributed:
-        table.add_column("l1 alone", justify="right", no_wrap=True)
-    for (layer, operation, call), counts in tied.items():
+    for heading in ("dead", "exact", "rounding") if caused else ("at zero",):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for counts in tied.values():
         for site in counts:
-            first = site is counts[0]
-            cells = [
-                (layer or "(root)") + (f" #{call}" if call else "") if first else "",
-                operation if first else "",
-                f"{site.windows:,}" if first else "",
+            causes = (site.dead, site.exact, site.rounding)
+            table.add_row(
+                *(_named(site) if site is counts[0] else ("", "")),
+                f"{site.windows:,}" if site is counts[0] else "",
                 site.precision,
                 _share(site.tied, site.windows),
-                _share(site.tied_at_zero, site.windows),
-            ]
-            if attributed:
-                alone = site.variation_l1
-                cells.append("--" if alone is None else f"{alone:.1e}")
-            table.add_row(*cells, end_section=site is counts[-1] and len(counts) > 1)
+                *(
+                    (_share(count, site.tied) for count in causes)
+                    if caused
+                    else (_share(site.tied_at_zero, site.windows),)
+                ),
+                end_section=site is counts[-1] and len(counts) > 1,
+            )
     return table
 
 
-def _share(count: int, total: int) -> str:
-    return f"{100 * count / total:.2f} %" if total else "--"
+def _one_at_a_time(report: AuditReport) -> Table:
+    table = _table(f"l1 variation of one site alone, {report.selections[0]}, mean over points")
+    table.add_column("layer", overflow="fold")
+    table.add_column("operation", no_wrap=True)
+    for heading in ("precision", "l1 alone", "in the lift"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in report.sites:
+        if site.variation_l1:
+            alone = (site.variation_l1, site.lift_variation_l1)
+            numbers = ("--" if value is None else f"{value:.1e}" for value in alone)
+            table.add_row(*_named(site), site.precision, *numbers)
+    left_out = sum(not site.variation_l1 for site in report.sites)
+    if left_out:
+        table.caption = f"{left_out} more move nothing, or do not have the selection"
+        table.caption_justify = "left"
+    return table
+
+
+def _named(site: SiteCount) -> tuple[str, str]:
+    return (site.layer or "(root)") + (f" #{site.call}" if site.call else ""), site.operation
+
+
+def _share(count: int | None, total: int) -> str:
+    return f"{100 * count / total:.2f}" if total and count is not None else "--"
 
 
 def _unseen(report: AuditReport) -> Table:

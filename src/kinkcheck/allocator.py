@@ -1,0 +1,29 @@
+"""How the process gets memory from the system."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
+_NEVER = -1
+
+
+def keep_large_blocks() -> bool:
+    """Let glibc use the memory of large tensors again instead of giving each back at once.
+
+    By default it asks the system for every large block anew, which then clears each page of it:
+    that took a sixth of the time of an audit of VGG-11. What the process holds at its peak stays
+    the same, but it keeps that until it ends. So this is for programs, not for libraries: the
+    command line calls it.
+
+    Returns:
+        Whether the allocator took it; False where it is not glibc's.
+
+    >>> keep_large_blocks() in (True, False)
+    True
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

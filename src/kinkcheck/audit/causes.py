@@ -1,0 +1,69 @@
+"""Causes: why a window is tied, and whether it can matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kinkcheck.audit.forward import Forward
+
+
+@dataclass(frozen=True)
+class Causes:
+    """The tied windows of one site by cause.
+
+    Attributes:
+        dead: no choice there can reach a parameter: no gradient arrives, or a ReLU that made the
+            entries lets nothing through at zero.
+        exact: live, and the active entries are equal in the lift as well; None without a lift to
+            a higher precision.
+        rounding: live, and their lifted values differ: the tie is an effect of the precision.
+    """
+
+    dead: int
+    exact: int | None
+    rounding: int | None
+
+
+def causes(forward: Forward, live: list[Tensor], lifted: Forward | None) -> list[Causes] | None:
+    """The causes of the ties at every site.
+
+    Args:
+        forward: the forward pass in the audited precision.
+        live: what :meth:`Forward.live` said of it.
+        lifted: the forward pass at the same point in float64; None if that is the precision.
+
+    Returns:
+        One entry a site; None if the lift took another path, so that its sites are others.
+
+    >>> import torch
+    >>> from kinkcheck import precision
+    >>> at = precision.parse("64")
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.MaxPool1d(2)).double()
+    >>> _ = torch.nn.init.zeros_(model[0].weight), torch.nn.init.ones_(model[0].bias)
+    >>> pair = torch.ones(1, 4), torch.zeros(1, 2)
+    >>> forward = Forward(model, pair, torch.nn.functional.mse_loss, at, "cpu", "here")
+    >>> causes(forward, forward.live(), forward)
+    [Causes(dead=0, exact=2, rounding=0)]
+    """
+    if len(live) != len(forward.tape.sites):
+        return None
+    dead = [
+        kinks.site.tied - int(alive.sum()) for kinks, alive in zip(forward.kinks, live, strict=True)
+    ]
+    if lifted is None:
+        return [Causes(each, None, None) for each in dead]
+    if _sites(forward) != _sites(lifted):
+        return None
+    found = []
+    for each, here, alive, there in zip(dead, forward.kinks, live, lifted.kinks, strict=True):
+        lives, exact = here.site.tied - each, 0
+        if lives:
+            exact = int((alive & here.operation.persists(there.operation.input.detach())).sum())
+        found.append(Causes(dead=each, exact=exact, rounding=lives - exact))
+    return found
+
+
+def _sites(forward: Forward) -> list[tuple[str, str, object]]:
+    return [(k.site.layer, k.site.operation, k.value.shape) for k in forward.kinks]

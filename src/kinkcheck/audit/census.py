@@ -1,0 +1,92 @@
+"""The census of sites, and of what was out of reach, summed over points."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kinkcheck.audit.causes import Causes
+from kinkcheck.audit.report import SiteCount, UnseenCount
+from kinkcheck.tape import Site, Tape
+
+
+@dataclass
+class _Tally:
+    """What was counted at one site in one precision."""
+
+    windows: int = 0
+    tied: int = 0
+    tied_at_zero: int = 0
+    variation: list[float] = field(default_factory=list)
+    lifted: list[float] = field(default_factory=list)
+    causes: list[Causes] = field(default_factory=list)
+
+
+class Census:
+    """Counts of sites and of what was unseen, summed over points."""
+
+    def __init__(self) -> None:
+        self._points: Counter[str] = Counter()
+        self._tallies: defaultdict[tuple[str, str, str, int], _Tally] = defaultdict(_Tally)
+        self._unseen: Counter[tuple[str, str, str]] = Counter()
+
+    def add(
+        self,
+        precision: str,
+        tape: Tape,
+        variation: Mapping[Site, float],
+        lifted: Mapping[Site, float] | None = None,
+        causes: Sequence[Causes] | None = None,
+    ) -> None:
+        """Add one point.
+
+        Args:
+            precision: its name.
+            tape: the tape of its forward pass.
+            variation: what each site alone moves the gradient by.
+            lifted: the same in the lift, by the sites of the lift, in the same order.
+            causes: why the windows of each site are tied.
+        """
+        self._points[precision] += 1
+        in_lift = dict(zip(variation, (lifted or {}).values(), strict=False))
+        for index, site in enumerate(tape.sites):
+            tally = self._tallies[precision, site.layer, site.operation, site.call]
+            tally.windows += site.windows
+            tally.tied += site.tied
+            tally.tied_at_zero += site.tied_at_zero
+            tally.variation += [variation[site]] if site in variation else []
+            tally.lifted += [in_lift[site]] if site in in_lift else []
+            tally.causes += [causes[index]] if causes is not None else []
+        for unseen in tape.unseen:
+            self._unseen[unseen.layer, unseen.operation, unseen.reason] += unseen.calls
+
+    def sites(self) -> list[SiteCount]:
+        """One entry for each precision and site, in the order in which they were met."""
+        return [
+            SiteCount(
+                *key,
+                windows=tally.windows,
+                tied=tally.tied,
+                tied_at_zero=tally.tied_at_zero,
+                variation_l1=_over(self._points[key[0]], tally.variation),
+                dead=_sum([each.dead for each in tally.causes]),
+                exact=_sum([each.exact for each in tally.causes]),
+                rounding=_sum([each.rounding for each in tally.causes]),
+                lift_variation_l1=_over(len(tally.lifted), tally.lifted),
+            )
+            for key, tally in self._tallies.items()
+        ]
+
+    def unseen(self) -> list[UnseenCount]:
+        """One entry for each layer and operation."""
+        return [UnseenCount(*key, calls) for key, calls in self._unseen.items()]
+
+
+def _over(points: int, values: list[float]) -> float | None:
+    return sum(values) / points if values else None
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,164 @@
+"""The exact point: a forward pass, its ties, and the difference of two backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor, nn
+
+from kinkcheck.audit.exact.network import carry_out
+from kinkcheck.audit.exact.rationals import Rationals, from_floats
+from kinkcheck.audit.exact.record import ExactSite, Record, Variable
+from kinkcheck.errors import InputError
+from kinkcheck.ops import require_accepted
+from kinkcheck.selection import Selection, parse
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The gradient of one program minus that of another, over the rationals.
+
+    Attributes:
+        by_parameter: the difference by name of the parameter.
+    """
+
+    by_parameter: Mapping[str, Rationals]
+
+    @cached_property
+    def l1(self) -> Fraction:
+        """The sum of absolute values: 0 exactly if the programs agree over the reals.
+
+        >>> Difference({"weight": Rationals(np.array([1, -2], object), 4)}).l1
+        Fraction(3, 4)
+        """
+        return sum((each.l1() for each in self.by_parameter.values()), Fraction(0))
+
+
+class ExactPoint:
+    """A network at one point over the rationals; made by :func:`evaluate`.
+
+    Attributes:
+        ties: how many windows, or elements of a pointwise operation, are tied at each site, in the
+            order in which the sites were met.
+        windows: how many there are.
+    """
+
+    def __init__(
+        self, record: Record, output: Variable, parameters: Mapping[str, Variable]
+    ) -> None:
+        self.ties: dict[ExactSite, int] = record.ties
+        self.windows: dict[ExactSite, int] = record.windows
+        self._record = record
+        self._output = output
+        self._parameters = parameters
+
+    @property
+    def output(self) -> Rationals:
+        """What the network returns."""
+        return self._output.value
+
+    def gradient(
+        self, cotangent: Tensor, selection: str | Selection = "native"
+    ) -> dict[str, Rationals]:
+        """The gradient of ⟨cotangent, output⟩ under a selection.
+
+        Args:
+            cotangent: floating-point numbers in the shape of the output, taken as they are: the
+                derivative of the loss with respect to the output.
+            selection: for all sites whose operation has it, the others keeping their own.
+
+        Returns:
+            By name, for every parameter that requires a gradient.
+
+        Raises:
+            InputError: no site has the selection, or the cotangent has another shape.
+
+        >>> point = evaluate(nn.Sequential(nn.Linear(1, 1), nn.ReLU()), torch.zeros(2, 1))
+        >>> sorted(point.gradient(torch.ones(2, 1)))
+        ['0.bias', '0.weight']
+        """
+        return self._gradient(cotangent, self._chosen(parse(selection)))
+
+    def difference(
+        self,
+        cotangent: Tensor,
+        selection: str | Selection = "minimal",
+        reference: str | Selection = "native",
+    ) -> Difference:
+        """The gradient under a selection minus that under a reference, of ⟨cotangent, output⟩.
+
+        Args:
+            cotangent: floating-point numbers in the shape of the output, taken as they are.
+            selection: for all sites whose operation has it, the others staying at the reference.
+            reference: the same, the others keeping their own.
+
+        Returns:
+            The difference; its ``l1`` is 0 exactly if the two programs agree over the reals.
+
+        Raises:
+            InputError: no site has a selection, or the cotangent has another shape.
+
+        >>> layer = nn.Linear(1, 4)
+        >>> _ = nn.init.ones_(layer.weight), nn.init.ones_(layer.bias)
+        >>> model = nn.Sequential(layer, nn.MaxPool1d(4))
+        >>> evaluate(model, torch.ones(1, 1)).difference(torch.ones(1, 1)).l1
+        Fraction(3, 1)
+        """
+        base = self._chosen(parse(reference))
+        chosen = self._chosen(parse(selection), base)
+        minuend, subtrahend = self._gradient(cotangent, chosen), self._gradient(cotangent, base)
+        return Difference({name: minuend[name] - subtrahend[name] for name in minuend})
+
+    def _chosen(
+        self, selection: Selection, others: Mapping[ExactSite, Selection] | None = None
+    ) -> dict[ExactSite, Selection]:
+        """A selection wherever the operation has it, and that of others, or its own, elsewhere."""
+        kinds = self._record.kinds
+        accepted = [site for site, kind in kinds.items() if isinstance(selection, kind.accepted)]
+        if kinds and not accepted:
+            require_accepted(next(iter(kinds.values())), selection)
+        return {**(others or self._record.selections), **dict.fromkeys(accepted, selection)}
+
+    def _gradient(
+        self, cotangent: Tensor, chosen: Mapping[ExactSite, Selection]
+    ) -> dict[str, Rationals]:
+        if tuple(cotangent.shape) != self.output.shape:
+            raise InputError(
+                f"cotangent: must have the shape of the output {self.output.shape}, "
+                f"not {tuple(cotangent.shape)}"
+            )
+        gradients = self._record.pull_back(
+            self._output, from_floats(cotangent, "cotangent"), chosen
+        )
+        return {
+            name: gradients.get(variable) or Rationals(np.zeros(variable.value.shape, object))
+            for name, variable in self._parameters.items()
+        }
+
+
+def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
+    """The forward pass of a network over the rationals, at its parameters as they are.
+
+    Covered are linear layers and convolutions (1d, 2d), ReLU, max and average pooling (1d, 2d,
+    also adaptive), flattening, sums of tensors, dropout and batch norm in evaluation mode, as
+    modules or functions, in any model that ``torch.fx`` can trace. Batch norm needs
+    1/√(var + eps), which is not rational: its float64 value, rounded once, is taken for the number
+    itself, and all else of batch norm, (x − mean) · that · weight + bias, is exact.
+
+    Args:
+        model: in the mode in which it is to be evaluated.
+        inputs: a batch of floating-point numbers of any type.
+
+    Raises:
+        InputError: a layer is not covered (see :func:`uncovered`), a number is not finite, or
+            python-flint is not installed.
+
+    >>> point = evaluate(nn.Sequential(nn.ReLU(), nn.MaxPool1d(2)), torch.zeros(1, 1, 4))
+    >>> {tuple(site): tied for site, tied in point.ties.items()}
+    {('0', 'relu', 0): 4, ('1', 'max_pool1d', 0): 2}
+    """
+    return ExactPoint(*carry_out(model, inputs))

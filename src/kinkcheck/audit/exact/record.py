@@ -1,0 +1,103 @@
+"""What an exact forward pass leaves behind, and the backward pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from kinkcheck import ops
+from kinkcheck.audit.exact.layers import Adjoint, KinkAdjoint
+from kinkcheck.audit.exact.rationals import Rationals
+from kinkcheck.selection import Native, Selection
+
+
+class ExactSite(NamedTuple):
+    """One call of a nonsmooth operation, named as :class:`kinkcheck.Site` names it.
+
+    Attributes:
+        layer: name of the module that made the call; empty for the model itself.
+        operation: name of the operation.
+        call: how often this layer had called this operation before.
+    """
+
+    layer: str
+    operation: str
+    call: int
+
+
+@dataclass(eq=False)
+class Variable:
+    """A tensor of the forward pass."""
+
+    value: Rationals
+
+
+@dataclass
+class Record:
+    """The layers that were carried out, in order.
+
+    Attributes:
+        layer: name of the module whose calls are being carried out.
+        own: the selection of that module itself.
+        windows: how many windows, or elements of a pointwise operation, each site has.
+        ties: how many of them are tied.
+        kinds: the operation of each site.
+        selections: the selection of the program itself at each site.
+    """
+
+    layer: str = ""
+    own: Selection = field(default_factory=Native)
+    windows: dict[ExactSite, int] = field(default_factory=dict)
+    ties: dict[ExactSite, int] = field(default_factory=dict)
+    kinds: dict[ExactSite, type[ops.Operation]] = field(default_factory=dict)
+    selections: dict[ExactSite, Selection] = field(default_factory=dict)
+    _steps: list[tuple[Variable, list[tuple[Variable, Callable[..., Rationals]]]]] = field(
+        default_factory=list
+    )
+    _sites: dict[Variable, ExactSite] = field(default_factory=dict)
+
+    def step(self, output: Rationals, *pullbacks: tuple[Variable, Adjoint]) -> Variable:
+        """Add a smooth layer: its output, and for each input the adjoint."""
+        variable = Variable(output)
+        self._steps.append((variable, list(pullbacks)))
+        return variable
+
+    def kink(
+        self,
+        kind: type[ops.Operation],
+        operation: str,
+        input: Variable,
+        found: tuple[Rationals, KinkAdjoint, int],
+    ) -> Variable:
+        """Add a site: its output, its adjoint, and how many of its windows are tied."""
+        output, pull, tied = found
+        call = sum(site[:2] == (self.layer, operation) for site in self.ties)
+        site = ExactSite(self.layer, operation, call)
+        self.windows[site], self.ties[site] = output.numerators.size, tied
+        self.kinds[site], self.selections[site] = kind, self.own
+        variable = Variable(output)
+        self._steps.append((variable, [(input, pull)]))
+        self._sites[variable] = site
+        return variable
+
+    def pull_back(
+        self,
+        output: Variable,
+        cotangent: Rationals,
+        chosen: Mapping[ExactSite, Selection],
+    ) -> dict[Variable, Rationals]:
+        """The gradients of ⟨cotangent, output⟩ by variable, for those that no layer made."""
+        gradients = {output: cotangent}
+        for variable, pullbacks in reversed(self._steps):
+            gradient = gradients.pop(variable, None)
+            if gradient is None or not np.any(gradient.numerators != 0):
+                continue
+            site = self._sites.get(variable)
+            selection = () if site is None else (chosen[site],)
+            for input, pull in pullbacks:
+                pulled = pull(gradient, *selection)
+                gradients[input] = gradients[input] + pulled if input in gradients else pulled
+        return gradients

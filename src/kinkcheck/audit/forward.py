@@ -1,0 +1,189 @@
+"""One forward pass of a model at a point, and what its backward passes find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from kinkcheck.errors import InputError
+from kinkcheck.ops import Operation
+from kinkcheck.precision import Precision
+from kinkcheck.selection import Selection
+from kinkcheck.tape import Site, Tape, record
+
+Loss = Callable[[Any, Any], Tensor]
+Gradient = dict[str, Tensor]
+Program = Callable[[Tape], dict[Site, Selection]]
+"""Which site of a forward pass takes which selection."""
+
+
+@dataclass(eq=False)
+class Kinks:
+    """The kinks of one site, kept to be compared with those of the same site in the lift.
+
+    Attributes:
+        site: the site.
+        operation: the call, with its input.
+        value: the output.
+        producer: the autograd node that made the input; None for an input of the network.
+        edge: where the gradient of the output arrives; None if none can.
+    """
+
+    site: Site
+    operation: Operation
+    value: Tensor
+    producer: Node | None
+    edge: GradientEdge | None
+
+
+class Forward:
+    """A forward pass on a tape; to be used in the context of ``at.contractions(device)``.
+
+    Args:
+        model: already in the precision ``at``.
+        pair: inputs and targets, which are cast.
+        loss: function of outputs and targets.
+        at: the precision.
+        device: where the model is.
+        where: how a complaint names the point.
+
+    Attributes:
+        outputs: what the model returned.
+        loss: the loss.
+        tape: the sites, and the gradients.
+        kinks: one entry a site, in order.
+
+    Raises:
+        InputError: the model or the loss fails on the batch.
+
+    >>> from kinkcheck import precision
+    >>> model, at = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), precision.parse("32")
+    >>> pair = torch.zeros(1, 2), torch.zeros(1, 2)
+    >>> forward = Forward(model, pair, nn.functional.mse_loss, at, "cpu", "batch 0")
+    >>> [kinks.site.layer for kinks in forward.kinks]
+    ['1']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pair: tuple[Any, Any],
+        loss: Loss,
+        at: Precision,
+        device: str,
+        where: str,
+    ) -> None:
+        inputs, targets = tree_map_only(Tensor, lambda tensor: at.cast(tensor, device), pair)
+        self.kinks: list[Kinks] = []
+        self._where = where
+        try:
+            with record(model, watch=self._watch) as self.tape, at.computation(device):
+                self.outputs = model(inputs)
+                self.loss = loss(self.outputs, targets)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"network: failed on a batch{_shape(inputs)} ({where}): {one_line(error)}"
+            ) from error
+        if not isinstance(self.loss, Tensor) or self.loss.numel() != 1:
+            raise InputError(f"loss: must be a single number ({where})")
+        if not self.loss.requires_grad:
+            raise InputError(f"loss: does not depend on any parameter ({where})")
+
+    def gradient(self, program: Program) -> Gradient:
+        """The gradient of a program, by parameter name.
+
+        Raises:
+            InputError: the backward pass fails.
+        """
+        return self._differentiate(self.loss, program)
+
+    def gradients_along(self, direction: Tensor, programs: Sequence[Program]) -> list[Gradient]:
+        """Of each program the gradient of ⟨direction, outputs⟩; the outputs have to be a tensor."""
+        along = (self.outputs * direction).sum()
+        return [self._differentiate(along, program) for program in programs]
+
+    def output_gradient(self) -> Tensor:
+        """The gradient of the loss with respect to the outputs of the model, a tensor."""
+        gradient: Tensor = torch.autograd.grad(self.loss, self.outputs, retain_graph=True)[0]
+        return gradient
+
+    def live(self) -> list[Tensor]:
+        """For every site, which tied windows can pass a choice on to a parameter.
+
+        A tied window is dead if no gradient arrives at it, or if its entries are zeros of a ReLU,
+        which lets nothing through there. Bool tensors of the shape of the site's output.
+        """
+        edges = [kinks.edge for kinks in self.kinks if kinks.edge is not None]
+        found = iter(
+            torch.autograd.grad(self.loss, edges, retain_graph=True, allow_unused=True)
+            if edges
+            else ()
+        )
+        rectifiers = {
+            kinks.edge.node
+            for kinks in self.kinks
+            if kinks.edge is not None and kinks.site.kind.family == "relu"
+        }
+        live = []
+        for kinks in self.kinks:
+            tied = kinks.operation.tied()
+            gradient = None if kinks.edge is None else next(found)
+            if gradient is None or not tied.any():
+                live.append(torch.zeros_like(tied))
+                continue
+            passes = tied & (gradient != 0)
+            live.append(passes & (kinks.value != 0) if kinks.producer in rectifiers else passes)
+        return live
+
+    def _differentiate(self, of: Tensor, program: Program) -> Gradient:
+        try:
+            return self.tape.gradient(of, choose=program(self.tape))
+        except RuntimeError as error:
+            raise InputError(
+                f"network: backward pass failed ({self._where}): {one_line(error)}"
+            ) from error
+
+    def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        self.kinks.append(Kinks(site, operation, output.detach(), operation.input.grad_fn, edge))
+
+
+def permuted(pair: tuple[Any, Any], order: Tensor) -> tuple[Any, Any]:
+    """A batch with its samples in another order, or some of them.
+
+    >>> permuted((torch.tensor([1, 2]), torch.tensor([3, 4])), torch.tensor([1, 0]))
+    (tensor([2, 1]), tensor([4, 3]))
+    """
+    inputs, targets = tree_map_only(Tensor, lambda tensor: tensor.index_select(0, order), pair)
+    return inputs, targets
+
+
+def samples(pair: tuple[Any, Any]) -> int | None:
+    """How many samples a batch has; None if its tensors do not agree on their first dimension.
+
+    >>> samples((torch.zeros(2, 3), torch.zeros(2)))
+    2
+    """
+    sizes = {t.shape[0] if t.dim() else None for t in tree_leaves(pair) if isinstance(t, Tensor)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of somebody else's code, for a complaint of ours.
+
+    >>> one_line(ValueError("no"))
+    'ValueError: no'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _shape(inputs: Any) -> str:
+    return f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""

@@ -1,0 +1,182 @@
+"""The lift: both programs of a point, evaluated at the same θ and B in float64.
+
+Going to float64 changes neither parameters nor inputs, so that what is left of the variation there
+is either rounding, at the float64 noise floor, or real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, permuted, samples
+from kinkcheck.audit.noise import another_order, dropout_follows
+from kinkcheck.audit.variation import l1_distance, l1_norm
+from kinkcheck.errors import InputError
+from kinkcheck.precision import PRECISIONS
+
+FLOAT64 = PRECISIONS["float64"]
+
+SAMPLES = 8
+"""How many samples the noise floor is measured on, where samples do not meet in the network."""
+
+_DEPENDS_ON_ORDER = 1e-3
+"""Relative spread of the float64 gradient over orders that no rounding explains."""
+
+
+@dataclass
+class Lifted:
+    """A point in float64.
+
+    Attributes:
+        forward: the forward pass on the whole mini-batch.
+        reference: the gradient of the reference.
+        selections: the gradients of the selections.
+        variation: for every selection D, l1.
+        noise: for every selection the noise floor of that D, l1.
+    """
+
+    forward: Forward
+    reference: Gradient
+    selections: list[Gradient]
+    variation: list[float]
+    noise: list[float]
+
+
+def lift(
+    model: nn.Module,
+    pair: tuple[Any, Any],
+    loss: Loss,
+    reference: Program,
+    selections: Sequence[Program],
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    where: str = "lift",
+) -> Lifted:
+    """Evaluate the programs of a point in float64, and the noise floor there.
+
+    Both programs run on the whole mini-batch. Runs in other orders, for the noise floor, are as
+    dear; where samples do not meet inside the network they are made of ``SAMPLES`` samples and
+    their spread is scaled to the whole mini-batch. Whether samples meet is seen by comparing their
+    outputs with those of the whole mini-batch.
+
+    Args:
+        model: the model in the audited precision; it is copied.
+        pair: inputs and targets in the audited precision.
+        loss: function of outputs and targets.
+        reference: the reference program.
+        selections: the programs compared with it.
+        device: where the model is.
+        seed: of orders, and of what is drawn in the forward pass.
+        where: how a complaint names the point.
+
+    Raises:
+        InputError: the network fails in float64, or its gradient depends on the order of the
+            samples.
+
+    >>> from kinkcheck.selection import parse
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten())
+    >>> pair = torch.ones(2, 1, 4, 4), torch.tensor([0, 1])
+    >>> def program(name):
+    ...     return lambda tape: {site: parse(name) for site in tape.sites}
+    >>> cross_entropy = nn.functional.cross_entropy
+    >>> lifted = lift(model, pair, cross_entropy, program("native"), [program("last")])
+    >>> lifted.variation[0] < 1e-14
+    True
+    """
+    lifted = FLOAT64.cast_model(model, device)
+    if device == "cpu":
+        # PyTorch's float64 convolution is nearly twice as fast there.
+        lifted = lifted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = _Runs(lifted, loss, device, seed, where)
+    whole = run.forward(pair)
+    programs = [reference, *selections]
+    base, *gradients = [whole.gradient(program) for program in programs]
+    floors = _floors(run, whole, pair, programs, [base, *gradients])
+    norm = l1_norm(base)
+    if norm and floors[0] / norm > _DEPENDS_ON_ORDER:
+        raise InputError(
+            "network: its gradient depends on the order of the samples in a mini-batch (by "
+            f"{floors[0] / norm:.1e} of its l1 norm at float64, {where}), so that rounding cannot "
+            "be told from truth; make it treat samples alike, or audit it without the lift"
+        )
+    return Lifted(
+        whole,
+        base,
+        gradients,
+        [l1_distance(gradient, base) for gradient in gradients],
+        [
+            # A single sample has no order, yet its gradient is rounded.
+            max(floors[0], floor, FLOAT64.unit_roundoff * max(norm, l1_norm(gradient)))
+            for floor, gradient in zip(floors[1:], gradients, strict=True)
+        ],
+    )
+
+
+class _Runs:
+    """Runs of one model in float64 that draw the same in their forward passes."""
+
+    def __init__(self, model: nn.Module, loss: Loss, device: str, seed: int, where: str) -> None:
+        self._model = model
+        self._loss = loss
+        self._device = device
+        self._where = f"{where}, lifted to float64"
+        self.seed = seed
+
+    def forward(self, pair: tuple[Any, Any], order: Tensor | None = None) -> Forward:
+        """A forward pass, in which each sample is dropped out as it is in its own order."""
+        torch.manual_seed(self.seed)
+        with nullcontext() if order is None else dropout_follows(order):
+            return Forward(self._model, pair, self._loss, FLOAT64, self._device, self._where)
+
+
+def _floors(
+    run: _Runs,
+    whole: Forward,
+    pair: tuple[Any, Any],
+    programs: Sequence[Program],
+    gradients: list[Gradient],
+) -> list[float]:
+    """For every program the l1 spread of its gradient over orders of the samples."""
+    count = samples(pair)
+    if count is None:
+        return [0.0] * len(programs)
+    direction, scale = None, 1.0
+    some = torch.arange(count)[:: -(-count // SAMPLES)]
+    part = _part(run, whole, pair, some) if len(some) < count else None
+    if part is not None:
+        pair, (forward, direction), scale = permuted(pair, some), part, count / len(some)
+        gradients = forward.gradients_along(direction, programs)
+        count = len(some)
+    order = another_order(count, run.seed)
+    forward = run.forward(permuted(pair, order), order)
+    again = (
+        [forward.gradient(program) for program in programs]
+        if direction is None
+        else forward.gradients_along(direction[order], programs)
+    )
+    return [scale * l1_distance(a, b) for a, b in zip(again, gradients, strict=True)]
+
+
+def _part(
+    run: _Runs, whole: Forward, pair: tuple[Any, Any], some: Tensor
+) -> tuple[Forward, Tensor] | None:
+    """A forward pass on some samples, and the gradient of the whole loss at their outputs.
+
+    None where that is not the same as their part in the whole mini-batch.
+    """
+    outputs = whole.outputs
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != (samples(pair),):
+        return None
+    part = run.forward(permuted(pair, some))
+    rows = outputs.detach()[some]
+    tolerance = 1e-10 * float(rows.abs().max())
+    if not torch.allclose(part.outputs.detach(), rows, rtol=0, atol=tolerance):
+        return None
+    return part, whole.output_gradient()[some]

@@ -1,0 +1,71 @@
+"""Which sites of a network a selection switches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from kinkcheck import ops
+from kinkcheck.audit.variation import gradient_variation
+from kinkcheck.errors import InputError
+from kinkcheck.selection import Selection
+from kinkcheck.tape import Site, Tape
+
+
+class Switch:
+    """Which sites are switched to a selection, the others keeping their own."""
+
+    def __init__(
+        self,
+        reference: Selection,
+        selections: list[Selection],
+        operations: Sequence[str] | None,
+    ) -> None:
+        self.reference = reference
+        self.selections = selections
+        self._kinds = [kind for kind in ops.OPERATIONS if self._named(kind, operations)]
+        self._operations = operations
+        known = sorted({name for kind in ops.OPERATIONS for name in (kind.family, *kind.names)})
+        for name in operations or ():
+            _require(name in known, f"unknown operation {name!r}; accepted: {', '.join(known)}")
+        for selection in (reference, *selections):
+            for kind in self._kinds if operations is not None else ():
+                ops.require_accepted(kind, selection)
+
+    @staticmethod
+    def _named(kind: type[ops.Operation], operations: Sequence[str] | None) -> bool:
+        return operations is None or not {kind.family, *kind.names}.isdisjoint(operations)
+
+    def to(self, tape: Tape, selection: Selection) -> dict[Site, Selection]:
+        """The sites of a tape that take a selection."""
+        chosen = {
+            site: selection
+            for site in tape.sites
+            if self._operations is None
+            or not {site.kind.family, site.operation}.isdisjoint(self._operations)
+        }
+        met = ", ".join(sorted({site.operation for site in tape.sites}))
+        _require(
+            bool(chosen) or not tape.sites,
+            f"operations: no site of {', '.join(self._operations or ())}; the network has {met}",
+        )
+        accepted = {site: selection for site in chosen if isinstance(selection, site.kind.accepted)}
+        if chosen and not accepted:
+            ops.require_accepted(next(iter(chosen)).kind, selection)
+        return accepted
+
+    def alone(self, tape: Tape, loss: Tensor, reference: Mapping[str, Tensor]) -> dict[Site, float]:
+        """The l1 variation when a single site is switched to the first selection."""
+        base = self.to(tape, self.reference)
+        return {
+            site: gradient_variation(
+                tape.gradient(loss, choose={**base, site: selection}), reference
+            ).l1
+            for site, selection in self.to(tape, self.selections[0]).items()
+        }
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)

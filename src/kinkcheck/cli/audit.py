@@ -1,0 +1,137 @@
+"""``kinkcheck audit``: how far a gradient depends on the derivative chosen at kinks."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+import kinkcheck
+from kinkcheck import precision
+from kinkcheck.audit.document import conclude
+from kinkcheck.audit.picture import ties_picture
+from kinkcheck.audit.sweep import require_tolerance, smallest_precision
+from kinkcheck.cli.options import (
+    Batches,
+    BatchNorm,
+    BatchSize,
+    DataDir,
+    DataName,
+    Device,
+    Draws,
+    HtmlFile,
+    Init,
+    Network,
+    Operations,
+    Precisions,
+    Reference,
+    Seed,
+    Selections,
+    batches_of,
+    factory_of,
+    images_of,
+    progress,
+    read,
+    require_positive,
+    write,
+)
+from kinkcheck.cli.report import show, write_html
+from kinkcheck.files import require_writable
+from kinkcheck.selection import parse
+
+
+def audit(
+    network: Network,
+    data_name: DataName = "mnist-sample",
+    data_dir: DataDir = None,
+    precisions: Precisions = None,
+    selections: Selections = None,
+    reference: Reference = "native",
+    operations: Operations = None,
+    batches: Batches = 10,
+    batch_size: BatchSize = 128,
+    draws: Draws = 1,
+    init: Init = "default",
+    batch_norm: BatchNorm = False,
+    seed: Seed = 0,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Attribute the variation to sites, one at a time.")
+    ] = False,
+    lifted: Annotated[
+        bool,
+        typer.Option(
+            "--lift/--no-lift",
+            help="Evaluate every point in float64 too, to tell rounding from true bifurcations.",
+        ),
+    ] = True,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Decide the zones by exact arithmetic; small networks only."),
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="Name the smallest precision audited at which the choice moves the gradient by no "
+            "more than this part of it, such as 1e-3.",
+        ),
+    ] = None,
+    device: Device = "cpu",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the numbers to a file as well."),
+    ] = None,
+    html_file: HtmlFile = None,
+) -> None:
+    """Measure how far a gradient depends on the derivative chosen at kinks."""
+    for option, path in (("--json", json_file), ("--html", html_file)):
+        if path is not None:
+            require_writable(path, option)
+    require_positive(batches=batches, batch_size=batch_size, draws=draws)
+    if tolerance is not None:
+        require_tolerance(tolerance, "--tolerance")
+    at = [read("--precision", precision.parse, p) for p in precisions or ["32"]]
+    console = Console(stderr=True)
+    with console.status(f"Reading {data_name} ..."):
+        images = images_of(data_name, data_dir)
+        pairs = batches_of(images, batches, batch_size, seed)
+    factory = factory_of(network, images, batch_norm, init)
+    with progress(console) as on_point:
+        found = kinkcheck.audit(
+            factory,
+            pairs,
+            precisions=at,
+            selections=[read("--selections", parse, s) for s in selections or ["minimal"]],
+            reference=read("--reference", parse, reference),
+            operations=operations or None,
+            draws=draws,
+            layers=layers,
+            lifted=lifted,
+            exact=exact,
+            device=device,
+            seed=seed,
+            network_name=network,
+            data_name=images.name,
+            on_point=on_point,
+        )
+    picture = None
+    if json_file is not None or html_file is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            picture = ties_picture(factory(), pairs[0][0][0], at[0])
+    document = conclude(found, picture)
+    show(document)
+    if tolerance is not None:
+        smallest = smallest_precision(found, tolerance)
+        print(
+            f"The choice moves the gradient by at most {tolerance:g} of it at every point from "
+            f"{smallest} on."
+            if smallest
+            else f"At no precision audited does every point stay within {tolerance:g}."
+        )
+    if json_file is not None:
+        write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
+    if html_file is not None:
+        write_html(html_file, document)

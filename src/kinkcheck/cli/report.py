@@ -1,0 +1,44 @@
+"""``kinkcheck report``: an audit shown again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kinkcheck.audit.document import AuditDocument, read_document
+from kinkcheck.audit.verdict import verdict
+from kinkcheck.cli.options import HtmlFile, write
+from kinkcheck.files import require_writable
+from kinkcheck.report import audit_tables
+
+
+def report(
+    json_file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="What kinkcheck audit --json wrote, any version."),
+    ],
+    html_file: HtmlFile = None,
+) -> None:
+    """Show an audit again from its JSON."""
+    if html_file is not None:
+        require_writable(html_file, "--html")
+    document = read_document(json_file)
+    show(document)
+    if html_file is not None:
+        write_html(html_file, document)
+
+
+def show(document: AuditDocument) -> None:
+    """Print the tables of an audit and the sentence that closes it."""
+    out = Console()
+    for table in audit_tables(document):
+        out.print(table)
+    out.print(document.verdict or verdict(document), highlight=False, markup=False)
+
+
+def write_html(path: Path, document: AuditDocument) -> None:
+    """Write the page of an audit."""
+    from kinkcheck.report.html import audit_html  # Matplotlib takes a second to import
+
+    write("--html", path, audit_html(document))

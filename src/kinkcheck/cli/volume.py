@@ -1,0 +1,102 @@
+"""``kinkcheck volume``: the proportion of points in each zone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kinkcheck import precision
+from kinkcheck.audit.intervals import require_confidence
+from kinkcheck.audit.volume import estimate_volume
+from kinkcheck.cli.options import (
+    Batches,
+    BatchNorm,
+    BatchSize,
+    DataDir,
+    DataName,
+    Device,
+    Draws,
+    Init,
+    Network,
+    Operations,
+    Precisions,
+    Reference,
+    Seed,
+    Selections,
+    batches_of,
+    factory_of,
+    images_of,
+    progress,
+    read,
+    require_positive,
+)
+from kinkcheck.errors import InputError
+from kinkcheck.files import require_writable
+from kinkcheck.report import zone_table
+from kinkcheck.report.volume import volume_sentence
+from kinkcheck.selection import parse
+
+
+def volume(
+    network: Network,
+    data_name: DataName = "mnist-sample",
+    data_dir: DataDir = None,
+    precisions: Precisions = None,
+    selections: Selections = None,
+    reference: Reference = "native",
+    operations: Operations = None,
+    draws: Draws = 10,
+    batches: Batches = 10,
+    batch_size: BatchSize = 128,
+    init: Init = "default",
+    batch_norm: BatchNorm = False,
+    seed: Seed = 0,
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of every interval.")] = 0.95,
+    until_width: Annotated[
+        float | None,
+        typer.Option(metavar="W", help="Stop when every interval is as narrow, such as 0.05."),
+    ] = None,
+    device: Device = "cpu",
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Add every point to this file as it comes, and go on with it if it is there.",
+        ),
+    ] = None,
+) -> None:
+    """Estimate the proportion of points in each zone, over parameter draws and mini-batches."""
+    if out_file is not None:
+        require_writable(out_file, "--out")
+    require_positive(batches=batches, batch_size=batch_size, draws=draws)
+    require_confidence(confidence, "--confidence")
+    if until_width is not None and not 0 < until_width < 1:
+        raise InputError(f"--until-width must be between 0 and 1, not {until_width}")
+    console = Console(stderr=True)
+    with console.status(f"Reading {data_name} ..."):
+        images = images_of(data_name, data_dir)
+        pairs = batches_of(images, batches, batch_size, seed)
+    with progress(console) as on_point:
+        found = estimate_volume(
+            factory_of(network, images, batch_norm, init),
+            pairs,
+            draws=draws,
+            precisions=[read("--precision", precision.parse, p) for p in precisions or ["32"]],
+            selections=[read("--selections", parse, s) for s in selections or ["minimal"]],
+            reference=read("--reference", parse, reference),
+            operations=operations or None,
+            device=device,
+            seed=seed,
+            confidence=confidence,
+            until_width=until_width,
+            out=out_file,
+            network_name=network,
+            data_name=images.name,
+            settings={"batch_size": batch_size, "init": init, "batch_norm": batch_norm},
+            on_point=on_point,
+        )
+    out = Console()
+    out.print(zone_table(found.summaries))
+    out.print(volume_sentence(found), highlight=False, markup=False)

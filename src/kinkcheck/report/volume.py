@@ -1,0 +1,52 @@
+"""The sentence that closes an estimate of volumes."""
+
+from __future__ import annotations
+
+from kinkcheck.audit.volume import Volume
+from kinkcheck.audit.zones import Zone
+from kinkcheck.report.tables import proportion
+
+
+def volume_sentence(volume: Volume) -> str:
+    """What was found, in one sentence.
+
+    Rules: for each precision and selection the proportion of bifurcation by the lift, else by the
+    threshold, else nothing; then the intervals' confidence and method, what they are about, and
+    how much of the grid was visited.
+
+    >>> volume_sentence(Volume({}, [], 0, 0, 1, []))
+    'No point was visited.'
+    """
+    if not volume.summaries:
+        return "No point was visited."
+    many = len({summary.selection for summary in volume.summaries}) > 1
+    parts = []
+    for summary in volume.summaries:
+        shares, judge = summary.zones, "true bifurcations by the lift"
+        if not shares:
+            shares, judge = summary.zones_by_threshold, "above the published threshold"
+        if not shares:
+            continue
+        where = f"{summary.precision}, {summary.selection}" if many else summary.precision
+        parts.append(f"{proportion(shares[Zone.BIFURCATION])} % at {where} {judge}")
+    if not parts:
+        return "No precision that was asked has a published threshold, and no point was lifted."
+    first = volume.summaries[0]
+    draws = len({point.draw for point in volume.points})
+    batches = len({point.batch for point in volume.points})
+    about = (
+        "mini-batches at the one parameter draw that was looked at"
+        if draws == 1
+        else "parameters on the one mini-batch that was looked at"
+        if batches == 1
+        else "parameters and mini-batches"
+    )
+    early = (
+        f"; {volume.visited} of {volume.planned} points were enough"
+        if volume.visited < volume.planned
+        else ""
+    )
+    return (
+        f"Of all points, over {about}: {'; '.join(parts)} (in brackets "
+        f"{100 * first.confidence:.4g} % intervals, {first.interval_method}{early})."
+    )

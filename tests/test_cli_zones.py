@@ -1,0 +1,115 @@
+"""The options of ``kinkcheck audit`` that judge points, and what is written of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from command_line import Kinkcheck
+
+SMALL = ("--batches", 2, "--batch-size", 4)
+
+
+@pytest.fixture
+def audited(kinkcheck: Kinkcheck, folder: Path) -> Callable[..., tuple[str, dict]]:
+    """Runs an audit; what it printed, and its JSON."""
+
+    def run(*arguments: object) -> tuple[str, dict]:
+        found = kinkcheck("audit", *arguments, "--json", "a.json")
+        assert (found.code, found.err) == (0, "")
+        return found.text, json.loads((folder / "a.json").read_text())
+
+    return run
+
+
+Audited = Callable[..., tuple[str, dict]]
+
+
+def test_points_are_lifted_and_summarised(audited: Audited) -> None:
+    text, found = audited("lenet5", *SMALL, "--precision", 16, 64)
+    assert found["schema"] == "kinkcheck.audit/2"
+    assert {point["lift"]["precision"] for point in found["points"]} == {"float64"}
+    for summary in found["summary"]:
+        for zone, share in summary["zones"].items():
+            of = [p for p in found["points"] if p["precision"] == summary["precision"]]
+            assert share["count"] == sum(point["zone"] == zone for point in of)
+            assert share["interval"][0] <= share["proportion"] <= share["interval"][1]
+    assert found["verdict"] in text
+    assert found["ties_picture"]["layer"] == "features.2"
+    half, double = found["summary"]
+    assert half["error_ratio"]["median"] > 0
+    assert double["error_ratio"] is None  # nothing is higher than float64
+    for site in found["sites"]:
+        causes = [site[name] for name in ("dead", "exact", "rounding")]
+        if site["precision"] == "float16":
+            assert sum(causes) == site["tied"]
+        else:
+            assert causes[1:] == [None, None]
+
+
+def test_without_the_lift_only_the_threshold_judges(audited: Audited) -> None:
+    text, found = audited("lenet5", *SMALL, "--no-lift")
+    assert {point["zone"] for point in found["points"]} == {None}
+    assert {point["zone_by_threshold"] for point in found["points"]} <= {
+        "agreement", "compensation", "bifurcation",
+    }  # fmt: skip
+    assert found["summary"][0]["zones"] == {}
+    assert "by the lift" not in text
+
+
+def test_exact_arbiter_decides(audited: Audited) -> None:
+    pytest.importorskip("flint")
+    _, found = audited("lenet5", "--batches", 1, "--batch-size", 2, "--exact")
+    (point,) = found["points"]
+    assert point["lift"]["precision"] == "exact"
+    assert point["lift"]["noise_l1"] == 0
+    assert (point["zone"] == "bifurcation") == (point["lift"]["variation_l1"] > 0)
+
+
+def test_exact_arbiter_names_what_it_does_not_cover(kinkcheck: Kinkcheck) -> None:
+    pytest.importorskip("flint")
+    found = kinkcheck("audit", "my_nets.py:Leaky", *SMALL, "--exact")
+    assert (found.code, found.out) == (2, "")
+    assert "leaky_relu" in found.err
+    assert found.err.count("\n") == 1
+
+
+def test_points_that_are_not_finite_are_a_zone_with_a_layer(audited: Audited) -> None:
+    text, found = audited("my_nets.py:Infinite", *SMALL)
+    assert {point["zone"] for point in found["points"]} == {"non-finite"}
+    assert {point["non_finite_layer"] for point in found["points"]} == {""}
+    assert "2 of 2 points the gradient itself is not finite, first in (root)" in text
+
+
+def test_tolerance_names_a_precision(audited: Audited) -> None:
+    text, found = audited("lenet5", *SMALL, "--precision", 16, 32, "--tolerance", "1e-6")
+    for point in found["points"]:
+        assert (point["variation"]["relative_l1"] <= 1e-6) == (point["precision"] == "float32")
+    assert "by at most 1e-06 of it at every point from float32 on" in text
+    text, _ = audited("lenet5", *SMALL, "--precision", 16, "--tolerance", "1e-6")
+    assert "At no precision audited does every point stay within 1e-06" in text
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan", "inf"])
+def test_bad_tolerance_is_one_line(tolerance: str, kinkcheck: Kinkcheck) -> None:
+    found = kinkcheck("audit", "lenet5", f"--tolerance={tolerance}")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("kinkcheck: --tolerance must be a number of at least 0, not")
+
+
+def test_page_is_written_beside(audited: Audited, folder: Path, kinkcheck: Kinkcheck) -> None:
+    _, found = audited("lenet5", *SMALL, "--html", "a.html")
+    page = (folder / "a.html").read_text(encoding="utf-8")
+    assert found["verdict"] in page
+    assert "One image" in page
+    assert kinkcheck("report", "a.json", "--html", "b.html").code == 0
+    assert (folder / "b.html").read_text(encoding="utf-8") == page
+
+
+def test_layers_are_attributed_in_the_lift_too(audited: Audited) -> None:
+    text, found = audited("lenet5", *SMALL, "--precision", 16, "--layers")
+    moved = [site for site in found["sites"] if site["variation_l1"]]
+    assert moved
+    assert all(site["lift_variation_l1"] < site["variation_l1"] for site in moved)
+    assert "in the lift" in text

@@ -1,0 +1,404 @@
+"""An audit read back from its JSON, shown again, and written as one HTML file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinkcheck import cli
+from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit.report import Lift
+from kinkcheck.audit.zones import Zone
+from kinkcheck.errors import InputError
+from kinkcheck.report.html import audit_html
+
+# --- JSON by hand, as it lies on users' disks ---------------------------------------------------
+
+
+def variation(value: Any) -> dict[str, Any]:
+    return dict.fromkeys(("l1", "l2", "linf", "linf_by_tensor", "relative_l1"), value)
+
+
+def version_1(**changes: Any) -> dict[str, Any]:
+    point = {
+        "precision": "float16", "draw": 0, "batch": 0, "selection": "minimal", "loss": 2.25,
+        "gradient_l1": 8.0, "variation": variation(3e-3),
+    }  # fmt: skip
+    site = {
+        "precision": "float16", "layer": "features.2", "operation": "max_pool2d", "call": 0,
+        "windows": 1000, "tied": 600, "tied_at_zero": 400, "variation_l1": None,
+    }  # fmt: skip
+    return {
+        "schema": "kinkcheck.audit/1", "kinkcheck": "0.1.0", "torch": "2.13.0", "device": "cpu",
+        "network": "lenet5", "data": "digits", "seed": 3, "reference": "native",
+        "selections": ["minimal"], "operations": None, "points": [point], "sites": [site],
+        "unseen": [],
+    } | changes  # fmt: skip
+
+
+def version_2(**changes: Any) -> dict[str, Any]:
+    found = version_1(schema="kinkcheck.audit/2")
+    share = {"count": 1, "proportion": 0.25, "interval": [0.0625, 0.75]}
+    found["points"][0] |= {
+        "zone": "compensation", "zone_by_threshold": "bifurcation",
+        "lift": {
+            "precision": "float64", "variation_l1": 1e-15, "noise_l1": 1e-15, "ratio": 1.0,
+            "error_reference_l1": 0.02, "error_selection_l1": 0.019,
+        },
+        "noise": variation(2e-3), "non_finite_layer": None,
+    }  # fmt: skip
+    found["sites"][0] |= {"dead": 400, "exact": 150, "rounding": 50, "lift_variation_l1": 1e-15}
+    found["summary"] = [
+        {
+            "precision": "float16", "selection": "minimal", "points": 4, "non_finite": 0,
+            "zones": {"compensation": share}, "zones_left_out": 0,
+            "zones_by_threshold": {"bifurcation": share}, "zones_by_threshold_left_out": 0,
+            "confidence": 0.95, "interval_method": "Clopper-Pearson", "threshold": 1e-3,
+            "threshold_source": "Boustany 2024", "threshold_measured": 2e-3,
+            "variation": {"min": 1e-4, "median": 2e-4, "max": 3e-4, "left_out": 0},
+            "noise": None, "error_reference": None, "error_selection": None,
+            "variation_in_errors": {"min": 0.125, "median": 0.25, "max": 0.5, "left_out": 0},
+            "error_ratio": {"min": 0.9, "median": 0.95, "max": "inf", "left_out": 0},
+        }
+    ]  # fmt: skip
+    found["verdict"] = "All of it is rounding."
+    found["ties_picture"] = {
+        "precision": "float16", "layer": "features.2", "height": 2, "width": 4,
+        "image": [[0, 0.25, 0.5, 1], [0, 0, 0, 0]],
+        "dead": [[0, 0, 2, 2]], "exact": [[0, 2, 2, 4]], "rounding": [], "tied": [],
+    }  # fmt: skip
+    return found | changes
+
+
+# --- the page, as a browser sees it -------------------------------------------------------------
+
+VOID = {"meta", "br", "link", "img", "hr", "input", "base"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and whether every element is closed in its turn."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.styles: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        (self.styles if self._open[-1:] == ["style"] else self.words).append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def fetched(page: Page) -> list[str]:
+    """Whatever a browser would load from elsewhere."""
+    loads = ("src", "srcset", "href", "xlink:href", "data", "action", "poster", "style")
+    found = [value for name, value in page.attributes if name in loads]
+    return [
+        value
+        for value in [*found, *page.styles]
+        if re.search(
+            r"//|@import|url\((?!#)", re.sub(r"^data:image/png;base64,[\w+/=\s]*$", "", value)
+        )
+    ]
+
+
+@pytest.mark.parametrize("found", [version_1(), version_2()], ids=["version 1", "version 2"])
+def test_page_is_well_formed_and_fetches_nothing(found: dict[str, Any]) -> None:
+    page = Page(audit_html(found))
+    assert [page.elements[name] for name in ("html", "head", "body", "main", "h1")] == [1] * 5
+    assert page.elements["script"] == page.elements["link"] == page.elements["iframe"] == 0
+    assert fetched(page) == []
+    ids = [value for name, value in page.attributes if name == "id"]
+    used = {
+        value[1:] for name, value in page.attributes if name == "xlink:href" and value[0] == "#"
+    }
+    assert used <= set(ids)
+    for name in ("lenet5", "digits", "minimal with native", "kinkcheck 0.1.0, torch 2.13.0"):
+        assert name in page.text
+
+
+def test_version_1_shows_what_it_has_and_nothing_else() -> None:
+    page = Page(audit_html(version_1()))
+    # The verdict is drawn from the numbers: 3e-3 at float16 is 6.1 units of roundoff.
+    assert "at most 3.0e-03 of its l1 norm at float16 (6.1 u)" in page.text
+    assert page.elements["svg"] == 2
+    assert "features.2 max_pool2d" in page.text
+    assert "at zero" in page.text
+    for absent in ("Wrong, or only rounded", "Does it matter", "One image", "Unseen"):
+        assert absent not in page.text
+
+
+def test_version_2_shows_zones_causes_and_picture() -> None:
+    page = Page(audit_html(version_2()))
+    assert "All of it is rounding." in page.text
+    assert page.elements["svg"] == 4
+    assert "1 (25 %) 6 to 75 %" in page.text.replace("\xa0", " ")
+    assert "95 % confidence interval" in page.text.replace("\xa0", " ")
+    assert "0.25 0.125 to 0.5" in page.text
+    assert "0.95 0.9 to inf" in page.text
+    for share in ("60.00 %", "40.00 %", "15.00 %", "5.00 %"):
+        assert share in page.text
+    assert "dead (1)" in page.text
+    assert "exact (1)" in page.text
+    assert "rounding (1)" not in page.text
+
+
+@pytest.mark.parametrize("key", ["summary", "verdict", "ties_picture"])
+def test_version_2_may_lack_what_was_concluded(key: str) -> None:
+    found = version_2()
+    del found[key]
+    assert fetched(Page(audit_html(found))) == []
+
+
+def test_words_of_the_json_are_text_and_nothing_else() -> None:
+    hostile = (
+        '"></svg></style><script>alert(1)</script><img src="http://x/y"> & $\\frac{1}$ {{ 7*7 }}'
+    )
+    found = version_2(
+        network=hostile, data=hostile, device=hostile, reference=hostile, selections=[hostile],
+        operations=[hostile], kinkcheck=hostile, torch=hostile, verdict=hostile,
+        unseen=[{"layer": hostile, "operation": hostile, "reason": hostile, "calls": 1}],
+    )  # fmt: skip
+    found["points"][0] |= {"precision": hostile, "selection": hostile}
+    found["sites"][0] |= {"precision": hostile, "layer": hostile, "operation": hostile}
+    found["summary"][0] |= {
+        "precision": hostile, "selection": hostile, "interval_method": hostile,
+        "threshold_source": hostile,
+    }  # fmt: skip
+    found["ties_picture"] |= {"precision": hostile, "layer": hostile}
+    page = Page(audit_html(found))
+    assert page.elements["script"] == page.elements["img"] == 0
+    assert fetched(page) == []
+    assert page.text.count(hostile) >= 15
+    assert "49" not in page.text
+
+
+def test_names_in_any_script_are_drawn() -> None:
+    found = version_2()
+    found["sites"][0]["layer"] = "層\u0301🙂"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = Page(audit_html(found))
+    assert "層\u0301🙂 max_pool2d" in page.text
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", 0, 5e-324, 1.7e308])
+def test_extreme_numbers_are_drawn(value: Any) -> None:
+    found = version_2()
+    found["points"][0] |= {"variation": variation(value), "loss": value, "gradient_l1": value}
+    found["summary"][0] |= {"threshold": value, "threshold_measured": value}
+    page = Page(audit_html(found))
+    assert page.elements["svg"] == 4
+    not_finite = value in ("nan", "inf", "-inf")
+    assert ("(1 of 1 not finite)" in page.text) == not_finite
+    assert ("0 of 1" in page.text) == (value == 0)
+
+
+def test_empty_audit_says_that_there_was_no_kink() -> None:
+    page = Page(audit_html(version_1(points=[], sites=[], selections=[])))
+    assert "No nonsmooth operation was met" in page.text
+    assert page.elements["svg"] == 0
+
+
+def test_sites_without_a_tie_are_counted() -> None:
+    found = version_1()
+    found["sites"][0] |= {"tied": 0, "tied_at_zero": 0}
+    page = Page(audit_html(found))
+    assert "1 of 1 sites have no tie" in page.text
+    assert page.elements["svg"] == 1
+
+
+def test_unseen_operations_are_listed() -> None:
+    unseen = [{"layer": "", "operation": "sort", "reason": "not known", "calls": 4000}]
+    page = Page(audit_html(version_1(unseen=unseen)))
+    assert "(root) sort not known 4,000" in page.text
+
+
+def test_same_audit_gives_the_same_page() -> None:
+    assert audit_html(version_2()) == audit_html(version_2())
+
+
+# --- JSON and back ------------------------------------------------------------------------------
+
+words = st.text(max_size=8) | st.sampled_from(["nan", "inf", "-inf", "null"])
+counts = st.integers(0, 10**12)
+numbers = st.floats()
+variations = st.builds(Variation, *[numbers] * 5)
+lifts = st.builds(Lift, words, *[numbers] * 5)
+zones = st.none() | st.sampled_from(Zone)
+points = st.builds(
+    Point, words, counts, counts, words, numbers, numbers, variations, zones, zones,
+    st.none() | lifts, st.none() | variations, st.none() | words,
+)  # fmt: skip
+sites = st.builds(
+    SiteCount, words, words, words, counts, counts, counts, counts, st.none() | numbers,
+    *[st.none() | counts] * 3, st.none() | numbers,
+)  # fmt: skip
+reports = st.builds(
+    AuditReport, words, words, words, words, words, counts, words, st.lists(words, max_size=3),
+    st.lists(points, max_size=3), st.lists(sites, max_size=3),
+    st.lists(st.builds(UnseenCount, words, words, words, counts), max_size=3),
+    st.none() | st.lists(words, max_size=3),
+)  # fmt: skip
+
+
+@given(report=reports)
+def test_json_gives_the_report_back(report: AuditReport) -> None:
+    text = json.dumps(report.to_json(), allow_nan=False)
+    # Of a NaN only the representation is equal to itself.
+    assert repr(AuditReport.from_json(json.loads(text))) == repr(report)
+
+
+def test_version_1_lacks_nothing_but_what_has_a_default() -> None:
+    report = AuditReport.from_json(version_1(some_later_key=1))
+    (point,), (site,) = report.points, report.sites
+    assert (point.variation.l1, point.zone, point.lift, point.noise) == (3e-3, None, None, None)
+    assert (site.tied, site.dead, site.exact, site.rounding) == (600, None, None, None)
+
+
+def test_strings_become_numbers_where_numbers_are_meant() -> None:
+    found = version_1(network="nan", data="inf")
+    found["points"][0] |= {"loss": "-inf", "gradient_l1": "inf", "variation": variation("nan")}
+    report = AuditReport.from_json(found)
+    assert (report.network, report.data) == ("nan", "inf")
+    assert (report.points[0].loss, report.points[0].gradient_l1) == (-math.inf, math.inf)
+    assert math.isnan(report.points[0].variation.l2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"schema": "kinkcheck.audit/3"}, "kinkcheck.audit/3"),
+        ({"schema": None}, "schema"),
+        ({"schema": ["kinkcheck.audit/1"]}, "schema"),
+        ({"points": 3}, "points"),
+        ({"points": [{}]}, "points.0.precision"),
+        ({"sites": [{**version_1()["sites"][0], "tied": "many"}]}, "sites.0.tied"),
+        ({"points": [{**version_1()["points"][0], "zone": "elsewhere"}]}, "points.0.zone"),
+        ({"summary": [{"precision": "float16"}]}, "summary.0.selection"),
+        ({"ties_picture": {}}, "ties_picture.precision"),
+    ],
+)
+def test_complaint_names_the_entry_in_one_line(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError) as error:
+        audit_html(version_1() | changes)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- kinkcheck report ---------------------------------------------------------------------------
+
+Report = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Report:
+    """Runs ``kinkcheck report`` in a folder of its own; exit code, output, complaint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kinkcheck", "report", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.mark.parametrize("found", [version_1(), version_2()], ids=["version 1", "version 2"])
+def test_report_prints_the_tables_and_the_verdict_again(
+    report: Report, found: dict[str, Any]
+) -> None:
+    Path("audit.json").write_text(json.dumps(found))
+    code, out, err = report("audit.json")
+    assert (code, err) == (0, "")
+    assert "1 of 1" in out
+    assert "60.00" in out
+    verdict = found.get("verdict", "at most 3.0e-03 of its l1 norm at float16 (6.1 u)")
+    assert verdict in " ".join(out.split())
+    assert os.listdir() == ["audit.json"]
+
+
+def test_report_writes_the_page(report: Report) -> None:
+    Path("audit.json").write_text(json.dumps(version_2()))
+    assert report("audit.json", "--html", "audit.html")[0] == 0
+    assert Path("audit.html").read_text(encoding="utf-8") == audit_html(version_2())
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "is an object, not list"),
+        (b"{}", "schema: must be one of kinkcheck.audit/1, kinkcheck.audit/2, not None"),
+        (b'{"schema": "kinkcheck.audit/2"}', "kinkcheck: "),
+    ],
+)
+def test_bad_json_gets_one_line(report: Report, content: bytes | None, named: str) -> None:
+    if content is not None:
+        Path("audit.json").write_bytes(content)
+    code, out, err = report("audit.json", "--html", "audit.html")
+    assert (code, out) == (2, "")
+    assert err.startswith("kinkcheck: audit.json")
+    assert named in err
+    assert err.count("\n") == 1
+    assert not Path("audit.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [("missing/audit.html", "the folder missing does not exist"), (".", "is a folder")],
+)
+def test_page_that_cannot_be_written_is_said_first(report: Report, target: str, named: str) -> None:
+    Path("audit.json").write_text(json.dumps(version_2()))
+    code, out, err = report("audit.json", "--html", target)
+    assert (code, out) == (2, "")
+    assert err.startswith("kinkcheck: --html: ")
+    assert named in err
+
+
+def test_folder_is_no_json(report: Report) -> None:
+    assert report(".") == (2, "", "kinkcheck: . cannot be read: Is a directory\n")
