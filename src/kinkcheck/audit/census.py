@@ -21,6 +21,7 @@ class _Tally:
     variation: list[float] = field(default_factory=list)
     lifted: list[float] = field(default_factory=list)
     causes: list[Causes] = field(default_factory=list)
+    caused: int = 0
 
 
 class Census:
@@ -57,7 +58,9 @@ class Census:
             tally.tied_at_zero += site.tied_at_zero
             tally.variation += [variation[site]] if site in variation else []
             tally.lifted += [in_lift[site]] if site in in_lift else []
-            tally.causes += [causes[index]] if causes is not None else []
+            if causes is not None:
+                tally.causes.append(causes[index])
+                tally.caused += site.tied
         for unseen in tape.unseen:
             self._unseen[unseen.layer, unseen.operation, unseen.reason] += unseen.calls
 
@@ -74,6 +77,7 @@ class Census:
                 exact=_sum([each.exact for each in tally.causes]),
                 rounding=_sum([each.rounding for each in tally.causes]),
                 lift_variation_l1=_over(len(tally.lifted), tally.lifted),
+                cause_unknown=tally.tied - tally.caused if tally.causes else None,
             )
             for key, tally in self._tallies.items()
         ]

@@ -13,26 +13,18 @@ from torch.utils._pytree import tree_leaves
 from kinkcheck.audit.forward import Gradient
 
 
-def first_non_finite(
-    model: nn.Module, run: Callable[[], object], gradient: Gradient | None
-) -> str | None:
-    """The first layer with an infinity or a NaN, as the computation meets it.
-
-    Forwards that is the first module that ends with one in its output; if there is none, backwards
-    the last layer, in the order of parameters, whose gradient has one.
+def first_in_forward(model: nn.Module, run: Callable[[], object]) -> str | None:
+    """The first module whose output has an infinity or a NaN, as the computation meets it.
 
     Args:
         model: the model.
         run: its forward pass, which leaves buffers and random state as they are.
-        gradient: the gradient, if there is one.
 
     Returns:
-        The name of the layer, empty for the model itself; ``"loss"`` if the network stays finite
-        and its loss does not; None if all is finite.
+        The name of the module, empty for the model itself; None if every output is finite.
 
     >>> model = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
-    >>> x = torch.tensor([[torch.inf]])
-    >>> first_non_finite(model, lambda: model(x), None)
+    >>> first_in_forward(model, lambda: model(torch.tensor([[torch.inf]])))
     '0'
     """
     found: list[str] = []
@@ -48,10 +40,24 @@ def first_non_finite(
         for name, module in model.named_modules():
             hooks.callback(module.register_forward_hook(look(name)).remove)
         run()
-    if found:
-        return found[0]
-    if gradient is None:
-        return "loss"
+    return found[0] if found else None
+
+
+def first_in_backward(gradient: Gradient) -> str | None:
+    """The last layer, in the order of parameters, whose gradient has an infinity or a NaN.
+
+    A backward pass goes from the last layer to the first, so that this is where it meets one first.
+
+    Args:
+        gradient: by parameter name.
+
+    Returns:
+        The name of the layer, empty for the model itself; None if the gradient is finite.
+
+    >>> inf = torch.tensor(torch.inf)
+    >>> first_in_backward({"0.weight": inf, "1.weight": inf, "2.weight": torch.tensor(1.0)})
+    '1'
+    """
     wrong = [name for name, tensor in gradient.items() if not _finite(tensor)]
     return wrong[-1].rpartition(".")[0] if wrong else None
 

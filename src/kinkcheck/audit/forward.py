@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kinkcheck.audit.dropout import dropout_by_sample
 from kinkcheck.errors import InputError
 from kinkcheck.ops import Operation
 from kinkcheck.precision import Precision
@@ -52,6 +54,8 @@ class Forward:
         at: the precision.
         device: where the model is.
         where: how a complaint names the point.
+        order: the numbers of the samples to take, in their order; by default all in their own.
+            Dropout drops of each sample what it drops there, from the same random state.
 
     Attributes:
         outputs: what the model returned.
@@ -78,12 +82,19 @@ class Forward:
         at: Precision,
         device: str,
         where: str,
+        order: Tensor | None = None,
     ) -> None:
+        count = samples(pair)
+        if order is not None:
+            pair = tree_map_only(Tensor, lambda t: t.index_select(0, order.to(t.device)), pair)
         inputs, targets = tree_map_only(Tensor, lambda tensor: at.cast(tensor, device), pair)
+        dropout: AbstractContextManager[None] = nullcontext()
+        if count is not None:
+            dropout = dropout_by_sample(torch.arange(count) if order is None else order, count)
         self.kinks: list[Kinks] = []
         self._where = where
         try:
-            with record(model, watch=self._watch) as self.tape, at.computation(device):
+            with record(model, watch=self._watch) as self.tape, at.computation(device), dropout:
                 self.outputs = model(inputs)
                 self.loss = loss(self.outputs, targets)
         except InputError:
@@ -154,16 +165,6 @@ class Forward:
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
         self.kinks.append(Kinks(site, operation, output.detach(), operation.input.grad_fn, edge))
-
-
-def permuted(pair: tuple[Any, Any], order: Tensor) -> tuple[Any, Any]:
-    """A batch with its samples in another order, or some of them.
-
-    >>> permuted((torch.tensor([1, 2]), torch.tensor([3, 4])), torch.tensor([1, 0]))
-    (tensor([2, 1]), tensor([4, 3]))
-    """
-    inputs, targets = tree_map_only(Tensor, lambda tensor: tensor.index_select(0, order), pair)
-    return inputs, targets
 
 
 def samples(pair: tuple[Any, Any]) -> int | None:

@@ -7,15 +7,14 @@ is either rounding, at the float64 noise floor, or real.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, permuted, samples
-from kinkcheck.audit.noise import another_order, dropout_follows
+from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, samples
+from kinkcheck.audit.noise import another_order
 from kinkcheck.audit.variation import l1_distance, l1_norm
 from kinkcheck.errors import InputError
 from kinkcheck.precision import PRECISIONS
@@ -94,11 +93,11 @@ def lift(
     if device == "cpu":
         # PyTorch's float64 convolution is nearly twice as fast there.
         lifted = lifted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Runs(lifted, loss, device, seed, where)
-    whole = run.forward(pair)
+    run = _Runs(lifted, pair, loss, device, seed, where)
+    whole = run.forward()
     programs = [reference, *selections]
     base, *gradients = [whole.gradient(program) for program in programs]
-    floors = _floors(run, whole, pair, programs, [base, *gradients])
+    floors = _floors(run, whole, programs, [base, *gradients])
     norm = l1_norm(base)
     if norm and floors[0] / norm > _DEPENDS_ON_ORDER:
         raise InputError(
@@ -119,64 +118,53 @@ def lift(
     )
 
 
+@dataclass(frozen=True)
 class _Runs:
-    """Runs of one model in float64 that draw the same in their forward passes."""
+    """Runs of one point in float64, all from one random state."""
 
-    def __init__(self, model: nn.Module, loss: Loss, device: str, seed: int, where: str) -> None:
-        self._model = model
-        self._loss = loss
-        self._device = device
-        self._where = f"{where}, lifted to float64"
-        self.seed = seed
+    model: nn.Module
+    pair: tuple[Any, Any]
+    loss: Loss
+    device: str
+    seed: int
+    where: str
 
-    def forward(self, pair: tuple[Any, Any], order: Tensor | None = None) -> Forward:
-        """A forward pass, in which each sample is dropped out as it is in its own order."""
+    def forward(self, order: Tensor | None = None) -> Forward:
+        """The forward pass on some samples."""
         torch.manual_seed(self.seed)
-        with nullcontext() if order is None else dropout_follows(order):
-            return Forward(self._model, pair, self._loss, FLOAT64, self._device, self._where)
+        where = f"{self.where}, lifted to float64"
+        return Forward(self.model, self.pair, self.loss, FLOAT64, self.device, where, order)
 
 
 def _floors(
-    run: _Runs,
-    whole: Forward,
-    pair: tuple[Any, Any],
-    programs: Sequence[Program],
-    gradients: list[Gradient],
+    run: _Runs, whole: Forward, programs: Sequence[Program], gradients: list[Gradient]
 ) -> list[float]:
     """For every program the l1 spread of its gradient over orders of the samples."""
-    count = samples(pair)
+    count = samples(run.pair)
     if count is None:
         return [0.0] * len(programs)
-    direction, scale = None, 1.0
     some = torch.arange(count)[:: -(-count // SAMPLES)]
-    part = _part(run, whole, pair, some) if len(some) < count else None
-    if part is not None:
-        pair, (forward, direction), scale = permuted(pair, some), part, count / len(some)
-        gradients = forward.gradients_along(direction, programs)
-        count = len(some)
-    order = another_order(count, run.seed)
-    forward = run.forward(permuted(pair, order), order)
-    again = (
-        [forward.gradient(program) for program in programs]
-        if direction is None
-        else forward.gradients_along(direction[order], programs)
-    )
+    part = _part(run, whole, some) if len(some) < count else None
+    if part is None:
+        forward = run.forward(another_order(count, run.seed))
+        again = [forward.gradient(program) for program in programs]
+        return [l1_distance(a, b) for a, b in zip(again, gradients, strict=True)]
+    order = some[another_order(len(some), run.seed)]
+    direction = whole.output_gradient()
+    gradients = part.gradients_along(direction[some], programs)
+    again = run.forward(order).gradients_along(direction[order], programs)
+    scale = count / len(some)
     return [scale * l1_distance(a, b) for a, b in zip(again, gradients, strict=True)]
 
 
-def _part(
-    run: _Runs, whole: Forward, pair: tuple[Any, Any], some: Tensor
-) -> tuple[Forward, Tensor] | None:
-    """A forward pass on some samples, and the gradient of the whole loss at their outputs.
-
-    None where that is not the same as their part in the whole mini-batch.
-    """
+def _part(run: _Runs, whole: Forward, some: Tensor) -> Forward | None:
+    """A forward pass on some samples; None where it is not their part in the whole mini-batch."""
     outputs = whole.outputs
-    if not isinstance(outputs, Tensor) or outputs.shape[:1] != (samples(pair),):
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != (samples(run.pair),):
         return None
-    part = run.forward(permuted(pair, some))
+    part = run.forward(some)
     rows = outputs.detach()[some]
     tolerance = 1e-10 * float(rows.abs().max())
     if not torch.allclose(part.outputs.detach(), rows, rtol=0, atol=tolerance):
         return None
-    return part, whole.output_gradient()[some]
+    return part

@@ -8,15 +8,12 @@ some kernels add in no fixed order. With dropout each sample keeps its mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from kinkcheck.audit.forward import Forward, Gradient, Program, permuted, samples
+from kinkcheck.audit.forward import Forward, Gradient, Program
 from kinkcheck.audit.variation import Variation, gradient_variation
 
 
@@ -32,8 +29,8 @@ def another_order(samples: int, seed: int) -> Tensor:
 
 
 def noise(
-    run: Callable[[tuple[Any, Any]], Forward],
-    pair: tuple[Any, Any],
+    run: Callable[[Tensor], Forward],
+    samples: int | None,
     forward: Forward,
     base: Gradient,
     reference: Program,
@@ -45,13 +42,14 @@ def noise(
     """The noise floor of the reference gradient at a point.
 
     Args:
-        run: the forward pass of the point, on another batch.
-        pair: the batch.
-        forward: the forward pass on the batch.
+        run: the forward pass of the point on some samples, whose numbers it takes, from the same
+            random state each time.
+        samples: how many the mini-batch has; None if it is no list of samples.
+        forward: the forward pass on all of them in their own order.
         base: the reference gradient there.
         reference: the reference program.
         unit_roundoff: u of the precision: outputs of samples that agree to √u did not meet.
-        seed: of the random order and of what the forward pass draws.
+        seed: of the random order.
         repeat: also run the batch as it is once more, for kernels that are not deterministic.
 
     Returns:
@@ -59,40 +57,32 @@ def noise(
 
     >>> from kinkcheck import precision
     >>> model = torch.nn.Linear(3, 1)
-    >>> def run(pair):
-    ...     loss = torch.nn.functional.mse_loss
-    ...     return Forward(model, pair, loss, precision.parse("32"), "cpu", "here")
     >>> pair = torch.rand(8, 3), torch.rand(8, 1)
-    >>> forward = run(pair)
+    >>> def run(order):
+    ...     loss = torch.nn.functional.mse_loss
+    ...     return Forward(model, pair, loss, precision.parse("32"), "cpu", "here", order)
+    >>> forward = run(None)
     >>> def native(tape):
     ...     return {}
-    >>> floor = noise(
-    ...     run, pair, forward, forward.gradient(native), native, unit_roundoff=2**-24
-    ... )
-    >>> floor.relative_l1 < 1e-5
+    >>> base = forward.gradient(native)
+    >>> noise(run, 8, forward, base, native, unit_roundoff=2**-24).relative_l1 < 1e-5
     True
     """
-    count = samples(pair)
-    if count is None:
+    if samples is None:
         return None
-    order = another_order(count, seed)
-    split = _split(run, pair, order, forward, reference, unit_roundoff**0.5, seed)
+    order = another_order(samples, seed)
+    split = _split(run, order, forward, reference, unit_roundoff**0.5)
     found = [] if split is None else [split]
-    for again in ([order] if split is None else []) + ([torch.arange(count)] if repeat else []):
-        torch.manual_seed(seed)
-        with dropout_follows(again):
-            found.append(run(permuted(pair, again)).gradient(reference))
-    return spread(found, base)
+    orders = ([order] if split is None else []) + ([torch.arange(samples)] if repeat else [])
+    return spread(found + [run(again).gradient(reference) for again in orders], base)
 
 
 def _split(
-    run: Callable[[tuple[Any, Any]], Forward],
-    pair: tuple[Any, Any],
+    run: Callable[[Tensor], Forward],
     order: Tensor,
     forward: Forward,
     reference: Program,
     tolerance: float,
-    seed: int,
 ) -> Gradient | None:
     """The sum of the gradients of two random halves; None where that is another gradient."""
     outputs, count = forward.outputs, len(order)
@@ -101,8 +91,7 @@ def _split(
     direction = forward.output_gradient()
     total: Gradient = {}
     for half in order.chunk(2):
-        torch.manual_seed(seed)
-        part = run(permuted(pair, half))
+        part = run(half)
         rows = outputs.detach()[half]
         if not torch.allclose(
             part.outputs.detach(), rows, rtol=0, atol=tolerance * float(rows.abs().max())
@@ -126,54 +115,3 @@ def spread(gradients: Sequence[Gradient], reference: Gradient) -> Variation:
 
 def _largest(values: list[float]) -> float:
     return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
-
-
-@contextmanager
-def dropout_follows(order: Tensor) -> Iterator[None]:
-    """Let dropout drop of each sample what it drops when the samples come in their own order.
-
-    >>> x, order = torch.ones(4, 8), torch.tensor([3, 2, 1, 0])
-    >>> torch.manual_seed(0)
-    <torch._C.Generator object at ...>
-    >>> dropped = torch.nn.functional.dropout(x)
-    >>> torch.manual_seed(0)
-    <torch._C.Generator object at ...>
-    >>> with dropout_follows(order):
-    ...     torch.equal(torch.nn.functional.dropout(x), dropped[order])
-    True
-    """
-    with _DropoutFollows(order):
-        yield
-
-
-_F = torch.nn.functional
-_DROPOUTS: set[Callable[..., Any]] = {
-    _F.dropout,
-    _F.dropout1d,
-    _F.dropout2d,
-    _F.dropout3d,
-}
-
-
-class _DropoutFollows(TorchFunctionMode):
-    def __init__(self, order: Tensor) -> None:
-        super().__init__()
-        self._order = order
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func not in _DROPOUTS:
-            return func(*args, **kwargs)
-        input: Tensor = kwargs.pop("input") if "input" in kwargs else args[0]
-        if input.dim() == 0 or input.shape[0] != len(self._order):
-            return func(input, *args[1:], **kwargs)
-        kwargs.pop("inplace", None)
-        with torch.no_grad():
-            kept = func(torch.ones_like(input), *args[1:3], **kwargs)
-        return input * kept.index_select(0, self._order.to(kept.device))

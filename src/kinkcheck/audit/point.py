@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map_only
 
 from kinkcheck.audit.causes import causes
 from kinkcheck.audit.census import Census
-from kinkcheck.audit.finite import first_non_finite
-from kinkcheck.audit.forward import Forward, Gradient, Loss, Program
+from kinkcheck.audit.finite import first_in_backward, first_in_forward
+from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, samples
 from kinkcheck.audit.lift import Lifted, lift
 from kinkcheck.audit.noise import noise
 from kinkcheck.audit.report import Lift
@@ -62,8 +62,7 @@ class Measurement:
             InputError: the network fails on the batch, or cannot be judged.
         """
         with self.at.contractions(self.device):
-            torch.manual_seed(self.seed)
-            forward = self._forward(self.pair)
+            forward = self._forward()
             base = forward.gradient(self._reference)
             programs = [self._program(selection) for selection in self.switch.selections]
             gradients = [forward.gradient(program) for program in programs]
@@ -80,16 +79,17 @@ class Measurement:
                     "gradient_l1": norm,
                     "variation": variation,
                     "zone_by_threshold": by_threshold(variation, self.at.name),
+                    "non_finite_layer": first_in_backward(gradient) if finite else None,
                 }
-                for selection, variation in zip(self.switch.selections, variations, strict=True)
+                for selection, gradient, variation in zip(
+                    self.switch.selections, gradients, variations, strict=True
+                )
             ]
             alone = self.switch.alone(forward.tape, forward.loss, base) if self.layers else {}
             if not finite:
-                layer = first_non_finite(
-                    self.model,
-                    lambda: self._forward(self.pair),
-                    base if math.isfinite(loss) else None,
-                )
+                layer = first_in_forward(self.model, self._forward)
+                if layer is None:
+                    layer = first_in_backward(base) if math.isfinite(loss) else "loss"
                 for each in found:
                     each |= {"zone": Zone.NON_FINITE, "non_finite_layer": layer}
             if not finite or not self.lifted:
@@ -97,7 +97,7 @@ class Measurement:
                 return found
             floor = noise(
                 self._forward,
-                self.pair,
+                samples(self.pair),
                 forward,
                 base,
                 self._reference,
@@ -156,14 +156,12 @@ class Measurement:
         point = evaluate(self.model, inputs)
         arbitrated = []
         for each, selection in zip(lifts, self.switch.selections, strict=True):
-            difference = float(point.difference(direction, selection, self.switch.reference).l1)
+            difference = point.difference(direction, selection, self.switch.reference).l1
+            # A difference too small for a float is one all the same.
+            l1 = float(difference) or (math.ulp(0.0) if difference else 0.0)
             arbitrated.append(
                 replace(
-                    each,
-                    precision="exact",
-                    variation_l1=difference,
-                    noise_l1=0.0,
-                    ratio=_ratio(difference, 0.0),
+                    each, precision="exact", variation_l1=l1, noise_l1=0.0, ratio=_ratio(l1, 0.0)
                 )
             )
         return arbitrated
@@ -171,8 +169,9 @@ class Measurement:
     def _alone(self, higher: Lifted) -> dict[Site, float]:
         return self.switch.alone(higher.forward.tape, higher.forward.loss, higher.reference)
 
-    def _forward(self, pair: tuple[Any, Any]) -> Forward:
-        return Forward(self.model, pair, self.loss, self.at, self.device, self.where)
+    def _forward(self, order: Tensor | None = None) -> Forward:
+        torch.manual_seed(self.seed)
+        return Forward(self.model, self.pair, self.loss, self.at, self.device, self.where, order)
 
     def _reference(self, tape: Tape) -> dict[Site, Selection]:
         return self.switch.to(tape, self.switch.reference)

@@ -94,6 +94,8 @@ class SiteCount:
         exact: live tied windows whose tie persists in the lift; None if not counted.
         rounding: live tied windows whose lifted values differ; None if not counted.
         lift_variation_l1: ``variation_l1`` in the lift.
+        cause_unknown: tied windows left out of the three: those of points that are not finite, or
+            whose lift took another path; None if causes were not counted.
     """
 
     precision: str
@@ -108,6 +110,12 @@ class SiteCount:
     exact: int | None = None
     rounding: int | None = None
     lift_variation_l1: float | None = None
+    cause_unknown: int | None = None
+
+    @property
+    def caused(self) -> int:
+        """The tied windows whose cause was looked for, which causes are a part of."""
+        return 0 if self.cause_unknown is None else self.tied - self.cause_unknown
 
 
 @dataclass(frozen=True)

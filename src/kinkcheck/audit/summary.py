@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kinkcheck.audit import intervals
-from kinkcheck.audit.report import Point
+from kinkcheck.audit.report import Lift, Point
 from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS, Zone
 
 
@@ -65,8 +65,12 @@ class Summary:
             :mod:`kinkcheck.audit.intervals`.
         threshold: the published τ_ω; None if the precision has none.
         threshold_source: ``published``, or None. It is held against ``variation.linf_by_tensor``.
-        threshold_measured: the largest noise floor in the same norm over points: what differs by
-            no more need not be a difference over the reals; None if not measured.
+        threshold_measured: the measured τ_ω, the largest noise floor in the same norm over points:
+            what differs by no more need not be a difference over the reals; None if not measured.
+        above_measured: the points whose variation exceeds it, of those that are finite; None if not
+            measured.
+        judge: what the zones by the lift rest on: ``float64``, ``exact`` (the exact arbiter), or
+            ``noise floor`` for float64 points, which no higher precision judged; None without.
         variation: spread of ``variation.relative_l1``.
         noise: spread of the noise floor in l1 relative to the gradient; None if not measured.
         error_reference: spread of the rounding error of the reference's gradient, l1; None without
@@ -91,6 +95,8 @@ class Summary:
     threshold: float | None
     threshold_source: str | None
     threshold_measured: float | None
+    above_measured: ZoneShare | None
+    judge: str | None
     variation: Spread | None
     noise: Spread | None
     error_reference: Spread | None
@@ -134,6 +140,7 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
     threshold = PUBLISHED_THRESHOLDS.get(precision)
     lifts = [point.lift for point in points]
     noise = [point.noise for point in points]
+    measured = _largest(None if n is None else n.linf_by_tensor for n in noise)
     return Summary(
         precision=precision,
         selection=selection,
@@ -147,7 +154,9 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
         interval_method=method,
         threshold=threshold,
         threshold_source=None if threshold is None else "published",
-        threshold_measured=_largest(None if n is None else n.linf_by_tensor for n in noise),
+        threshold_measured=measured,
+        above_measured=None if measured is None else _above(points, measured, method, confidence),
+        judge=_judge(precision, lifts),
         variation=_spread([point.variation.relative_l1 for point in points]),
         noise=_spread([None if n is None else n.relative_l1 for n in noise]),
         error_reference=_spread([None if e is None else e.error_reference_l1 for e in lifts]),
@@ -183,6 +192,23 @@ def _shares(
         share = intervals.estimate(count, cells, confidence, method=method)
         shares[each.value] = ZoneShare(count, share.proportion, share.interval)
     return shares, left_out
+
+
+def _above(points: list[Point], threshold: float, method: str, confidence: float) -> ZoneShare:
+    """The share of the finite points whose variation exceeds a threshold; at least one is."""
+    finite = [point for point in points if math.isfinite(point.variation.linf_by_tensor)]
+    count = sum(point.variation.linf_by_tensor > threshold for point in finite)
+    cells = [(point.draw, point.batch) for point in finite]
+    share = intervals.estimate(count, cells, confidence, method=method)
+    return ZoneShare(count, share.proportion, share.interval)
+
+
+def _judge(precision: str, lifts: Sequence[Lift | None]) -> str | None:
+    judges = {lift.precision for lift in lifts if lift is not None}
+    if not judges:
+        return None
+    (judge,) = judges
+    return "noise floor" if judge == precision else judge
 
 
 def _non_finite(point: Point) -> bool:

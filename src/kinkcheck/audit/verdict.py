@@ -19,8 +19,8 @@ def verdict(report: AuditReport) -> str:
     Rules, in this order:
 
     1. no site was met: nothing depends on a choice;
-    2. the gradient itself is not finite at some points, which says nothing of the choice there: how
-       many, and the first layers where it appears;
+    2. a gradient is not finite at some points, which says nothing of the choice there: how many,
+       and the first layers where that appears;
     3. the gradient moved at no point: the choice does not matter on these points;
     4. if points were not lifted, the largest relative l1 variation of each precision is given, also
        in units of roundoff u; up to 10 u it is called the size of rounding, above 10 u more;
@@ -28,7 +28,7 @@ def verdict(report: AuditReport) -> str:
 
        a. whether any point that moved is a true bifurcation, at which precisions, and the largest
           difference in the lift relative to the gradient; if none is and none is undecided, all of
-          it is rounding;
+          it is rounding; float64 points, which no higher precision judged, are named;
        b. how the variation compares, at the median point of each precision and at most, with the
           rounding error that the reference's gradient has anyway, and the part of the ties that are
           dead;
@@ -46,14 +46,18 @@ def verdict(report: AuditReport) -> str:
             f"No nonsmooth operation was met: the gradient of {report.network} depends on no "
             f"choice at kinks.{beware}"
         )
-    finite = [point for point in report.points if math.isfinite(point.gradient_l1)]
+    finite = [
+        point
+        for point in report.points
+        if math.isfinite(point.gradient_l1) and math.isfinite(point.variation.l1)
+    ]
     if len(finite) < len(report.points):
         layers = {p.non_finite_layer for p in report.points if p.non_finite_layer is not None}
-        where = f", first in {_listed(sorted(name or '(root)' for name in layers))}"
+        names = sorted(name or "(root)" for name in layers)
         beware = (
-            f" At {len(report.points) - len(finite)} of {len(report.points)} points the gradient "
-            f"itself is not finite{where if layers else ''}: scale the loss, or compute in a "
-            f"higher precision.{beware}"
+            f" At {len(report.points) - len(finite)} of {len(report.points)} points a gradient is "
+            f"not finite{f', first in {_listed(names)}' if names else ''}: scale the loss, or "
+            f"compute in a higher precision.{beware}"
         )
     moved = [point for point in finite if point.variation.l1 != 0]
     if not moved:
@@ -66,9 +70,8 @@ def verdict(report: AuditReport) -> str:
         return _of_lifted(moved, len(finite), report.sites) + beware
     largest: dict[str, float] = {}
     for point in moved:
-        relative = point.variation.relative_l1
         so_far = largest.get(point.precision, 0.0)
-        largest[point.precision] = max(so_far, math.inf if math.isnan(relative) else relative)
+        largest[point.precision] = max(so_far, point.variation.relative_l1)
     parts, beyond = [], []
     for name, relative in largest.items():
         roundings = relative / precision.parse(name).unit_roundoff
@@ -94,8 +97,7 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
         by_precision.setdefault(point.precision, []).append(point)
     largest, compared, reached = [], [], []
     for name, points in by_precision.items():
-        relative = [point.variation.relative_l1 for point in points]
-        most = math.inf if any(map(math.isnan, relative)) else max(relative)
+        most = max(point.variation.relative_l1 for point in points)
         largest.append(f"{_part(most)} of its l1 norm at {name}")
         in_errors = [
             point.variation.l1 / point.lift.error_reference_l1
@@ -117,7 +119,7 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
             " In units of the rounding error that the gradient has anyway, it moves at the median "
             f"point by {_listed(compared)}."
         )
-    tied = sum(site.tied for site in sites if site.dead is not None)
+    tied = sum(site.caused for site in sites)
     if tied:
         dead = sum(site.dead or 0 for site in sites)
         text += (
@@ -147,10 +149,14 @@ def _zones(by_precision: dict[str, list[Point]]) -> str:
         for zone in (Zone.BIFURCATION, Zone.UNDECIDED)
     )
     if not wrong and not open_:
-        return (
-            "All of it is rounding: over the reals both programs agree "
-            f"({len(points)} of {len(points)} points certified compensation)."
+        certified = f"{len(points)} of {len(points)} points certified compensation"
+        unjudged = "float64" in by_precision and any(
+            point.lift is not None and point.lift.precision == "float64"
+            for point in by_precision["float64"]
         )
+        if unjudged:
+            certified += ", those at float64 by their own noise floor alone"
+        return f"All of it is rounding: over the reals both programs agree ({certified})."
     said = []
     if wrong:
         truly = max(

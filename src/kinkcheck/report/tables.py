@@ -29,7 +29,7 @@ def audit_tables(report: AuditReport) -> list[RenderableType]:
         tables.append(_variation(report))
         if any(point.zone is not None for point in report.points):
             summaries = summarise(report.points)
-            tables.append(zone_table(summaries))
+            tables += [zone_table(summaries), threshold_table(summaries)]
             if any(each.variation_in_errors for each in summaries):
                 tables.append(_errors(summaries, report.reference))
         tables.append(_sites(report))
@@ -153,6 +153,36 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
         for row in rows:
             names = (each.precision, each.selection) if row is rows[0] else ("", "")
             table.add_row(*names, *row, end_section=row is rows[-1])
+    if any(each.judge == "noise floor" for each in summaries):
+        table.caption = "float64, which no higher precision judged, by its own noise floor"
+        table.caption_justify = "left"
+    return table
+
+
+def threshold_table(summaries: Sequence[Summary]) -> Table:
+    """The published and the measured threshold τ_ω, and how many points lie above each.
+
+    >>> threshold_table([]).title
+    'Thresholds on the variation (∞-norms of tensors, summed)'
+    """
+    table = _table("Thresholds on the variation (∞-norms of tensors, summed)")
+    for heading in ("precision", "selection"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("published", "above", "measured", "above"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in summaries:
+        beyond = each.zones_by_threshold.get(Zone.BIFURCATION)
+        table.add_row(
+            each.precision,
+            each.selection,
+            *(
+                cell
+                for threshold, above in (
+                    (each.threshold, beyond), (each.threshold_measured, each.above_measured),
+                )
+                for cell in ("--" if threshold is None else f"{threshold:.1e}", proportion(above))
+            ),
+        )  # fmt: skip
     return table
 
 
@@ -232,7 +262,7 @@ def _sites(report: AuditReport) -> Table:
                 site.precision,
                 _share(site.tied, site.windows),
                 *(
-                    (_share(count, site.tied) for count in causes)
+                    (_share(count, site.caused) for count in causes)
                     if caused
                     else (_share(site.tied_at_zero, site.windows),)
                 ),
