@@ -615,6 +615,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
                 "exact": "int",
                 "rounding": "int",
                 "lift_variation_l1": "float",
+                "cause_unknown": "int",
             }
         ],
         "unseen": [{"layer": "str", "operation": "str", "reason": "str", "calls": "int"}],

@@ -79,7 +79,7 @@ def test_points_that_are_not_finite_are_a_zone_with_a_layer(audited: Audited) ->
     text, found = audited("my_nets.py:Infinite", *SMALL)
     assert {point["zone"] for point in found["points"]} == {"non-finite"}
     assert {point["non_finite_layer"] for point in found["points"]} == {""}
-    assert "2 of 2 points the gradient itself is not finite, first in (root)" in text
+    assert "2 of 2 points a gradient is not finite, first in (root)" in text
 
 
 def test_tolerance_names_a_precision(audited: Audited) -> None:

@@ -130,6 +130,35 @@ def test_spreads() -> None:
     assert found.threshold_measured == 3.5
 
 
+def test_points_above_the_measured_threshold_are_counted_among_the_finite() -> None:
+    # point() has a variation of l1 / 2 and a noise floor of noise / 2 in the norm of thresholds.
+    points = [
+        point(0, l1=2.0, noise=1.0),
+        point(1, l1=4.0, noise=3.0),
+        point(2, l1=9.0, noise=None),
+    ]
+    (found,) = summarise([*points, overflowed(3)])
+    assert found.threshold_measured == 1.5
+    assert found.above_measured is not None
+    assert (found.above_measured.count, found.above_measured.proportion) == (2, 2 / 3)
+    assert found.above_measured.interval == clopper_pearson(2, 3).interval
+
+
+@pytest.mark.parametrize(
+    ("precision", "higher", "judge"),
+    [
+        ("float32", "float64", "float64"),
+        ("float64", "float64", "noise floor"),
+        ("float64", "exact", "exact"),
+        ("float32", None, None),
+    ],
+)
+def test_what_judged_is_named(precision: str, higher: str | None, judge: str | None) -> None:
+    lift = None if higher is None else Lift(higher, 0.0, 1e-16, 0.0, None, None)
+    (found,) = summarise([replace(point(precision=precision), lift=lift)])
+    assert found.judge == judge
+
+
 def test_ratios_of_nothing() -> None:
     points = [point(0, l1=0.0, errors=(0.0, 0.0)), point(1, l1=1.0, errors=(0.0, 1.0))]
     (found,) = summarise(points)
@@ -139,6 +168,7 @@ def test_ratios_of_nothing() -> None:
 def test_what_was_not_measured_is_none() -> None:
     (found,) = summarise([point(0, None, errors=None, noise=None)])
     assert found.threshold_measured is found.noise is found.error_ratio is None
+    assert found.above_measured is found.judge is None
     assert found.zones == {}
     assert found.zones_left_out == 1
     assert summarise([]) == []

@@ -9,8 +9,11 @@ import torch
 from rich.console import Console, RenderableType
 
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit.report import Lift
+from kinkcheck.audit.summary import summarise
+from kinkcheck.audit.zones import Zone, by_threshold
 from kinkcheck.programs import evaluate
-from kinkcheck.report import audit_tables, program_table
+from kinkcheck.report import audit_tables, program_table, threshold_table, zone_table
 
 DTYPES = {
     "float16": torch.float16,
@@ -149,3 +152,27 @@ def test_programs_are_never_cut(x: tuple[float, ...]) -> None:
         words = line.split()
         if "zero" in words:
             assert words[-1] in ("agreement", "compensation", "bifurcation")
+
+
+def judged(precision: str, l1: float, noise: float | None) -> Point:
+    size = Variation(l1, l1, l1, l1, l1)
+    spread = None if noise is None else Variation(noise, noise, noise, noise, noise)
+    lift = Lift("float64", 0.0, 1e-16, 0.0, None, None)
+    return Point(
+        precision, 0, 0, "minimal", 1.0, 1.0, size, Zone.COMPENSATION,
+        by_threshold(size, precision), lift, spread,
+    )  # fmt: skip
+
+
+def test_thresholds_stand_beside_what_lies_above_them() -> None:
+    points = [judged("float32", d, 2e-7) for d in (1e-8, 1.5e-7, 3e-7, 4e-7)]
+    text = rendered(threshold_table(summarise(points + [judged("mixed", 1e-3, None)])))
+    assert row(text, "float32", "minimal") == ["1.0e-07", "75.0", "2.0e-07", "50.0", "(6.8–93.2)"]
+    assert row(text, "mixed", "minimal") == ["--"] * 4
+
+
+def test_float64_points_are_marked_as_judged_by_their_noise() -> None:
+    marked = "float64, which no higher precision judged, by its own noise floor"
+    for precision in ("float32", "float64"):
+        text = rendered(zone_table(summarise([judged(precision, 1e-9, 1e-9)])))
+        assert (marked in " ".join(text.split())) == (precision == "float64")

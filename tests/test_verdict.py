@@ -1,11 +1,14 @@
 """The sentence that closes an audit: its rules, and the words that a reader acts on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit.report import Lift
 from kinkcheck.audit.verdict import verdict
+from kinkcheck.audit.zones import Zone
 
 SITE = SiteCount("float32", "features.2", "max_pool2d", 0, 100, 60, 40, None)
 UNSEEN = UnseenCount("act", "leaky_relu", "kinkcheck does not define its branches", 3)
@@ -80,12 +83,99 @@ def test_mixed_is_measured_in_roundings_of_float16() -> None:
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 @pytest.mark.parametrize("place", [0, 1])
-def test_variation_that_is_not_a_number_is_never_called_rounding(broken: float, place: int) -> None:
+@pytest.mark.parametrize("layer", [None, "", "features.0"])
+def test_variation_that_is_not_a_number_is_never_called_rounding(
+    broken: float, place: int, layer: str | None
+) -> None:
     points = [point("float32", 1e-9)]
-    points.insert(place, point("float32", broken, l1=broken))
+    points.insert(place, replace(point("float32", broken, l1=broken), non_finite_layer=layer))
     text = verdict(report(*points))
-    assert "2 of 2 points" in text
-    assert "more than rounding at float32" in text
+    assert "moves the gradient at 1 of 1 points" in text
+    where = {None: ":", "": ", first in (root):", "features.0": ", first in features.0:"}[layer]
+    assert f"At 1 of 2 points a gradient is not finite{where} scale the loss" in text
+
+
+def test_gradient_without_size_moves_by_more_than_rounding() -> None:
+    assert "more than rounding at float32" in verdict(report(point("float32", math.inf)))
+
+
+# --- lifted points --------------------------------------------------------------------------------
+
+
+def lifted(
+    zone: Zone,
+    precision: str = "float16",
+    *,
+    relative: float = 4e-3,
+    error: float | None = 10.0,
+    truly: float = 1e-16,
+    judge: str = "float64",
+) -> Point:
+    lift = Lift(judge, truly, 1e-16, truly / 1e-16, error, error)
+    return replace(point(precision, relative), zone=zone, lift=lift)
+
+
+COMPENSATION, BIFURCATION, UNDECIDED = Zone.COMPENSATION, Zone.BIFURCATION, Zone.UNDECIDED
+
+
+def test_all_of_it_is_rounding_only_if_every_point_that_moved_is_certified() -> None:
+    text = verdict(report(*[lifted(COMPENSATION)] * 3, still()))
+    assert (
+        "moves the gradient at 3 of 4 points, by at most 0.4 % of its l1 norm at float16." in text
+    )
+    assert "All of it is rounding" in text
+    assert "(3 of 3 points certified compensation)" in text
+    for other in (BIFURCATION, UNDECIDED):
+        assert "All of it is rounding" not in verdict(report(lifted(COMPENSATION), lifted(other)))
+
+
+def test_float64_points_are_named_unless_exact_arithmetic_judged_them() -> None:
+    by_noise = lifted(COMPENSATION, "float64", error=None)
+    named = ", those at float64 by their own noise floor alone)"
+    assert named in verdict(report(lifted(COMPENSATION), by_noise))
+    exact = lifted(COMPENSATION, "float64", error=None, judge="exact")
+    assert named not in verdict(report(lifted(COMPENSATION), exact))
+
+
+def test_true_bifurcations_are_counted_by_precision_with_the_largest() -> None:
+    text = verdict(
+        report(
+            lifted(BIFURCATION, truly=2e-6),
+            lifted(BIFURCATION, truly=3e-7),
+            lifted(COMPENSATION),
+            lifted(BIFURCATION, "float32", truly=1e-7),
+            lifted(UNDECIDED, "float32"),
+        )
+    )
+    assert (
+        "At 3 of these points (2 of 3 at float16 and 1 of 2 at float32) the programs differ over "
+        "the reals as well, by at most 2.0e-06 of the gradient: true bifurcations"
+    ) in text
+    assert "1 points are undecided" in text
+    assert "rest is rounding" not in text
+    assert "; the rest is rounding." in verdict(report(lifted(BIFURCATION), lifted(COMPENSATION)))
+    assert "rest is rounding" not in verdict(report(lifted(BIFURCATION)))
+
+
+def test_advice_depends_on_whether_the_variation_reaches_the_error() -> None:
+    below = report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=2.0))
+    text = verdict(below)
+    assert "it moves at the median point by 0.38 at float16 (at most 0.5)" in text
+    assert "lost in rounding: to name one, such as minimal" in text
+    above = report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=1.0))
+    text = verdict(above)
+    assert "At 1 of 2 points at float16 the choice matters as much as rounding does" in text
+    assert "lost in rounding" not in text
+    # float64 points have no error to compare with, and so no advice.
+    text = verdict(report(lifted(COMPENSATION, "float64", error=None)))
+    assert "rounding error" not in text
+    assert "lost in rounding" not in text
+
+
+def test_dead_ties_are_a_part_of_those_whose_cause_is_known() -> None:
+    site = replace(SITE, dead=30, exact=6, rounding=4, cause_unknown=20)
+    assert " 75 % of the ties are dead" in verdict(report(lifted(COMPENSATION), sites=(site,)))
+    assert "dead" not in verdict(report(lifted(COMPENSATION)))
 
 
 @pytest.mark.parametrize(

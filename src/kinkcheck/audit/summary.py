@@ -67,10 +67,6 @@ class Summary:
         threshold_source: ``published``, or None. It is held against ``variation.linf_by_tensor``.
         threshold_measured: the measured τ_ω, the largest noise floor in the same norm over points:
             what differs by no more need not be a difference over the reals; None if not measured.
-        above_measured: the points whose variation exceeds it, of those that are finite; None if not
-            measured.
-        judge: what the zones by the lift rest on: ``float64``, ``exact`` (the exact arbiter), or
-            ``noise floor`` for float64 points, which no higher precision judged; None without.
         variation: spread of ``variation.relative_l1``.
         noise: spread of the noise floor in l1 relative to the gradient; None if not measured.
         error_reference: spread of the rounding error of the reference's gradient, l1; None without
@@ -80,6 +76,10 @@ class Summary:
             reference's gradient: far below 1 the choice cannot matter, whatever the zone.
         error_ratio: spread of the selection's rounding error divided by the reference's: above 1
             the selection's gradient is farther from the lifted one than the reference's.
+        above_measured: the points whose variation exceeds ``threshold_measured``, of those that are
+            finite; None if not measured.
+        judge: what the zones by the lift rest on: ``float64``, ``exact`` (the exact arbiter), or
+            ``noise floor`` for float64 points, which no higher precision judged; None without.
     """
 
     precision: str
@@ -95,14 +95,14 @@ class Summary:
     threshold: float | None
     threshold_source: str | None
     threshold_measured: float | None
-    above_measured: ZoneShare | None
-    judge: str | None
     variation: Spread | None
     noise: Spread | None
     error_reference: Spread | None
     error_selection: Spread | None
     variation_in_errors: Spread | None
     error_ratio: Spread | None
+    above_measured: ZoneShare | None = None
+    judge: str | None = None
 
 
 def summarise(points: Sequence[Point], *, confidence: float = 0.95) -> list[Summary]:
@@ -155,8 +155,6 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
         threshold=threshold,
         threshold_source=None if threshold is None else "published",
         threshold_measured=measured,
-        above_measured=None if measured is None else _above(points, measured, method, confidence),
-        judge=_judge(precision, lifts),
         variation=_spread([point.variation.relative_l1 for point in points]),
         noise=_spread([None if n is None else n.relative_l1 for n in noise]),
         error_reference=_spread([None if e is None else e.error_reference_l1 for e in lifts]),
@@ -173,6 +171,8 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
                 for e in lifts
             ]
         ),
+        above_measured=None if measured is None else _above(points, measured, method, confidence),
+        judge=_judge(precision, lifts),
     )
 
 

@@ -32,8 +32,8 @@ Mixed precision has none.
 ROUNDING = 8.0
 """A lifted variation up to this many noise floors is rounding.
 
-Where exact arithmetic says that programs agree, the ratio stays below 2 on hundreds of small networks
-(tests/test_lift.py). What differs by less than the floor itself no float64 evaluation can see.
+Where exact arithmetic says that programs agree, the ratio stays below 2 on hundreds of small
+networks (tests/test_lift.py). No float64 evaluation can see what differs by less than its floor.
 """
 
 WRONG = 1000.0

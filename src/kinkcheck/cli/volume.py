@@ -33,7 +33,7 @@ from kinkcheck.cli.options import (
 )
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable
-from kinkcheck.report import zone_table
+from kinkcheck.report import threshold_table, zone_table
 from kinkcheck.report.volume import volume_sentence
 from kinkcheck.selection import parse
 
@@ -99,4 +99,5 @@ def volume(
         )
     out = Console()
     out.print(zone_table(found.summaries))
+    out.print(threshold_table(found.summaries))
     out.print(volume_sentence(found), highlight=False, markup=False)

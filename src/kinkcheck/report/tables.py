@@ -160,12 +160,16 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
 
 
 def threshold_table(summaries: Sequence[Summary]) -> Table:
-    """The published and the measured threshold τ_ω, and how many points lie above each.
+    """The published and the measured threshold τ_ω, and which part of the points lies above each.
+
+    The interval of the part above the published one is that of bifurcation in :func:`zone_table`.
 
     >>> threshold_table([]).title
-    'Thresholds on the variation (∞-norms of tensors, summed)'
+    'Thresholds on the variation (∞-norms of tensors, summed), and % of the points above'
     """
-    table = _table("Thresholds on the variation (∞-norms of tensors, summed)")
+    table = _table(
+        "Thresholds on the variation (∞-norms of tensors, summed), and % of the points above"
+    )
     for heading in ("precision", "selection"):
         table.add_column(heading, no_wrap=True)
     for heading in ("published", "above", "measured", "above"):
@@ -175,15 +179,16 @@ def threshold_table(summaries: Sequence[Summary]) -> Table:
         table.add_row(
             each.precision,
             each.selection,
-            *(
-                cell
-                for threshold, above in (
-                    (each.threshold, beyond), (each.threshold_measured, each.above_measured),
-                )
-                for cell in ("--" if threshold is None else f"{threshold:.1e}", proportion(above))
-            ),
-        )  # fmt: skip
+            _threshold(each.threshold),
+            "--" if beyond is None else f"{100 * beyond.proportion:.1f}",
+            _threshold(each.threshold_measured),
+            proportion(each.above_measured),
+        )
     return table
+
+
+def _threshold(value: float | None) -> str:
+    return "--" if value is None else f"{value:.1e}"
 
 
 def proportion(share: ZoneShare | None) -> str:

@@ -1,0 +1,185 @@
+"""Causes of ties and zones of variations, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kinkcheck import audit
+from kinkcheck.audit import SiteCount, Variation
+from kinkcheck.audit.finite import first_in_backward, first_in_forward
+from kinkcheck.audit.zones import ROUNDING, WRONG, Zone, by_lift, by_threshold
+
+
+def total(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.sum()
+
+
+def sites(model: nn.Module, x: list[float], at: str = "16", loss=total) -> list[SiteCount]:
+    batch = torch.tensor([x], dtype=torch.float64), torch.zeros(1)
+    return audit(model, [batch], loss=loss, precisions=[at], selections=["last"]).sites
+
+
+def scaled(*weights: float) -> nn.Linear:
+    """Multiplies each entry by a weight of its own."""
+    layer = nn.Linear(len(weights), len(weights), bias=False, dtype=torch.float64)
+    layer.weight.data = torch.diag(torch.tensor(weights, dtype=torch.float64))
+    return layer
+
+
+def causes(site: SiteCount) -> tuple[int | None, ...]:
+    return site.dead, site.exact, site.rounding
+
+
+def test_tie_that_persists_and_tie_that_float64_parts() -> None:
+    # (1 + 2^-10)(1 − 2^-11) lies just below the middle of 1 and float16's next number.
+    model = nn.Sequential(scaled(1, 1, 1 + 2**-10, 1), nn.MaxPool1d(2))
+    x = [3.0, 3.0, 1 - 2**-11, 1.0]
+    (pool,) = sites(model, x)
+    assert pool.tied == 2
+    assert causes(pool) == (0, 1, 1)
+    (pool,) = sites(model, x, "32")
+    assert (pool.tied, causes(pool)) == (1, (0, 1, 0))
+    (pool,) = sites(model, x, "64")
+    assert (pool.tied, causes(pool)) == (1, (0, None, None))
+
+
+def test_zeros_of_a_relu_are_dead_and_zeros_of_anything_else_are_not() -> None:
+    model = nn.Sequential(scaled(1, 1, 1, 1), nn.ReLU(), nn.MaxPool1d(2))
+    relu, pool = sites(model, [-1.0, -2.0, 5.0, 5.0])
+    assert (pool.tied, causes(pool)) == (2, (1, 1, 0))
+    assert relu.tied == 0
+    (pool,) = sites(nn.Sequential(scaled(1, 1), nn.MaxPool1d(2)), [0.0, 0.0])
+    assert causes(pool) == (0, 1, 0)
+
+
+def test_window_without_a_gradient_is_dead() -> None:
+    model = nn.Sequential(scaled(1, 1, 1, 1), nn.MaxPool1d(2))
+    (pool,) = sites(model, [3.0, 3.0, 4.0, 4.0], loss=lambda outputs, targets: outputs[0, 0])
+    assert causes(pool) == (1, 1, 0)
+
+
+def test_ties_above_the_first_parameter_only_are_dead() -> None:
+    model = nn.Sequential(nn.MaxPool1d(2), scaled(1, 1))
+    (pool,) = sites(model, [3.0, 3.0, 4.0, 4.0])
+    assert causes(pool) == (2, 0, 0)
+
+
+def test_relu_at_zero_is_exact_or_rounding() -> None:
+    # 2^-20 · 2^-10 lies below float16's least number, 2^-24.
+    model = nn.Sequential(scaled(2.0**-20, 1), nn.ReLU())
+    (relu,) = sites(model, [2.0**-10, 0.0])
+    assert (relu.tied, causes(relu)) == (2, (0, 1, 1))
+
+
+def test_causes_are_left_out_where_a_point_is_not_finite() -> None:
+    model = nn.Sequential(scaled(1, 1, 300, 300), nn.MaxPool1d(2))
+    batches = [
+        (torch.tensor([[1.0, 1.0, big, big]], dtype=torch.float64), torch.zeros(1))
+        for big in (2.0, 300.0)
+    ]
+    report = audit(model, batches, loss=total, precisions=["16"])
+    assert [point.zone for point in report.points] == [Zone.BIFURCATION, Zone.NON_FINITE]
+    assert [point.non_finite_layer for point in report.points] == [None, "0"]
+    (pool,) = report.sites
+    assert pool.tied == 4
+    assert (causes(pool), pool.cause_unknown, pool.caused) == ((0, 2, 0), 2, 2)
+
+
+def test_selection_that_alone_overflows_is_not_finite_and_has_a_layer() -> None:
+    model = nn.Sequential(scaled(1, 1), nn.MaxPool1d(2))
+    batch = torch.tensor([[2.0, 2.0]]), torch.zeros(1)
+    for lifted in (True, False):
+        first, second = audit(
+            model, [batch], loss=total, precisions=["16"], lifted=lifted,
+            selections=["hybrid:1e30", "minimal"],
+        ).points  # fmt: skip
+        assert first.zone_by_threshold is Zone.NON_FINITE
+        assert first.zone is (Zone.NON_FINITE if lifted else None)
+        assert first.non_finite_layer == "0"
+        assert second.non_finite_layer is None
+        assert second.zone is (Zone.BIFURCATION if lifted else None)
+
+
+# --- where numbers stop being finite --------------------------------------------------------------
+
+
+def test_first_layer_of_the_forward_pass() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), nn.ReLU())
+    assert first_in_forward(model, lambda: model(torch.ones(1, 2))) is None
+    nn.init.constant_(model[1][1].weight, math.inf)
+    nn.init.constant_(model[0].bias, 1e6)
+    assert first_in_forward(model, lambda: model(torch.ones(1, 2))) == "1.1"
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_first_layer_of_the_backward_pass_is_the_last_of_the_network() -> None:
+    finite, wrong = torch.ones(1), torch.tensor([math.nan])
+    assert first_in_backward({"a.weight": wrong, "b.weight": wrong, "c.bias": finite}) == "b"
+    assert first_in_backward({"weight": wrong}) == ""
+    assert first_in_backward({"weight": finite}) is None
+
+
+def test_loss_that_alone_is_not_finite_is_named() -> None:
+    model = nn.Sequential(scaled(1, 1), nn.MaxPool1d(2))
+    batch = torch.tensor([[2.0, 2.0]]), torch.zeros(1)
+    (point,) = audit(model, [batch], loss=lambda outputs, targets: outputs.sum() * math.inf).points
+    assert (point.zone, point.non_finite_layer) == (Zone.NON_FINITE, "loss")
+
+
+# --- zones ----------------------------------------------------------------------------------------
+
+
+def size(d: float) -> Variation:
+    return Variation(1.0 if d else 0.0, 1.0, 1.0, d, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tau"),
+    [("float16", 1e-3), ("bfloat16", 1e-3), ("float32", 1e-7), ("float64", 1e-15)],
+)
+def test_published_threshold_parts_compensation_from_bifurcation(
+    precision: str, tau: float
+) -> None:
+    assert by_threshold(size(0.0), precision) is Zone.AGREEMENT
+    assert by_threshold(size(tau), precision) is Zone.COMPENSATION
+    assert by_threshold(size(math.nextafter(tau, 1)), precision) is Zone.BIFURCATION
+
+
+def test_threshold_knows_no_mixed_precision_and_nothing_that_is_not_finite() -> None:
+    assert by_threshold(size(1.0), "mixed") is None
+    for broken in (math.nan, math.inf):
+        assert by_threshold(Variation(*[broken] * 5), "mixed") is Zone.NON_FINITE
+
+
+@pytest.mark.parametrize(
+    ("d", "lifted", "zone"),
+    [
+        (0.0, 1.0, Zone.AGREEMENT),
+        (1e-3, 0.0, Zone.COMPENSATION),
+        (1e-3, ROUNDING, Zone.COMPENSATION),
+        (1e-3, math.nextafter(ROUNDING, math.inf), Zone.UNDECIDED),
+        (1e-3, math.nextafter(WRONG, 0), Zone.UNDECIDED),
+        (1e-3, WRONG, Zone.BIFURCATION),
+        (math.nan, 0.0, Zone.NON_FINITE),
+        (math.inf, WRONG, Zone.NON_FINITE),
+    ],
+)
+def test_lift_in_noise_floors(d: float, lifted: float, zone: Zone) -> None:
+    assert by_lift(d, lifted * 2.0**-50, 2.0**-50) is zone
+
+
+def test_without_noise_any_difference_is_a_bifurcation() -> None:
+    assert by_lift(1.0, 0.0, 0.0) is Zone.COMPENSATION
+    assert by_lift(1.0, 5e-324, 0.0) is Zone.BIFURCATION
+
+
+def test_every_number_of_a_point_that_is_not_finite_is_nan() -> None:
+    model = nn.Sequential(scaled(300, 300), nn.MaxPool1d(2))
+    batch = torch.tensor([[300.0, 300.0]]), torch.zeros(1)
+    (point,) = audit(model, [batch], loss=total, precisions=["16"]).points
+    assert all(map(math.isnan, astuple(point.variation)))

@@ -1,0 +1,152 @@
+"""The noise floor: runs that are equal over the reals, made by hand where they can be."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinkcheck import audit, data, networks
+from kinkcheck.audit import Variation, gradient_variation
+from kinkcheck.audit.dropout import dropout_by_sample
+from kinkcheck.audit.noise import another_order
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Batch:
+    return next(data.load("mnist-sample").batches(32, seed=0))
+
+
+def lenet(batch_norm: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build("lenet5", in_channels=1, classes=10, image_size=28, batch_norm=batch_norm)
+
+
+def noise_of(model: nn.Module, batch: Any, at: str = "32", **options: Any) -> Variation | None:
+    (point,) = audit(model, [batch], precisions=[at], **options).points
+    return point.noise
+
+
+def gradient(model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """A plain backward pass."""
+    loss = F.cross_entropy(model(images), targets, reduction="sum") / 32
+    names = [name for name, _ in model.named_parameters()]
+    return dict(zip(names, torch.autograd.grad(loss, list(model.parameters())), strict=True))
+
+
+def test_floor_of_separate_samples_has_the_size_of_two_halves_by_hand(digits: Batch) -> None:
+    images, targets = digits
+    model = lenet()
+    order = another_order(32, seed=0)
+    parts = [gradient(model, images[half], targets[half]) for half in order.chunk(2)]
+    total = {name: parts[0][name] + parts[1][name] for name in parts[0]}
+    by_hand = gradient_variation(total, gradient(model, images, targets))
+    floor = noise_of(model, digits)
+    assert floor is not None
+    assert by_hand.l1 / 2 < floor.l1 < 2 * by_hand.l1
+
+
+def test_floor_with_batch_norm_is_that_of_another_order(digits: Batch) -> None:
+    images, targets = digits
+    model = lenet(batch_norm=True)
+    order = another_order(32, seed=0)
+
+    def plain(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        other = copy.deepcopy(model)
+        loss = F.cross_entropy(other(images), targets)
+        names = [name for name, _ in other.named_parameters()]
+        return dict(zip(names, torch.autograd.grad(loss, list(other.parameters())), strict=True))
+
+    by_hand = gradient_variation(plain(images[order], targets[order]), plain(images, targets))
+    assert noise_of(model, digits) == by_hand
+
+
+def test_sums_that_do_not_round_have_no_noise() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0)
+    batch = torch.arange(24.0).reshape(8, 3), torch.zeros(8)
+    floor = noise_of(model, batch, loss=lambda outputs, targets: outputs.sum())
+    assert floor == Variation(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("at", ["16", "bfloat16", "32", "64", "mixed"])
+def test_floor_shrinks_with_the_precision(at: str, digits: Batch) -> None:
+    u = {"16": 2**-11, "bfloat16": 2**-8, "32": 2**-24, "64": 2**-53, "mixed": 2**-11}[at]
+    floor = noise_of(lenet(), digits, at)
+    assert floor is not None
+    assert 0 < floor.relative_l1 < 50 * u
+
+
+def test_floor_is_repeatable(digits: Batch) -> None:
+    assert noise_of(lenet(), digits) == noise_of(lenet(), digits)
+
+
+class Pairs(nn.Module):
+    """Takes two inputs that do not agree on their first dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        first, second = inputs
+        outputs: Tensor = self.layer(first).sum() + self.layer(second).sum()
+        return outputs
+
+
+def test_what_is_no_list_of_samples_has_no_floor() -> None:
+    batch = (torch.ones(3, 2), torch.ones(5, 2)), torch.zeros(1)
+    (point,) = audit(Pairs(), [batch], loss=lambda outputs, targets: outputs).points
+    assert point.noise is None
+    assert point.lift is not None
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 64])
+def test_another_order_is_another_order_of_the_same_samples(samples: int) -> None:
+    order = another_order(samples, seed=3)
+    assert sorted(order.tolist()) == list(range(samples))
+    assert samples == 1 or order.tolist() != list(range(samples))
+    assert torch.equal(order, another_order(samples, seed=3))
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+DROPOUTS = [F.dropout, F.dropout1d, F.dropout2d, F.dropout3d]
+
+
+@pytest.mark.parametrize("dropout", DROPOUTS)
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_samples_keep_what_they_lose_in_the_whole(
+    dropout: Any, inplace: bool, dtype: torch.dtype
+) -> None:
+    shape = {F.dropout1d: (6, 4, 5), F.dropout3d: (6, 4, 2, 3, 2)}.get(dropout, (6, 4, 3, 5))
+    x = torch.rand(shape, dtype=dtype) + 1
+    order = torch.tensor([4, 0, 3])
+    torch.manual_seed(0)
+    whole = dropout(x, 0.3)
+    channels_last = x.transpose(1, -1).contiguous().transpose(1, -1)
+    for samples in (x, channels_last):
+        part = samples[order]
+        torch.manual_seed(0)
+        with dropout_by_sample(order, samples=6):
+            found = dropout(part, 0.3, inplace=inplace)
+        assert torch.equal(found, whole[order])
+        assert (found is part) == inplace
+
+
+def test_other_tensors_and_evaluation_are_left_alone() -> None:
+    x = torch.ones(7, 2)
+    with dropout_by_sample(torch.arange(3), samples=3):
+        torch.manual_seed(0)
+        other = F.dropout(x)
+        assert torch.equal(F.dropout(x[:3], training=False), x[:3])
+    torch.manual_seed(0)
+    assert torch.equal(other, F.dropout(x))
