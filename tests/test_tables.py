@@ -154,19 +154,21 @@ def test_programs_are_never_cut(x: tuple[float, ...]) -> None:
             assert words[-1] in ("agreement", "compensation", "bifurcation")
 
 
-def judged(precision: str, l1: float, noise: float | None) -> Point:
+def judged(precision: str, l1: float, noise: float | None, batch: int = 0) -> Point:
     size = Variation(l1, l1, l1, l1, l1)
     spread = None if noise is None else Variation(noise, noise, noise, noise, noise)
     lift = Lift("float64", 0.0, 1e-16, 0.0, None, None)
     return Point(
-        precision, 0, 0, "minimal", 1.0, 1.0, size, Zone.COMPENSATION,
+        precision, 0, batch, "minimal", 1.0, 1.0, size, Zone.COMPENSATION,
         by_threshold(size, precision), lift, spread,
     )  # fmt: skip
 
 
 def test_thresholds_stand_beside_what_lies_above_them() -> None:
-    points = [judged("float32", d, 2e-7) for d in (1e-8, 1.5e-7, 3e-7, 4e-7)]
-    text = rendered(threshold_table(summarise(points + [judged("mixed", 1e-3, None)])))
+    sizes = (1e-8, 1.5e-7, 3e-7, 4e-7)
+    points = [judged("float32", d, 2e-7, batch) for batch, d in enumerate(sizes)]
+    points.append(judged("mixed", 1e-3, None))
+    text = rendered(threshold_table(summarise(points)))
     assert row(text, "float32", "minimal") == ["1.0e-07", "75.0", "2.0e-07", "50.0", "(6.8–93.2)"]
     assert row(text, "mixed", "minimal") == ["--"] * 4
 
