@@ -88,6 +88,14 @@ def test_floor_is_repeatable(digits: Batch) -> None:
     assert noise_of(lenet(), digits) == noise_of(lenet(), digits)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_network_that_refuses_a_single_sample_has_a_floor(count: int, digits: Batch) -> None:
+    images, targets = digits
+    floor = noise_of(lenet(batch_norm=True), (images[:count], targets[:count]))
+    assert floor is not None
+    assert 0 < floor.relative_l1 < 1e-4
+
+
 class Pairs(nn.Module):
     """Takes two inputs that do not agree on their first dimension."""
 

@@ -58,6 +58,7 @@ class Forward:
             Dropout drops of each sample what it drops there, from the same random state.
 
     Attributes:
+        samples: how many samples it took; None if the batch is no list of samples.
         outputs: what the model returned.
         loss: the loss.
         tape: the sites, and the gradients.
@@ -84,6 +85,7 @@ class Forward:
         where: str,
         order: Tensor | None = None,
     ) -> None:
+        self.samples = samples(pair) if order is None else len(order)
         count = samples(pair)
         if order is not None:
             pair = tree_map_only(Tensor, lambda t: t.index_select(0, order.to(t.device)), pair)
@@ -165,6 +167,38 @@ class Forward:
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
         self.kinks.append(Kinks(site, operation, output.detach(), operation.input.grad_fn, edge))
+
+
+def part_of(
+    whole: Forward, run: Callable[[Tensor], Forward], some: Tensor, *, tolerance: float
+) -> Forward | None:
+    """A forward pass on some samples; None where it is not their part in that of the mini-batch.
+
+    Args:
+        whole: the forward pass on the whole mini-batch.
+        run: the same on the samples whose numbers it takes.
+        some: these numbers.
+        tolerance: how far an output may be away, in units of the largest of them.
+
+    >>> from kinkcheck import precision
+    >>> at, pair = precision.parse("32"), (torch.rand(8, 3), torch.zeros(8, 3))
+    >>> def part(model):
+    ...     def run(order=None):
+    ...         return Forward(model, pair, nn.functional.mse_loss, at, "cpu", "here", order)
+    ...     return part_of(run(), run, torch.tensor([2, 3]), tolerance=1e-4)
+    >>> part(nn.Linear(3, 3)) is None, part(nn.BatchNorm1d(3)) is None
+    (False, True)
+    """
+    outputs = whole.outputs
+    if not isinstance(outputs, Tensor) or not outputs.dim() or len(outputs) != whole.samples:
+        return None
+    try:
+        part = run(some)
+    except InputError:  # batch norm, for one, refuses a single sample
+        return None
+    rows = outputs.detach()[some]
+    near = tolerance * float(rows.abs().max())
+    return part if torch.allclose(part.outputs.detach(), rows, rtol=0, atol=near) else None
 
 
 def samples(pair: tuple[Any, Any]) -> int | None:

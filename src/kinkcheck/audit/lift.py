@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, samples
+from kinkcheck.audit.forward import Forward, Gradient, Loss, Program, part_of, samples
 from kinkcheck.audit.noise import another_order
 from kinkcheck.audit.variation import l1_distance, l1_norm
 from kinkcheck.errors import InputError
@@ -144,7 +144,8 @@ def _floors(
     if count is None:
         return [0.0] * len(programs)
     some = torch.arange(count)[:: -(-count // SAMPLES)]
-    part = _part(run, whole, some) if len(some) < count else None
+    # Float64 outputs that agree to this did not meet.
+    part = part_of(whole, run.forward, some, tolerance=1e-10) if len(some) < count else None
     if part is None:
         forward = run.forward(another_order(count, run.seed))
         again = [forward.gradient(program) for program in programs]
@@ -155,16 +156,3 @@ def _floors(
     again = run.forward(order).gradients_along(direction[order], programs)
     scale = count / len(some)
     return [scale * l1_distance(a, b) for a, b in zip(again, gradients, strict=True)]
-
-
-def _part(run: _Runs, whole: Forward, some: Tensor) -> Forward | None:
-    """A forward pass on some samples; None where it is not their part in the whole mini-batch."""
-    outputs = whole.outputs
-    if not isinstance(outputs, Tensor) or outputs.shape[:1] != (samples(run.pair),):
-        return None
-    part = run.forward(some)
-    rows = outputs.detach()[some]
-    tolerance = 1e-10 * float(rows.abs().max())
-    if not torch.allclose(part.outputs.detach(), rows, rtol=0, atol=tolerance):
-        return None
-    return part

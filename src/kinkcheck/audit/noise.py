@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kinkcheck.audit.forward import Forward, Gradient, Program
+from kinkcheck.audit.forward import Forward, Gradient, Program, part_of
 from kinkcheck.audit.variation import Variation, gradient_variation
 
 
@@ -85,19 +85,14 @@ def _split(
     tolerance: float,
 ) -> Gradient | None:
     """The sum of the gradients of two random halves; None where that is another gradient."""
-    outputs, count = forward.outputs, len(order)
-    if count < 2 or not isinstance(outputs, Tensor) or outputs.shape[:1] != (count,):
+    if len(order) < 2:
         return None
-    direction = forward.output_gradient()
     total: Gradient = {}
     for half in order.chunk(2):
-        part = run(half)
-        rows = outputs.detach()[half]
-        if not torch.allclose(
-            part.outputs.detach(), rows, rtol=0, atol=tolerance * float(rows.abs().max())
-        ):
+        part = part_of(forward, run, half, tolerance=tolerance)
+        if part is None:
             return None
-        (found,) = part.gradients_along(direction[half], [reference])
+        (found,) = part.gradients_along(forward.output_gradient()[half], [reference])
         total = {name: total[name] + g for name, g in found.items()} if total else found
     return total
 
