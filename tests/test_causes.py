@@ -69,6 +69,23 @@ def test_ties_above_the_first_parameter_only_are_dead() -> None:
     assert causes(pool) == (2, 0, 0)
 
 
+def test_what_another_selection_reaches_is_not_dead() -> None:
+    # Each pool of four: native sends everything to one of them, last to another.
+    model = nn.Sequential(scaled(*[1] * 16), nn.MaxPool1d(2), nn.MaxPool1d(8))
+    first, second = sites(model, [3.0] * 16)
+    assert causes(second) == (0, 1, 0)
+    assert causes(first) == (6, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [nn.Unflatten(1, (1, 4)), nn.Sequential(nn.Dropout(0.5).eval(), nn.Unflatten(1, (1, 4)))],
+)
+def test_zeros_of_a_relu_are_dead_behind_a_view(between: nn.Module) -> None:
+    model = nn.Sequential(scaled(1, 1, 1, 1), nn.ReLU(), between, nn.MaxPool1d(2))
+    assert causes(sites(model, [-1.0, -2.0, 5.0, 5.0])[1]) == (1, 1, 0)
+
+
 def test_relu_at_zero_is_exact_or_rounding() -> None:
     # 2^-20 · 2^-10 lies below float16's least number, 2^-24.
     model = nn.Sequential(scaled(2.0**-20, 1), nn.ReLU())
@@ -183,3 +200,26 @@ def test_every_number_of_a_point_that_is_not_finite_is_nan() -> None:
     batch = torch.tensor([[300.0, 300.0]]), torch.zeros(1)
     (point,) = audit(model, [batch], loss=total, precisions=["16"]).points
     assert all(map(math.isnan, astuple(point.variation)))
+
+
+class ByPrecision(nn.Module):
+    """Pools once more in float16 than in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.p, self.q = scaled(1, 1, 1, 1), nn.MaxPool1d(1), nn.MaxPool1d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.q(self.p(x) if x.dtype == torch.float16 else x)
+
+
+def test_sites_that_the_lift_does_not_have_are_credited_with_nothing() -> None:
+    batch = torch.tensor([[3.0, 3.0, 1.0, 1.0]]), torch.zeros(1)
+    report = audit(
+        ByPrecision(), [batch], loss=total, precisions=["16"], selections=["last"], layers=True
+    )
+    p, q = report.sites
+    assert (p.layer, p.lift_variation_l1, p.dead, p.cause_unknown) == ("p", None, None, None)
+    # Two windows move the gradient from one row of weights to the next; a row sums to 8.
+    assert (q.layer, q.variation_l1, q.lift_variation_l1) == ("q", 32.0, 32.0)

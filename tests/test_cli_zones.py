@@ -75,6 +75,20 @@ def test_exact_arbiter_names_what_it_does_not_cover(kinkcheck: Kinkcheck) -> Non
     assert found.err.count("\n") == 1
 
 
+def test_exact_arbiter_refuses_before_the_first_point(kinkcheck: Kinkcheck, folder: Path) -> None:
+    pytest.importorskip("flint")
+    found = kinkcheck("audit", "my_nets.py:Outputs", *SMALL, "--exact")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("kinkcheck: exact: the exact arbiter does not cover")
+    assert found.err.count("\n") == 1
+
+
+def test_a_network_that_refuses_one_image_is_audited_without_a_picture(audited: Audited) -> None:
+    _, found = audited("my_nets.py:Statistics", *SMALL)
+    assert found["ties_picture"] is None
+    assert found["points"]
+
+
 def test_points_that_are_not_finite_are_a_zone_with_a_layer(audited: Audited) -> None:
     text, found = audited("my_nets.py:Infinite", *SMALL)
     assert {point["zone"] for point in found["points"]} == {"non-finite"}
@@ -86,9 +100,11 @@ def test_tolerance_names_a_precision(audited: Audited) -> None:
     text, found = audited("lenet5", *SMALL, "--precision", 16, 32, "--tolerance", "1e-6")
     for point in found["points"]:
         assert (point["variation"]["relative_l1"] <= 1e-6) == (point["precision"] == "float32")
-    assert "by at most 1e-06 of it at every point from float32 on" in text
+    assert "by at most 1e-06 of it at every point is float32." in text
     text, _ = audited("lenet5", *SMALL, "--precision", 16, "--tolerance", "1e-6")
-    assert "At no precision audited does every point stay within 1e-06" in text
+    assert "At none of the precisions audited does every point stay within 1e-06." in text
+    text, _ = audited("lenet5", *SMALL, "--precision", "mixed", "--tolerance", "1")
+    assert "stay within 1 (mixed has no rank among them)." in text
 
 
 @pytest.mark.parametrize("tolerance", ["-1", "nan", "inf"])
@@ -113,3 +129,12 @@ def test_layers_are_attributed_in_the_lift_too(audited: Audited) -> None:
     assert moved
     assert all(site["lift_variation_l1"] < site["variation_l1"] for site in moved)
     assert "in the lift" in text
+
+
+@pytest.mark.parametrize("command", ["audit", "volume"])
+def test_lazy_networks_are_refused_in_one_line(command: str, kinkcheck: Kinkcheck) -> None:
+    found = kinkcheck(command, "my_nets.py:Lazy", *SMALL)
+    assert (found.code, found.out) == (2, "")
+    assert found.err == (
+        "kinkcheck: network: Lazy has parameters without a shape yet; call it on a batch first\n"
+    )

@@ -310,6 +310,8 @@ def test_strings_become_numbers_where_numbers_are_meant() -> None:
         ({"points": [{**version_1()["points"][0], "zone": "elsewhere"}]}, "points.0.zone"),
         ({"summary": [{"precision": "float16"}]}, "summary.0.selection"),
         ({"ties_picture": {}}, "ties_picture.precision"),
+        ({"ties_picture": version_2()["ties_picture"] | {"image": []}}, "ties_picture.image"),
+        ({"ties_picture": version_2()["ties_picture"] | {"image": [[0.5], []]}}, "must have"),
     ],
 )
 def test_complaint_names_the_entry_in_one_line(changes: dict[str, Any], named: str) -> None:
@@ -356,6 +358,16 @@ def test_report_prints_the_tables_and_the_verdict_again(
     verdict = found.get("verdict", "at most 3.0e-03 of its l1 norm at float16 (6.1 u)")
     assert verdict in " ".join(out.split())
     assert os.listdir() == ["audit.json"]
+
+
+def test_words_of_the_json_are_no_markup_in_tables(report: Report) -> None:
+    found = version_2() | {"reference": "[/red]", "selections": []}
+    found["points"][0]["selection"] = found["sites"][0]["layer"] = "[bold]"
+    Path("audit.json").write_text(json.dumps(found))
+    code, out, err = report("audit.json")
+    assert (code, err) == (0, "")
+    assert "[/red]" in out
+    assert out.count("[bold]") >= 2
 
 
 def test_report_writes_the_page(report: Report) -> None:

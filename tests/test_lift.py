@@ -172,6 +172,26 @@ def test_errors_are_distances_to_the_lift(digits: list[Batch]) -> None:
 # --- the noise floor in float64 ------------------------------------------------------------------
 
 
+def constant_image(seed: int) -> tuple[nn.Module, Batch]:
+    """A frozen head above a constant image: contributions that cancel inside a single sample."""
+    torch.manual_seed(seed)
+    head = nn.Linear(338, 4)
+    head.weight.data -= head.weight.data.mean(1, keepdim=True)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head)
+    return model, (torch.full((1, 1, 28, 28), 0.3), torch.tensor([1]))
+
+
+def test_floor_sees_rounding_inside_a_sample() -> None:
+    pytest.importorskip("flint")
+    found: list[tuple[Zone, bool]] = []
+    for seed in (342, *range(40)):
+        model, batch = constant_image(seed)
+        model[-1].requires_grad_(False)
+        found += judged(model, batch, ["minimal", "last"])
+    counts = assert_never_wrong(found)
+    assert counts[Zone.UNDECIDED] <= 2
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_floor_is_that_of_rounding(batch_norm: bool, digits: list[Batch]) -> None:
     model = lenet(0, batch_norm=batch_norm).double()
@@ -182,8 +202,8 @@ def test_floor_is_that_of_rounding(batch_norm: bool, digits: list[Batch]) -> Non
     assert u * norm <= found.noise[0] < 1e4 * u * norm
 
 
-def test_floor_of_a_part_is_scaled_to_the_whole() -> None:
-    # Sums of whole numbers below 2^53 do not round: what is left is one roundoff of the gradient.
+def test_without_kinks_and_rounding_one_roundoff_of_the_gradient_is_left() -> None:
+    # Sums of whole numbers below 2^53 do not round.
     model = nn.Linear(2, 1, bias=False).double()
     nn.init.ones_(model.weight)
     x = torch.arange(2.0 * 4 * SAMPLES, dtype=torch.float64).reshape(-1, 2)
@@ -196,6 +216,7 @@ def test_floor_of_a_part_is_scaled_to_the_whole() -> None:
     )
     assert found.noise == [2.0**-53 * float(x.sum())]
     assert found.variation == [0.0]
+    assert found.separate
 
 
 def test_a_single_sample_has_a_floor(digits: list[Batch]) -> None:
@@ -206,22 +227,84 @@ def test_a_single_sample_has_a_floor(digits: list[Batch]) -> None:
 
 
 class FirstCounts(nn.Module):
-    """Weighs the first sample of a mini-batch differently."""
+    """Weighs each sample of a mini-batch by its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: float) -> None:
         super().__init__()
         self.layer = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU())
+        self.by = by
 
     def forward(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.layer(images)
-        return torch.cat([2 * outputs[:1], outputs[1:]])
+        return outputs * (1 + self.by * torch.arange(len(outputs))).unsqueeze(1).to(outputs.dtype)
 
 
-def test_a_network_that_depends_on_the_order_of_samples_is_refused(digits: list[Batch]) -> None:
-    torch.manual_seed(0)
+@pytest.mark.parametrize("by", [1.0, 1e-5])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_network_that_depends_on_the_order_of_samples_is_refused(
+    by: float, seed: int, digits: list[Batch]
+) -> None:
+    torch.manual_seed(seed)
+    model = FirstCounts(by)
     with pytest.raises(InputError, match=r"depends on the order of the samples .* batch 0"):
-        audit(FirstCounts(), digits[:1])
-    assert audit(FirstCounts(), digits[:1], lifted=False).points
+        audit(model, digits[:1], seed=seed)
+    assert audit(model, digits[:1], lifted=False).points
+
+
+class Island(nn.Module):
+    """Computes in float32 whatever the network does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.float() * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1)).to(x.dtype)
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn(1, *x.shape[1:], dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(Island(), "computes in fewer bits than float64"), (Noisy(), "draws random numbers")],
+)
+def test_a_network_whose_lift_is_another_one_is_refused(
+    layer: nn.Module, reason: str, digits: list[Batch]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 5), layer, nn.MaxPool2d(2), nn.Flatten())
+    with pytest.raises(InputError, match=reason):
+        audit(model, digits[:1])
+    assert audit(model, digits[:1], lifted=False).points
+
+
+class Viewed(nn.Module):
+    """The textbook network, whose view needs one layout in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.last = nn.Conv2d(1, 4, 5), nn.Linear(576, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = F.max_pool2d(F.relu(self.convolution(images)), 2)
+        outputs: Tensor = self.last(pooled.view(pooled.size(0), -1))
+        return outputs
+
+
+def test_networks_that_take_no_channels_last_are_lifted(digits: list[Batch]) -> None:
+    torch.manual_seed(0)
+    (point,) = audit(Viewed(), digits[:1]).points
+    assert point.zone is Zone.COMPENSATION
+    model = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.MaxPool3d(2), nn.Flatten())
+    (point,) = audit(model, [(torch.ones(2, 1, 4, 4, 4), torch.tensor([0, 1]))]).points
+    assert point.lift is not None
+
+
+def test_a_network_for_one_size_of_mini_batch_is_lifted_as_a_whole() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(0), nn.Unflatten(0, (4, 4)))
+    (point,) = audit(model, [(torch.randn(4, 3), torch.tensor([0, 1, 2, 3]))]).points
+    assert point.lift is not None
+    assert point.noise is not None
 
 
 # --- dropout -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinkcheck import audit, data, networks
+from kinkcheck import audit, data, networks, precision
 from kinkcheck.audit import Variation, gradient_variation
 from kinkcheck.audit.dropout import dropout_by_sample
 from kinkcheck.audit.noise import another_order
@@ -52,19 +52,22 @@ def test_floor_of_separate_samples_has_the_size_of_two_halves_by_hand(digits: Ba
     assert by_hand.l1 / 2 < floor.l1 < 2 * by_hand.l1
 
 
-def test_floor_with_batch_norm_is_that_of_another_order(digits: Batch) -> None:
-    images, targets = digits
-    model = lenet(batch_norm=True)
+@pytest.mark.parametrize("at", ["16", "bfloat16", "32"])
+def test_floor_with_batch_norm_is_that_of_another_order(at: str, digits: Batch) -> None:
+    held = precision.parse(at)
+    images, targets = held.cast(digits[0], "cpu"), digits[1]
+    model = held.cast_model(lenet(batch_norm=True), "cpu")
     order = another_order(32, seed=0)
 
     def plain(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         other = copy.deepcopy(model)
-        loss = F.cross_entropy(other(images), targets)
-        names = [name for name, _ in other.named_parameters()]
-        return dict(zip(names, torch.autograd.grad(loss, list(other.parameters())), strict=True))
+        with held.contractions("cpu"):
+            loss = F.cross_entropy(other(images), targets)
+            gradient = torch.autograd.grad(loss, list(other.parameters()))
+        return dict(zip(dict(other.named_parameters()), gradient, strict=True))
 
     by_hand = gradient_variation(plain(images[order], targets[order]), plain(images, targets))
-    assert noise_of(model, digits) == by_hand
+    assert noise_of(lenet(batch_norm=True), digits, at) == by_hand
 
 
 def test_sums_that_do_not_round_have_no_noise() -> None:
@@ -139,7 +142,9 @@ def test_samples_keep_what_they_lose_in_the_whole(
     x = torch.rand(shape, dtype=dtype) + 1
     order = torch.tensor([4, 0, 3])
     torch.manual_seed(0)
-    whole = dropout(x, 0.3)
+    with dropout_by_sample(torch.arange(6), samples=6):
+        whole = dropout(x, 0.3)
+    assert 0 < (whole == 0).sum() < whole.numel()
     channels_last = x.transpose(1, -1).contiguous().transpose(1, -1)
     for samples in (x, channels_last):
         part = samples[order]
@@ -158,3 +163,13 @@ def test_other_tensors_and_evaluation_are_left_alone() -> None:
         assert torch.equal(F.dropout(x[:3], training=False), x[:3])
     torch.manual_seed(0)
     assert torch.equal(other, F.dropout(x))
+
+
+def test_masks_differ_from_layer_to_layer_and_leave_the_random_state_alone() -> None:
+    x = torch.ones(8, 16)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with dropout_by_sample(torch.arange(8), samples=8):
+        first, second = F.dropout(x), F.dropout(x)
+    assert not torch.equal(first, second)
+    assert torch.equal(before, torch.get_rng_state())

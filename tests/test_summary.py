@@ -151,11 +151,13 @@ def test_points_above_the_measured_threshold_are_counted_among_the_finite() -> N
         ("float64", "float64", "noise floor"),
         ("float64", "exact", "exact"),
         ("float32", None, None),
+        ("float32", "float64 exact", "exact, float64"),
     ],
 )
 def test_what_judged_is_named(precision: str, higher: str | None, judge: str | None) -> None:
-    lift = None if higher is None else Lift(higher, 0.0, 1e-16, 0.0, None, None)
-    (found,) = summarise([replace(point(precision=precision), lift=lift)])
+    lifts = [Lift(name, 0.0, 1e-16, 0.0, None, None) for name in (higher or "").split()]
+    points = [replace(point(precision=precision), lift=lift) for lift in (None, *lifts)]
+    (found,) = summarise(points)
     assert found.judge == judge
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -166,15 +167,48 @@ def test_advice_depends_on_whether_the_variation_reaches_the_error() -> None:
     text = verdict(above)
     assert "At 1 of 2 points at float16 the choice matters as much as rounding does" in text
     assert "lost in rounding" not in text
+    # An error of 0 is the smallest there is.
+    text = verdict(report(lifted(COMPENSATION, error=10.0), lifted(COMPENSATION, error=0.0)))
+    assert "(at most inf)" in text
+    assert "At 1 of 2 points at float16 the choice matters" in text
     # float64 points have no error to compare with, and so no advice.
     text = verdict(report(lifted(COMPENSATION, "float64", error=None)))
     assert "rounding error" not in text
     assert "lost in rounding" not in text
+    double = lifted(BIFURCATION, "float64", error=None, truly=1e-4)
+    text = verdict(report(lifted(COMPENSATION), double))
+    assert "At float16 the choice is lost in rounding" in text
+
+
+@pytest.mark.parametrize(
+    ("relative", "words"),
+    [(2.0, "200 %"), (0.4, "40 %"), (0.042, "4 %"), (1e-3, "0.1 %"), (9e-6, "9.0e-06")],
+)
+def test_parts_are_per_cent_where_that_reads_well(relative: float, words: str) -> None:
+    assert f"by at most {words} of its l1 norm" in verdict(
+        report(lifted(COMPENSATION, relative=relative))
+    )
+
+
+def test_bifurcation_of_no_gradient_at_all_is_said() -> None:
+    found = replace(lifted(BIFURCATION, relative=math.inf), gradient_l1=0.0)
+    assert "more than all (the reference's is 0)" in verdict(report(found))
+
+
+def test_rules_in_the_docs_are_those_of_the_docstring() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "zones.md").read_text(encoding="utf-8")
+    rules = " ".join(page[page.index("1. no site was met") :].split())
+    assert verdict.__doc__ is not None
+    assert rules in " ".join(verdict.__doc__.split())
 
 
 def test_dead_ties_are_a_part_of_those_whose_cause_is_known() -> None:
     site = replace(SITE, dead=30, exact=6, rounding=4, cause_unknown=20)
-    assert " 75 % of the ties are dead" in verdict(report(lifted(COMPENSATION), sites=(site,)))
+    other = replace(site, layer="features.6", dead=40)
+    text = verdict(report(lifted(COMPENSATION), sites=(site, other)))
+    assert " 88 % of the ties are dead: no choice there reaches a parameter." in text
+    assert "100 % of the others are at features.2 (max_pool2d)." in text
+    assert "All ties are dead" in verdict(report(lifted(COMPENSATION), sites=(other,)))
     assert "dead" not in verdict(report(lifted(COMPENSATION)))
 
 

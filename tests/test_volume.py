@@ -405,6 +405,10 @@ def test_only_the_zones_asked_for_have_to_be_narrow(digits: list[Batch]) -> None
         ({"network": nn.Linear(1, 1)}, "draws: 2 parameter draws need a function"),
         ({"until_width": 0}, "until_width: must be between 0 and 1, not 0"),
         ({"until_width": 1.5}, "until_width: must be between 0 and 1, not 1.5"),
+        (
+            {"until_width": 0.05},
+            "until_width: 0.05 is out of reach with 2 draws and . mini-batches",
+        ),
         ({"confidence": 95}, "confidence must be between 0 and 1"),
         ({"precisions": []}, "precisions: at least one is needed"),
         ({"precisions": "32"}, "precisions: must be a list, not '32'"),

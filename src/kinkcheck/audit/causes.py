@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from kinkcheck.audit.forward import Forward
 
 
@@ -26,12 +24,12 @@ class Causes:
     rounding: int | None
 
 
-def causes(forward: Forward, live: list[Tensor], lifted: Forward | None) -> list[Causes] | None:
+def causes(forward: Forward, lifted: Forward | None) -> list[Causes] | None:
     """The causes of the ties at every site.
 
     Args:
-        forward: the forward pass in the audited precision.
-        live: what :meth:`Forward.live` said of it.
+        forward: the forward pass in the audited precision, after the backward passes that it
+            listened to.
         lifted: the forward pass at the same point in float64; None if that is the precision.
 
     Returns:
@@ -44,11 +42,14 @@ def causes(forward: Forward, live: list[Tensor], lifted: Forward | None) -> list
     >>> _ = torch.nn.init.zeros_(model[0].weight), torch.nn.init.ones_(model[0].bias)
     >>> pair = torch.ones(1, 4), torch.zeros(1, 2)
     >>> forward = Forward(model, pair, torch.nn.functional.mse_loss, at, "cpu", "here")
-    >>> causes(forward, forward.live(), forward)
+    >>> forward.listen()
+    >>> _ = forward.gradient(lambda tape: {})
+    >>> causes(forward, forward)
     [Causes(dead=0, exact=2, rounding=0)]
     """
-    if len(live) != len(forward.tape.sites):
+    if len(forward.kinks) != len(forward.tape.sites):
         return None
+    live = forward.live()
     dead = [
         kinks.site.tied - int(alive.sum()) for kinks, alive in zip(forward.kinks, live, strict=True)
     ]

@@ -28,7 +28,6 @@ class Census:
     """Counts of sites and of what was unseen, summed over points."""
 
     def __init__(self) -> None:
-        self._points: Counter[str] = Counter()
         self._tallies: defaultdict[tuple[str, str, str, int], _Tally] = defaultdict(_Tally)
         self._unseen: Counter[tuple[str, str, str]] = Counter()
 
@@ -46,18 +45,18 @@ class Census:
             precision: its name.
             tape: the tape of its forward pass.
             variation: what each site alone moves the gradient by.
-            lifted: the same in the lift, by the sites of the lift, in the same order.
+            lifted: the same in the lift, by the sites of the lift.
             causes: why the windows of each site are tied.
         """
-        self._points[precision] += 1
-        in_lift = dict(zip(variation, (lifted or {}).values(), strict=False))
+        # Matched by name: the lift may have taken another path.
+        in_lift = {_key(site): value for site, value in (lifted or {}).items()}
         for index, site in enumerate(tape.sites):
-            tally = self._tallies[precision, site.layer, site.operation, site.call]
+            tally = self._tallies[precision, *_key(site)]
             tally.windows += site.windows
             tally.tied += site.tied
             tally.tied_at_zero += site.tied_at_zero
             tally.variation += [variation[site]] if site in variation else []
-            tally.lifted += [in_lift[site]] if site in in_lift else []
+            tally.lifted += [in_lift[_key(site)]] if _key(site) in in_lift else []
             if causes is not None:
                 tally.causes.append(causes[index])
                 tally.caused += site.tied
@@ -72,11 +71,11 @@ class Census:
                 windows=tally.windows,
                 tied=tally.tied,
                 tied_at_zero=tally.tied_at_zero,
-                variation_l1=_over(self._points[key[0]], tally.variation),
+                variation_l1=_mean(tally.variation),
                 dead=_sum([each.dead for each in tally.causes]),
                 exact=_sum([each.exact for each in tally.causes]),
                 rounding=_sum([each.rounding for each in tally.causes]),
-                lift_variation_l1=_over(len(tally.lifted), tally.lifted),
+                lift_variation_l1=_mean(tally.lifted),
                 cause_unknown=tally.tied - tally.caused if tally.causes else None,
             )
             for key, tally in self._tallies.items()
@@ -87,8 +86,12 @@ class Census:
         return [UnseenCount(*key, calls) for key, calls in self._unseen.items()]
 
 
-def _over(points: int, values: list[float]) -> float | None:
-    return sum(values) / points if values else None
+def _key(site: Site) -> tuple[str, str, int]:
+    return site.layer, site.operation, site.call
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _sum(counts: list[int | None]) -> int | None:

@@ -35,6 +35,7 @@ class Kinks:
         value: the output.
         producer: the autograd node that made the input; None for an input of the network.
         edge: where the gradient of the output arrives; None if none can.
+        reached: where one that is not 0 has arrived, in any of the backward passes so far.
     """
 
     site: Site
@@ -42,6 +43,35 @@ class Kinks:
     value: Tensor
     producer: Node | None
     edge: GradientEdge | None
+    reached: Tensor | None = None
+
+    def listen(self) -> None:
+        """See what arrives in the backward passes from now on."""
+        if self.edge is None:
+            return
+        place = self.edge.output_nr
+
+        def see(gradients: tuple[Tensor | None, ...]) -> None:
+            if (gradient := gradients[place]) is not None:
+                here = gradient != 0
+                self.reached = here if self.reached is None else self.reached | here
+
+        self.edge.node.register_prehook(see)
+
+    def disturb(self, size: float) -> None:
+        """Multiply what arrives by 1 ± ``size``, each number by its own, from now on."""
+        if self.edge is None:
+            return
+        place = self.edge.output_nr
+
+        def alter(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            altered = list(gradients)
+            if (gradient := altered[place]) is not None:
+                sign = torch.empty_like(gradient).bernoulli_().mul_(2).sub_(1)
+                altered[place] = gradient * sign.mul_(size).add_(1)
+            return tuple(altered)
+
+        self.edge.node.register_prehook(alter)
 
 
 class Forward:
@@ -60,6 +90,7 @@ class Forward:
     Attributes:
         samples: how many samples it took; None if the batch is no list of samples.
         outputs: what the model returned.
+        draws: whether it drew random numbers other than for dropout.
         loss: the loss.
         tape: the sites, and the gradients.
         kinks: one entry a site, in order.
@@ -97,8 +128,10 @@ class Forward:
         self._where = where
         try:
             with record(model, watch=self._watch) as self.tape, at.computation(device), dropout:
+                before = _random_state(device)
                 self.outputs = model(inputs)
                 self.loss = loss(self.outputs, targets)
+                self.draws = not torch.equal(before, _random_state(device))
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -128,18 +161,23 @@ class Forward:
         gradient: Tensor = torch.autograd.grad(self.loss, self.outputs, retain_graph=True)[0]
         return gradient
 
-    def live(self) -> list[Tensor]:
-        """For every site, which tied windows can pass a choice on to a parameter.
+    def listen(self) -> None:
+        """See what arrives at the sites in the backward passes from now on, for :meth:`live`."""
+        for kinks in self.kinks:
+            kinks.listen()
 
-        A tied window is dead if no gradient arrives at it, or if its entries are zeros of a ReLU,
-        which lets nothing through there. Bool tensors of the shape of the site's output.
+    def disturb(self, size: float) -> None:
+        """Let backward passes round at every site from now on, at random, by a relative size."""
+        for kinks in self.kinks:
+            kinks.disturb(size)
+
+    def live(self) -> list[Tensor]:
+        """For every site, which tied windows could pass a choice on to a parameter.
+
+        A tied window is dead if no gradient has arrived at it in any backward pass, or if its
+        entries are zeros of a ReLU, which lets nothing through there. Bool tensors of the shape of
+        the site's output.
         """
-        edges = [kinks.edge for kinks in self.kinks if kinks.edge is not None]
-        found = iter(
-            torch.autograd.grad(self.loss, edges, retain_graph=True, allow_unused=True)
-            if edges
-            else ()
-        )
         rectifiers = {
             kinks.edge.node
             for kinks in self.kinks
@@ -148,13 +186,28 @@ class Forward:
         live = []
         for kinks in self.kinks:
             tied = kinks.operation.tied()
-            gradient = None if kinks.edge is None else next(found)
-            if gradient is None or not tied.any():
+            if kinks.reached is None:
                 live.append(torch.zeros_like(tied))
                 continue
-            passes = tied & (gradient != 0)
-            live.append(passes & (kinks.value != 0) if kinks.producer in rectifiers else passes)
+            passes = tied & kinks.reached
+            if _behind_views(kinks.producer) in rectifiers:
+                passes &= kinks.value != 0
+            live.append(passes)
         return live
+
+    def narrower_than_float64(self) -> str | None:
+        """An operation that computes in fewer bits, by its name in autograd; None if none does."""
+        seen: set[Node] = set()
+        stack = [self.loss.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if any(each.dtype != torch.float64 for each in node._input_metadata):
+                return node.name().removesuffix("Backward0")
+            stack += [after for after, _ in node.next_functions]
+        return None
 
     def _differentiate(self, of: Tensor, program: Program) -> Gradient:
         try:
@@ -197,6 +250,8 @@ def part_of(
     except InputError:  # batch norm, for one, refuses a single sample
         return None
     rows = outputs.detach()[some]
+    if not isinstance(part.outputs, Tensor) or part.outputs.shape != rows.shape:
+        return None
     near = tolerance * float(rows.abs().max())
     return part if torch.allclose(part.outputs.detach(), rows, rtol=0, atol=near) else None
 
@@ -218,6 +273,22 @@ def one_line(error: BaseException) -> str:
     'ValueError: no'
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+_VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Alias", "Clone")
+
+
+def _behind_views(node: Node | None) -> Node | None:
+    """The node that made what a tensor shows in another shape."""
+    while node is not None and node.name().startswith(_VIEWS) and node.next_functions:
+        node = node.next_functions[0][0]
+    return node
+
+
+def _random_state(device: str) -> Tensor:
+    state = torch.get_rng_state()
+    on = torch.device(device)
+    return torch.cat([state, torch.cuda.get_rng_state(on)]) if on.type == "cuda" else state
 
 
 def _shape(inputs: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from kinkcheck.audit.report import Point
+from kinkcheck.audit.report import Point, plain
 from kinkcheck.errors import InputError
 
 SCHEMA = "kinkcheck.volume/1"
@@ -88,7 +87,7 @@ class Journal:
         Raises:
             InputError: the disk is full, or the like.
         """
-        self._write([_plain(asdict(entry)) for entry in entries])
+        self._write([plain(asdict(entry)) for entry in entries])
         self.points.append(list(entries))
 
     def _write(self, value: Any) -> None:
@@ -156,12 +155,3 @@ def _read(path: Path, number: int, line: bytes) -> list[Point]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _plain(value: Any) -> Any:
-    """As in the JSON of an audit: what is not finite is a string."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

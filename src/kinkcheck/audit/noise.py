@@ -13,29 +13,29 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kinkcheck.audit.forward import Forward, Gradient, Program, part_of
+from kinkcheck.audit.forward import Forward, Gradient, Program
 from kinkcheck.audit.variation import Variation, gradient_variation
 
 
 def another_order(samples: int, seed: int) -> Tensor:
-    """An order of the samples of a mini-batch drawn at random, not their own if there are two.
+    """An order of the samples of a mini-batch drawn at random, in which none keeps its place.
 
     >>> another_order(2, seed=0).tolist()
     [1, 0]
     """
-    own = torch.arange(samples)
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
-    return own.flip(0) if torch.equal(order, own) else order
+    cycle = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+    order = torch.empty_like(cycle)
+    order[cycle] = cycle.roll(1)
+    return order
 
 
 def noise(
     run: Callable[[Tensor], Forward],
     samples: int | None,
-    forward: Forward,
     base: Gradient,
     reference: Program,
     *,
-    unit_roundoff: float,
+    whole: Forward | None = None,
     seed: int = 0,
     repeat: bool = False,
 ) -> Variation | None:
@@ -45,10 +45,10 @@ def noise(
         run: the forward pass of the point on some samples, whose numbers it takes, from the same
             random state each time.
         samples: how many the mini-batch has; None if it is no list of samples.
-        forward: the forward pass on all of them in their own order.
-        base: the reference gradient there.
+        base: the reference gradient of all of them in their own order.
         reference: the reference program.
-        unit_roundoff: u of the precision: outputs of samples that agree to √u did not meet.
+        whole: the forward pass behind it, if samples do not meet in the network: only then do two
+            halves add up to it.
         seed: of the random order.
         repeat: also run the batch as it is once more, for kernels that are not deterministic.
 
@@ -61,38 +61,31 @@ def noise(
     >>> def run(order):
     ...     loss = torch.nn.functional.mse_loss
     ...     return Forward(model, pair, loss, precision.parse("32"), "cpu", "here", order)
-    >>> forward = run(None)
+    >>> whole = run(None)
     >>> def native(tape):
     ...     return {}
-    >>> base = forward.gradient(native)
-    >>> noise(run, 8, forward, base, native, unit_roundoff=2**-24).relative_l1 < 1e-5
+    >>> noise(run, 8, whole.gradient(native), native, whole=whole).relative_l1 < 1e-5
     True
     """
     if samples is None:
         return None
     order = another_order(samples, seed)
-    split = _split(run, order, forward, reference, unit_roundoff**0.5)
-    found = [] if split is None else [split]
-    orders = ([order] if split is None else []) + ([torch.arange(samples)] if repeat else [])
-    return spread(found + [run(again).gradient(reference) for again in orders], base)
+    again = [torch.arange(samples)] if repeat else []
+    found = []
+    if whole is not None and samples > 1:
+        found.append(_split(run, order, whole.output_gradient(), reference))
+    else:
+        again.append(order)
+    return spread(found + [run(each).gradient(reference) for each in again], base)
 
 
 def _split(
-    run: Callable[[Tensor], Forward],
-    order: Tensor,
-    forward: Forward,
-    reference: Program,
-    tolerance: float,
-) -> Gradient | None:
-    """The sum of the gradients of two random halves; None where that is another gradient."""
-    if len(order) < 2:
-        return None
+    run: Callable[[Tensor], Forward], order: Tensor, direction: Tensor, reference: Program
+) -> Gradient:
+    """The sum of the gradients of two random halves."""
     total: Gradient = {}
     for half in order.chunk(2):
-        part = part_of(forward, run, half, tolerance=tolerance)
-        if part is None:
-            return None
-        (found,) = part.gradients_along(forward.output_gradient()[half], [reference])
+        (found,) = run(half).gradients_along(direction[half], [reference])
         total = {name: total[name] + g for name, g in found.items()} if total else found
     return total
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from kinkcheck import precision
+from kinkcheck.errors import InputError
 from kinkcheck.kernels import Windows
 from kinkcheck.ops.max_pool import MaxPool
 from kinkcheck.ops.relu import ReLU
@@ -53,6 +54,11 @@ class TiesPicture:
     rounding: list[Window] = field(default_factory=list)
     tied: list[Window] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        rows = {len(row) for row in self.image}
+        if len(self.image) != self.height or rows != {self.width} or not self.width:
+            raise InputError(f"ties_picture.image: must have {self.height} rows of {self.width}")
+
 
 def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") -> TiesPicture | None:
     """The tied windows of the first two-dimensional max pooling on one image.
@@ -69,7 +75,7 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
 
     Returns:
         The picture; None if the input is no image, or there is no such pooling between it and the
-        output, or no parameter below.
+        output, or no parameter below, or the network does not take a single image.
 
     >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.MaxPool2d(2))
     >>> _ = nn.init.ones_(model[0].weight)
@@ -94,7 +100,8 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
         causes["tied"] = live
     else:
         lifted = _met(higher.cast_model(model, image.device), image.double(), higher)
-        assert lifted is not None
+        if lifted is None or lifted.input.shape != met.input.shape:
+            return None
         values = _by_place(lifted.input, met.windows)
         highest = values.masked_fill(~active, -math.inf).amax(0)
         lowest = values.masked_fill(~active, math.inf).amin(0)
@@ -132,8 +139,11 @@ class _Met:
 def _met(model: nn.Module, image: Tensor, at: Precision) -> _Met | None:
     with at.contractions(image.device), torch.enable_grad(), record(model) as tape:
         model.eval()
-        with at.computation(image.device):
-            output = model(image[None])
+        try:
+            with at.computation(image.device):
+                output = model(image[None])
+        except Exception:  # a picture is an extra: no network has to take one image
+            return None
         sites = [s for s in tape.sites if s.kind is MaxPool and s.operation.endswith("2d")]
         if not sites or not isinstance(output, Tensor):
             return None

@@ -63,6 +63,7 @@ class Measurement:
         """
         with self.at.contractions(self.device):
             forward = self._forward()
+            forward.listen()
             base = forward.gradient(self._reference)
             programs = [self._program(selection) for selection in self.switch.selections]
             gradients = [forward.gradient(program) for program in programs]
@@ -95,17 +96,6 @@ class Measurement:
             if not finite or not self.lifted:
                 census.add(self.at.name, forward.tape, alone)
                 return found
-            floor = noise(
-                self._forward,
-                samples(self.pair),
-                forward,
-                base,
-                self._reference,
-                unit_roundoff=self.at.unit_roundoff,
-                seed=self.seed,
-                repeat=torch.device(self.device).type == "cuda",
-            )
-            live = forward.live()
         higher = lift(
             self.model,
             tree_map_only(Tensor, self.at.cast, self.pair),
@@ -116,10 +106,20 @@ class Measurement:
             seed=self.seed,
             where=self.where,
         )
+        with self.at.contractions(self.device):
+            floor = noise(
+                self._forward,
+                samples(self.pair),
+                base,
+                self._reference,
+                whole=forward if higher.separate else None,
+                seed=self.seed,
+                repeat=torch.device(self.device).type == "cuda",
+            )
         highest = self.at.name == "float64"
         lifts = self._lifts(higher, None if highest else [base, *gradients])
         if self.exact:
-            lifts = self._arbitrated(lifts, forward.output_gradient())
+            lifts = self._arbitrated(lifts, forward)
         for each, found_above in zip(found, lifts, strict=True):
             zone = by_lift(each["variation"].l1, found_above.variation_l1, found_above.noise_l1)
             each |= {"noise": floor, "lift": found_above, "zone": zone}
@@ -128,7 +128,7 @@ class Measurement:
             forward.tape,
             alone,
             self._alone(higher) if self.layers else {},
-            causes(forward, live, None if highest else higher.forward),
+            causes(forward, None if highest else higher.forward),
         )
         return found
 
@@ -148,12 +148,13 @@ class Measurement:
             )
         ]
 
-    def _arbitrated(self, lifts: list[Lift], direction: Tensor) -> list[Lift]:
+    def _arbitrated(self, lifts: list[Lift], forward: Forward) -> list[Lift]:
         """The same with the variation over the rationals, at the same gradient at the output."""
         from kinkcheck.audit.exact import evaluate
 
         inputs = tree_map_only(Tensor, self.at.cast, self.pair[0])
         point = evaluate(self.model, inputs)
+        direction = forward.output_gradient()
         arbitrated = []
         for each, selection in zip(lifts, self.switch.selections, strict=True):
             difference = point.difference(direction, selection, self.switch.reference).l1

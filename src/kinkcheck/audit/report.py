@@ -87,9 +87,9 @@ class SiteCount:
         windows: windows, or elements of a pointwise operation.
         tied: windows with more than one active branch.
         tied_at_zero: tied windows that hold nothing but zeros.
-        variation_l1: mean over points of the l1 variation when only this site is switched to the
-            first of the selections; None if that was not asked for, or the operation does not
-            have the selection.
+        variation_l1: mean over the points with this site of the l1 variation when only this site is
+            switched to the first of the selections; None if that was not asked for, or the
+            operation does not have the selection.
         dead: tied windows whose choice cannot reach a parameter; None if not counted.
         exact: live tied windows whose tie persists in the lift; None if not counted.
         rounding: live tied windows whose lifted values differ; None if not counted.
@@ -176,7 +176,7 @@ class AuditReport:
         >>> report.to_json()["schema"]
         'kinkcheck.audit/2'
         """
-        return {"schema": SCHEMA, **_plain(asdict(self))}
+        return {"schema": SCHEMA, **plain(asdict(self))}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -207,11 +207,16 @@ class AuditReport:
             raise InputError(f"{where}: {first['msg']}") from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite are the strings of their names.
+
+    >>> plain({"l1": [math.inf, 1.0]})
+    {'l1': ['inf', 1.0]}
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

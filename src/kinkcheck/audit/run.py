@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kinkcheck import precision
 from kinkcheck.audit.census import Census
@@ -121,7 +123,9 @@ def audit(
     with torch.random.fork_rng():
         for each, draw in product(at, range(draws)):
             torch.manual_seed(seed + draw)
-            model = _cast(_build(network), each, device)
+            model = _cast(build(network), each, device)
+            if exact:
+                _require_exact(model, pairs)
             for index, pair in enumerate(pairs):
                 point = Measurement(
                     model, pair, loss, each, device, switch, seed + index,
@@ -148,11 +152,17 @@ def audit(
     )
 
 
-def _build(network: nn.Module | Factory) -> nn.Module:
-    if isinstance(network, nn.Module):
-        return network
+def build(network: nn.Module | Factory) -> nn.Module:
+    """The network that an argument ``network`` stands for.
+
+    Raises:
+        InputError: the function fails, returns something else, or its module has no shape yet.
+
+    >>> build(lambda: nn.Linear(1, 1))
+    Linear(in_features=1, out_features=1, bias=True)
+    """
     try:
-        model = network()
+        model = network if isinstance(network, nn.Module) else network()
     except InputError:
         raise
     except (Exception, SystemExit) as error:
@@ -161,7 +171,23 @@ def _build(network: nn.Module | Factory) -> nn.Module:
         isinstance(model, nn.Module),
         f"network: {_name(network)} must return a torch.nn.Module, not {type(model).__name__}",
     )
+    _require(
+        not any(map(is_lazy, (*model.parameters(), *model.buffers()))),
+        f"network: {_name(network)} has parameters without a shape yet; call it on a batch first",
+    )
     return model
+
+
+def _require_exact(model: nn.Module, pairs: Sequence[tuple[Any, Any]]) -> None:
+    from kinkcheck.audit.exact import uncovered
+
+    missing = uncovered(model)
+    _require(not missing, f"exact: the exact arbiter does not cover {', '.join(missing)}")
+    for inputs, _ in pairs:
+        given = type(inputs).__name__
+        _require(
+            isinstance(inputs, Tensor), f"exact: needs inputs that are one tensor, not {given}"
+        )
 
 
 def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:

@@ -161,13 +161,13 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
         error_selection=_spread([None if e is None else e.error_selection_l1 for e in lifts]),
         variation_in_errors=_spread(
             [
-                None if e is None else _ratio(point.variation.l1, e.error_reference_l1)
+                None if e is None else ratio(point.variation.l1, e.error_reference_l1)
                 for point, e in zip(points, lifts, strict=True)
             ]
         ),
         error_ratio=_spread(
             [
-                None if e is None else _ratio(e.error_selection_l1, e.error_reference_l1)
+                None if e is None else ratio(e.error_selection_l1, e.error_reference_l1)
                 for e in lifts
             ]
         ),
@@ -205,10 +205,8 @@ def _above(points: list[Point], threshold: float, method: str, confidence: float
 
 def _judge(precision: str, lifts: Sequence[Lift | None]) -> str | None:
     judges = {lift.precision for lift in lifts if lift is not None}
-    if not judges:
-        return None
-    (judge,) = judges
-    return "noise floor" if judge == precision else judge
+    names = sorted("noise floor" if judge == precision else judge for judge in judges)
+    return ", ".join(names) or None
 
 
 def _non_finite(point: Point) -> bool:
@@ -233,7 +231,12 @@ def _largest(values: Iterable[float | None]) -> float | None:
     return max(known, default=None)
 
 
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """A quotient: infinite if only the denominator is 0, NaN if both are, None if one is unknown.
+
+    >>> ratio(1.0, 2.0), ratio(1.0, 0.0), ratio(0.0, 0.0), ratio(1.0, None)
+    (0.5, inf, nan, None)
+    """
     if numerator is None or denominator is None:
         return None
     if denominator == 0:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from kinkcheck import precision
 from kinkcheck.audit.report import AuditReport, Point, SiteCount
+from kinkcheck.audit.summary import ratio
 from kinkcheck.audit.zones import Zone
 
 _ROUNDING = 10  # unit roundoffs
@@ -30,11 +32,11 @@ def verdict(report: AuditReport) -> str:
           difference in the lift relative to the gradient; if none is and none is undecided, all of
           it is rounding; float64 points, which no higher precision judged, are named;
        b. how the variation compares, at the median point of each precision and at most, with the
-          rounding error that the reference's gradient has anyway, and the part of the ties that are
-          dead;
+          rounding error that the reference's gradient has anyway, which part of the ties is dead,
+          and where most of the others are;
        c. the advice: where the variation reaches that error at some point, name the selection or
-          compute in a higher precision; where it does at none, the choice is lost in rounding, and
-          naming it only removes the dependence on scan order.
+          compute in a higher precision; at precisions where it does at none, the choice is lost in
+          rounding, and naming it only removes the dependence on scan order.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> verdict(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -95,21 +97,26 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
     by_precision: dict[str, list[Point]] = {}
     for point in moved:
         by_precision.setdefault(point.precision, []).append(point)
-    largest, compared, reached = [], [], []
+    largest, compared, reached, lost = [], [], [], []
     for name, points in by_precision.items():
         most = max(point.variation.relative_l1 for point in points)
         largest.append(f"{_part(most)} of its l1 norm at {name}")
+        errors = [point.lift.error_reference_l1 for point in points if point.lift is not None]
         in_errors = [
-            point.variation.l1 / point.lift.error_reference_l1
-            for point in points
-            if point.lift is not None and point.lift.error_reference_l1
+            each
+            for point, error in zip(points, errors, strict=True)
+            if (each := ratio(point.variation.l1, error)) is not None
         ]
-        if in_errors:
-            compared.append(
-                f"{statistics.median(in_errors):.2g} at {name} (at most {max(in_errors):.2g})"
-            )
-            if beyond := sum(value >= 1 for value in in_errors):
-                reached.append(f"{beyond} of {len(points)} points at {name}")
+        if not in_errors:
+            continue
+        compared.append(
+            f"{statistics.median(in_errors):.2g} at {name} (at most {max(in_errors):.2g})"
+        )
+        beyond = sum(value >= 1 for value in in_errors)
+        if beyond:
+            reached.append(f"{beyond} of {len(points)} points at {name}")
+        elif len(in_errors) == len(points):
+            lost.append(name)
     text = (
         f"The arbitrary choice at kinks moves the gradient at {len(moved)} of {finite} points, by "
         f"at most {_listed(largest)}. {_zones(by_precision)}"
@@ -119,23 +126,39 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
             " In units of the rounding error that the gradient has anyway, it moves at the median "
             f"point by {_listed(compared)}."
         )
-    tied = sum(site.caused for site in sites)
-    if tied:
-        dead = sum(site.dead or 0 for site in sites)
-        text += (
-            f" {100 * dead / tied:.0f} % of the ties are dead: no choice there reaches a parameter."
-        )
+    text += _live_ties(sites)
     if reached:
-        return text + (
+        text += (
             f" At {_listed(reached)} the choice matters as much as rounding does: give it a name "
             "with kinkcheck.nn.convert, or compute in a higher precision."
         )
-    if compared:
-        return text + (
-            " The choice is lost in rounding: to name one, such as minimal, with "
+    elif lost:
+        where = "T" if len(lost) == len(by_precision) else f"At {_listed(lost)} t"
+        text += (
+            f" {where}he choice is lost in rounding: to name one, such as minimal, with "
             "kinkcheck.nn.convert costs nothing and removes the dependence on scan order."
         )
     return text
+
+
+def _live_ties(sites: Sequence[SiteCount]) -> str:
+    """Where most of the ties are that are not dead."""
+    ties: Counter[tuple[str, str]] = Counter()
+    live: Counter[tuple[str, str]] = Counter()
+    for site in sites:
+        key = site.layer or "(root)", site.operation
+        ties[key] += site.caused
+        live[key] += site.caused - (site.dead or 0)
+    if not any(ties.values()):
+        return ""
+    dead = 1 - live.total() / ties.total()
+    if not live.total():
+        return " All ties are dead: no choice there reaches a parameter."
+    ((layer, operation), most), *_ = live.most_common(1)
+    return (
+        f" {100 * dead:.0f} % of the ties are dead: no choice there reaches a parameter. "
+        f"{100 * most / live.total():.0f} % of the others are at {layer} ({operation})."
+    )
 
 
 def _zones(by_precision: dict[str, list[Point]]) -> str:
@@ -160,7 +183,7 @@ def _zones(by_precision: dict[str, list[Point]]) -> str:
     said = []
     if wrong:
         truly = max(
-            point.lift.variation_l1 / point.gradient_l1
+            ratio(point.lift.variation_l1, point.gradient_l1) or 0.0
             for point in points
             if point.lift is not None and point.zone == Zone.BIFURCATION
         )
@@ -183,6 +206,11 @@ def _zones(by_precision: dict[str, list[Point]]) -> str:
 
 
 def _part(proportion: float) -> str:
+    """A proportion in words: per cent where that reads well."""
+    if math.isinf(proportion):
+        return "more than all (the reference's is 0)"
+    if proportion >= 0.095:
+        return f"{100 * proportion:.0f} %"
     return f"{100 * proportion:.1g} %" if proportion >= 1e-5 else f"{proportion:.1e}"
 
 

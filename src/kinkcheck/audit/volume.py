@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from kinkcheck import precision
 from kinkcheck.audit import run
 from kinkcheck.audit.forward import Loss
-from kinkcheck.audit.intervals import Cell, require_confidence
+from kinkcheck.audit.intervals import Cell, estimate, require_confidence
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.report import Point
 from kinkcheck.audit.run import Factory
@@ -42,6 +42,7 @@ class Volume:
         visited: pairs of a parameter draw and a mini-batch that the estimate rests on.
         planned: pairs in the whole grid; more than ``visited`` if it stopped early.
         looks: how many times the rule of early stopping might have looked; 1 without one.
+        narrow: whether every interval asked for is as narrow as asked; False without a width.
         summaries: proportions with their intervals, one a precision and selection.
     """
 
@@ -51,6 +52,7 @@ class Volume:
     planned: int
     looks: int
     summaries: list[Summary]
+    narrow: bool = False
 
 
 def estimate_volume(
@@ -116,8 +118,8 @@ def estimate_volume(
         The volumes. What the intervals are about is said in :mod:`kinkcheck.audit.intervals`.
 
     Raises:
-        InputError: an argument cannot be used, the network fails on a batch, or ``out`` was written
-            with other settings, which the message names.
+        InputError: an argument cannot be used, the network fails on a batch, no look can reach
+            ``until_width``, or ``out`` was written with other settings, which the message names.
 
     Sources: D. Bertoin et al. (NeurIPS 2021); R. Boustany (TMLR 2024, section 3).
 
@@ -177,9 +179,12 @@ def estimate_volume(
     looks = _looks(draws, len(batches)) if until_width is not None else [planned]
     # What each look may miss, so that all together miss no more than was asked.
     each_confidence = 1 - (1 - confidence) / len(looks)
+    if until_width is not None:
+        _require_reachable(until_width, looks, draws, len(batches), each_confidence)
     points: list[Point] = []
     visited = 0
     summaries: list[Summary] = []
+    narrow = False
 
     with Journal(out, depends_on) as journal:
         kept = iter(list(journal.points))
@@ -197,7 +202,8 @@ def estimate_volume(
             visited += 1
             if visited in looks:
                 summaries = summarise(points, confidence=each_confidence)
-                if until_width is not None and _narrow(summaries, until_zones, until_width):
+                narrow = until_width is not None and _narrow(summaries, until_zones, until_width)
+                if narrow:
                     break
 
     return Volume(
@@ -206,6 +212,7 @@ def estimate_volume(
         visited=visited,
         planned=planned,
         looks=len(looks),
+        narrow=narrow,
         summaries=[replace(summary, confidence=confidence) for summary in summaries],
     )
 
@@ -271,7 +278,7 @@ def _drawn(network: nn.Module | Factory, seed: int) -> nn.Module | Factory:
 
 def _first_draw(network: nn.Module | Factory, seed: int) -> nn.Module:
     with torch.random.fork_rng():
-        return run._build(_drawn(network, seed))
+        return run.build(_drawn(network, seed))
 
 
 def _digest(values: Any) -> str:
@@ -296,6 +303,20 @@ def _looks(draws: int, batches: int) -> list[int]:
         looks.add(doubling)
         doubling *= 2
     return sorted(looks)
+
+
+def _require_reachable(
+    width: float, looks: Sequence[int], draws: int, batches: int, confidence: float
+) -> None:
+    """Complain of a width that not even a zone without points can reach, before days are spent."""
+    cells = list(visiting_order(draws, batches))
+    least = min(estimate(0, cells[:look], confidence).width for look in looks)
+    _require(
+        least <= width,
+        f"until_width: {width:g} is out of reach with {draws} draws and {batches} mini-batches, "
+        f"whose intervals are {least:.2g} wide at least; ask for more of both, as many draws as "
+        "mini-batches, or for a wider interval",
+    )
 
 
 def _narrow(summaries: Sequence[Summary], zones: Sequence[Zone], width: float) -> bool:

@@ -126,10 +126,11 @@ def audit(
     if tolerance is not None:
         smallest = smallest_precision(found, tolerance)
         print(
-            f"The choice moves the gradient by at most {tolerance:g} of it at every point from "
-            f"{smallest} on."
+            f"The smallest precision audited at which the choice moves the gradient by at most "
+            f"{tolerance:g} of it at every point is {smallest}."
             if smallest
-            else f"At no precision audited does every point stay within {tolerance:g}."
+            else f"At none of the precisions audited does every point stay within {tolerance:g}"
+            f"{' (mixed has no rank among them)' if 'mixed' in map(str, at) else ''}."
         )
     if json_file is not None:
         write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")

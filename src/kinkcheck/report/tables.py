@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from kinkcheck.audit import AuditReport
@@ -110,8 +111,8 @@ def _variation(report: AuditReport) -> Table:
         l1 = [point.variation.l1 for point in points]
         relative = [point.variation.relative_l1 for point in points]
         table.add_row(
-            precision,
-            selection,
+            escape(precision),
+            escape(selection),
             f"{sum(value != 0 for value in l1)} of {len(points)}",
             *(f"{of(values):.1e}" for values in (l1, relative) for of in (median, largest)),
         )
@@ -151,7 +152,7 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
         if any(left_out):
             rows.append(("left out", *(f"{n} of {each.points}" for n in left_out)))
         for row in rows:
-            names = (each.precision, each.selection) if row is rows[0] else ("", "")
+            names = (escape(each.precision), escape(each.selection)) if row is rows[0] else ("", "")
             table.add_row(*names, *row, end_section=row is rows[-1])
     if any(each.judge == "noise floor" for each in summaries):
         table.caption = "float64, which no higher precision judged, by its own noise floor"
@@ -177,8 +178,8 @@ def threshold_table(summaries: Sequence[Summary]) -> Table:
     for each in summaries:
         beyond = each.zones_by_threshold.get(Zone.BIFURCATION)
         table.add_row(
-            each.precision,
-            each.selection,
+            escape(each.precision),
+            escape(each.selection),
             _threshold(each.threshold),
             "--" if beyond is None else f"{100 * beyond.proportion:.1f}",
             _threshold(each.threshold_measured),
@@ -207,11 +208,11 @@ def _errors(summaries: Sequence[Summary], reference: str) -> Table:
     table = _table("Variation and rounding error of the gradient (l1), median (range)")
     for heading in ("precision", "selection"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("variation / error", f"error / error of {reference}"):
+    for heading in ("variation / error", f"error / error of {escape(reference)}"):
         table.add_column(heading, justify="right")
     for each in summaries:
         spreads = (each.variation_in_errors, each.error_ratio)
-        table.add_row(each.precision, each.selection, *map(_spread, spreads))
+        table.add_row(escape(each.precision), escape(each.selection), *map(_spread, spreads))
     return table
 
 
@@ -264,7 +265,7 @@ def _sites(report: AuditReport) -> Table:
             table.add_row(
                 *(_named(site) if site is counts[0] else ("", "")),
                 f"{site.windows:,}" if site is counts[0] else "",
-                site.precision,
+                escape(site.precision),
                 _share(site.tied, site.windows),
                 *(
                     (_share(count, site.caused) for count in causes)
@@ -277,7 +278,8 @@ def _sites(report: AuditReport) -> Table:
 
 
 def _one_at_a_time(report: AuditReport) -> Table:
-    table = _table(f"l1 variation of one site alone, {report.selections[0]}, mean over points")
+    selection = "".join(report.selections[:1])
+    table = _table(f"l1 variation of one site alone, {selection}, mean over points")
     table.add_column("layer", overflow="fold")
     table.add_column("operation", no_wrap=True)
     for heading in ("precision", "l1 alone", "in the lift"):
@@ -286,7 +288,7 @@ def _one_at_a_time(report: AuditReport) -> Table:
         if site.variation_l1:
             alone = (site.variation_l1, site.lift_variation_l1)
             numbers = ("--" if value is None else f"{value:.1e}" for value in alone)
-            table.add_row(*_named(site), site.precision, *numbers)
+            table.add_row(*_named(site), escape(site.precision), *numbers)
     left_out = sum(not site.variation_l1 for site in report.sites)
     if left_out:
         table.caption = f"{left_out} more move nothing, or do not have the selection"
@@ -295,7 +297,8 @@ def _one_at_a_time(report: AuditReport) -> Table:
 
 
 def _named(site: SiteCount) -> tuple[str, str]:
-    return (site.layer or "(root)") + (f" #{site.call}" if site.call else ""), site.operation
+    layer = (site.layer or "(root)") + (f" #{site.call}" if site.call else "")
+    return escape(layer), escape(site.operation)
 
 
 def _share(count: int | None, total: int) -> str:
@@ -309,13 +312,14 @@ def _unseen(report: AuditReport) -> Table:
     table.add_column("calls", justify="right")
     for unseen in report.unseen:
         layer = unseen.layer or "(root)"
-        table.add_row(layer, unseen.operation, unseen.reason, f"{unseen.calls:,}")
+        texts = map(escape, (layer, unseen.operation, unseen.reason))
+        table.add_row(*texts, f"{unseen.calls:,}")
     return table
 
 
 def _table(title: str) -> Table:
     return Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

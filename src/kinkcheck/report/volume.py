@@ -41,11 +41,10 @@ def volume_sentence(volume: Volume) -> str:
         if batches == 1
         else "parameters and mini-batches"
     )
-    early = (
-        f"; {volume.visited} of {volume.planned} points were enough"
-        if volume.visited < volume.planned
-        else ""
-    )
+    early = ""
+    if volume.looks > 1:
+        enough = "were enough" if volume.narrow else "were not enough for the width asked"
+        early = f"; {volume.visited} of {volume.planned} points {enough}"
     return (
         f"Of all points, over {about}: {'; '.join(parts)} (in brackets "
         f"{100 * first.confidence:.4g} % intervals, {first.interval_method}{early})."
