@@ -205,14 +205,15 @@ INLINE Int<Scalar<T>> draw(const T* input, const Pixel& pixel, Count channels,
   return pick;
 }
 
-// Beyond this many entries it is faster to add one by one than to visit every entry of a vector.
-constexpr Index few_entries = 12;
+// Up to this many entries it is faster to visit all entries of a vector of windows than to add to
+// the picked ones one by one.
+constexpr Index few_entries = 4;
 
 template <Sharing sharing, Pick pick, class T>
 Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
-  constexpr bool sizes = sharing != Sharing::one, picks = sharing != Sharing::even;
+  constexpr bool sizes = sharing != Sharing::one;
   const Problem& problem = job.problem;
   const Index inner = problem.inner;
   const Index slice = problem.height.inputs * problem.width.inputs;
@@ -231,13 +232,22 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
         for_channels<S>(block, [&](Index c, auto channels) {
           const T* const input = static_cast<const T*>(job.input) + pixel.outer * image + c;
           T* const result = static_cast<T*>(job.result) + pixel.outer * image + c;
-          auto decision = decide_pixel<sizes, picks, pick>(input, pixel, channels, unordered);
+          auto decision = decide_pixel<sizes, true, pick>(input, pixel, channels, unordered);
           unordered.equal(decision.value, watched);
           if constexpr (pick == Pick::random)
             decision.pick = draw(input, pixel, channels, decision, key,
                                  (pixel.outer * inner + c) * pixels + pixel.place, pixels);
-          const Vec<S> gradient =
-              widen_some(static_cast<const T*>(job.gradient) + at * inner + c, channels);
+          const T* const given = static_cast<const T*>(job.gradient) + at * inner + c;
+          // Where one entry alone attains the maximum, it takes the gradient under any selection.
+          if (channels == Lanes<S>::count && pixel.count > few_entries &&
+              !any<S>(sizes ? decision.size != 1 : decision.pick < 0)) {
+            Integer picks[Lanes<S>::count];
+            store_integers<S>(picks, decision.pick);
+            UNROLLED for (Index i = 0; i < Lanes<S>::count; ++i)
+              add(widen(given[i]), result[pixel.entries[picks[i]] + i]);
+            return;
+          }
+          const Vec<S> gradient = widen_some(given, channels);
           Vec<S> chosen = gradient, other{};
           if constexpr (sharing != Sharing::one) {
             const auto share = [&](const void* table) {
@@ -246,15 +256,6 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
             };
             chosen = share(job.chosen);
             other = sharing == Sharing::even ? chosen : share(job.other);
-          }
-          const bool alone = sharing == Sharing::one || !any<S>(decision.size > 1);
-          if (picks && alone && pixel.count > few_entries) {
-            for (Index i = 0; i < channels; ++i) {
-              if (decision.pick[i] < 0) continue;
-              T& to = result[pixel.entries[decision.pick[i]] + i];
-              narrow(widen(to) + chosen[i], to);
-            }
-            return;
           }
           for (Index i = 0; i < pixel.count; ++i) {
             const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);

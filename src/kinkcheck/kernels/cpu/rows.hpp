@@ -85,15 +85,6 @@ INLINE void deinterleave(Vec<S> a, Vec<S> b, Vec<S>& even, Vec<S>& odd) {
   }(std::make_integer_sequence<int, n>{});
 }
 
-template <class S>
-INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
-  constexpr int n = Lanes<S>::count;
-  [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
-    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
-  }(std::make_integer_sequence<int, n>{});
-}
-
 // Lanes u = t − (begin − lead) of one plane.
 struct Range {
   Index low, high;
@@ -107,6 +98,10 @@ class Geometry {
     lanes = layout.lead + (block.end - block.begin) + layout.reach;
     origin = (block.begin - layout.lead) * stride - problem.width.padding;
     elements = {most(0, -origin), least(lanes * stride, problem.width.inputs - origin)};
+    columns = {block.begin == 0 ? 0 : block.begin * stride - problem.width.padding,
+               block.end == layout.extent ? problem.width.inputs
+                                          : block.end * stride - problem.width.padding};
+    whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
     paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
     dealt = stride > 1 && problem.inner == 1 && !paired;
@@ -120,14 +115,6 @@ class Geometry {
   // The lanes of a slot that exist.
   Range held(Index slot) const { return slot < 2 ? inside_[slot] : inside(layout.phase[slot]); }
 
-  // Those that are in no other block.
-  Range owned(Index slot) const {
-    const Range range = held(slot);
-    const Index end = layout.lead + block.end - block.begin;
-    const Index low = least(most(range.low, layout.lead), end);
-    return {low, most(low, least(range.high, end))};
-  }
-
   const Problem& problem;
   const Layout& layout;
   const Block& block;
@@ -137,6 +124,8 @@ class Geometry {
   Range windows;       // the lanes that are windows
   Range elements;      // of a row in memory, counted from `origin`
   Index first_window;  // the window of windows.low
+  Range columns;       // widths that are in no other block, if blocks are cut along the input
+  bool whole_rows;     // these are all there are
   bool dealt;          // single elements, dealt out by table
   bool paired;         // two phases of single elements, side by side in memory
   bool whole;          // a row in memory is a row of lanes
@@ -163,35 +152,24 @@ class Deal {
   Deal(const Geometry& geometry, S* line, Index* elements, Index* lanes)
       : line(line), elements_(elements), lanes_(lanes) {
     const Layout& layout = geometry.layout;
-    const Index lead = layout.lead * geometry.stride;
-    const Index end = (geometry.lanes - layout.reach) * geometry.stride;
-    Index count = 0;
     for (Index u = 0; u < geometry.lanes; ++u)
       for (Index slot = 0; slot < layout.slots; ++slot) {
         const Index element = u * geometry.stride + layout.phase[slot];
         if (element < geometry.elements.low || element >= geometry.elements.high) continue;
-        if (element < lead) owned_.low = count + 1;
-        elements_[count] = element;
-        lanes_[count] = slot * layout.row + u;
-        ++count;
-        if (element < end) owned_.high = count;
+        elements_[count_] = element;
+        lanes_[count_++] = slot * layout.row + u;
       }
-    held_ = {0, count};
   }
 
   void out(S* row) const {
-    for (Index i = held_.low; i < held_.high; ++i) row[lanes_[i]] = line[elements_[i]];
-  }
-
-  void back(const S* row) const {
-    for (Index i = owned_.low; i < owned_.high; ++i) line[elements_[i]] = row[lanes_[i]];
+    for (Index i = 0; i < count_; ++i) row[lanes_[i]] = line[elements_[i]];
   }
 
   S* line = nullptr;
 
  private:
   Index *elements_ = nullptr, *lanes_ = nullptr;
-  Range held_{}, owned_{};
+  Index count_ = 0;
 };
 
 // Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
@@ -244,68 +222,6 @@ void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* in
       } else {
         for (Index u = range.low; u < range.high; ++u)
           widen_run(phase + u * stride * inner, to + u * channels, channels, watch);
-      }
-    }
-  }
-}
-
-// Writes one row of the input's shape; null is a row of zeros, and so are phases without a slot.
-template <class T>
-void unpack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const Scalar<T>* row, Index depth, Index height,
-                T* output) {
-  using S = Scalar<T>;
-  const Problem& problem = geometry.problem;
-  const Layout& layout = geometry.layout;
-  const Block& block = geometry.block;
-  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
-  const Index line = problem.width.inputs * inner;
-  const Index plane = problem.depth.inputs * problem.height.inputs * line;
-  T* start = output + block.outer * plane + (depth * problem.height.inputs + height) * line +
-             block.channel;
-  const Index low = most(0, block.begin * stride - problem.width.padding);
-  const Index high = least(problem.width.inputs, block.end * stride - problem.width.padding);
-  for (Index p = 0; p < block.planes; ++p, start += plane) {
-    if (!row || (layout.slots < stride && !geometry.dealt)) {
-      for (Index w = low; w < high; ++w)
-        for (Index c = 0; c < channels; ++c) start[w * inner + c] = T{};
-      if (!row) continue;
-    }
-    const S* const lanes = row + p * layout.pitch;
-    T* const to = start + geometry.origin * inner;
-    if (geometry.paired) {
-      const Range even = geometry.owned(0), odd = geometry.owned(1);
-      const S *const evens = lanes, *const odds = lanes + layout.row;
-      if (odd.low < even.low) narrow(odds[odd.low], to[2 * odd.low + 1]);
-      if (odd.high < even.high) narrow(evens[odd.high], to[2 * odd.high]);
-      constexpr Index step = Lanes<S>::count;
-      for (Index u = even.low; u < odd.high; u += step) {
-        const Index count = least(step, odd.high - u);
-        Vec<S> a, b;
-        interleave<S>(load(evens + u), load(odds + u), a, b);
-        narrow_some(a, to + 2 * u, 2 * count);
-        narrow_some(b, to + 2 * u + step, 2 * count - step);
-      }
-      continue;
-    }
-    if (geometry.dealt) {
-      const Index first = most(geometry.elements.low, layout.lead * stride);
-      const Index last = least(geometry.elements.high,
-                               (layout.lead + block.end - block.begin) * stride);
-      if (layout.slots < stride) fill_run(deal.line + first, last - first, S{});
-      deal.back(lanes);
-      narrow_run(deal.line + first, to + first, last - first);
-      continue;
-    }
-    for (Index slot = 0; slot < layout.slots; ++slot) {
-      const Range range = geometry.owned(slot);
-      const S* const from = lanes + slot * layout.row;
-      T* const phase = to + layout.phase[slot] * inner;
-      if (geometry.whole) {
-        narrow_run(from + range.low * inner, phase + range.low * inner,
-                   (range.high - range.low) * inner);
-      } else {
-        for (Index u = range.low; u < range.high; ++u)
-          narrow_run(from + u * channels, phase + u * stride * inner, channels);
       }
     }
   }
