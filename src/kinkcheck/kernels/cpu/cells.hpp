@@ -181,7 +181,7 @@ INLINE void decide(const Cell<S, K>& cell, CellWatch<S>& watch, Vec<S>& value, I
   UNROLLED for (const Vec<S>& x : cell.entry) value = x > value ? x : value;
   watch(cell, value);
   size = Int<S>{};
-  UNROLLED for (const Vec<S>& x : cell.entry) size = x == value ? size + 1 : size;
+  UNROLLED for (const Vec<S>& x : cell.entry) size -= x == value;
 }
 
 template <class T>

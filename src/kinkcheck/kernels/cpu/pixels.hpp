@@ -2,7 +2,7 @@
 // channels, whose entries are read straight from the tensor, wherever they lie.
 //
 // The backward pass clears the gradient a slice ahead of the windows and adds each window's
-// contributions where they belong, window by window in ascending order.
+// contributions where they belong, window by window in ascending order (see vectorised.hpp).
 #pragma once
 
 #include <cstring>
@@ -16,45 +16,62 @@
 
 namespace {
 
-// A window as a list of its entries: elements of channel 0 of an outer index, in scan order.
+// A window as a list of its entries, in scan order.
 struct Pixel {
-  const Index* entries;
+  const Index* entries;  // elements from the corner to each entry
   Index count;
-  Index outer;
-  Index place;  // in the image of outputs
+  Index corner;  // the element of the input where a whole window would begin, of channel 0
+  Index place;   // the element of the output, of channel 0
 };
 
-// Calls act(pixel) for every window of a block, one outer index after the other, and before(d) for
-// every slice of depth d that is about to be reached.
+// Calls act(pixel) for every window of a block, one outer index after the other, and before(first
+// element of a slice) for every slice of depth that is about to be reached.
 template <class Act, class Before>
 INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* scratch,
                        const Act& act, const Before& before) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
-  Index* const entries = reinterpret_cast<Index*>(scratch);
+  const Index inner = problem.inner, volume = depth.kernel * height.kernel * width.kernel;
+  Index* const whole = reinterpret_cast<Index*>(scratch);
+  Index* const clipped = whole + volume;
+  // Lists the entries of the window whose corner is (d0, h0, w0); `within`: all of them.
+  const auto list = [&](Index* entries, Index d0, Index h0, Index w0, bool within) {
+    Index count = 0;
+    for (Index d = 0; d < depth.kernel * depth.dilation; d += depth.dilation) {
+      if (!within && (d0 + d < 0 || d0 + d >= depth.inputs)) continue;
+      for (Index h = 0; h < height.kernel * height.dilation; h += height.dilation) {
+        if (!within && (h0 + h < 0 || h0 + h >= height.inputs)) continue;
+        for (Index w = 0; w < width.kernel * width.dilation; w += width.dilation)
+          if (within || (0 <= w0 + w && w0 + w < width.inputs))
+            entries[count++] = ((d * height.inputs + h) * width.inputs + w) * inner;
+      }
+    }
+    return count;
+  };
+  const auto inside = [](const kinkcheck::Axis& axis, Index first) {
+    return first >= 0 && first + (axis.kernel - 1) * axis.dilation < axis.inputs;
+  };
+  list(whole, 0, 0, 0, true);
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    Index reached = 0, place = 0;
+    Index reached = 0;
+    Index place = outer * depth.outputs * height.outputs * width.outputs * inner;
     for (Index od = 0; od < depth.outputs; ++od) {
       const Index d0 = od * depth.stride - depth.padding;
       const Index end = od + 1 == depth.outputs
                             ? depth.inputs
                             : least(depth.inputs, d0 + (depth.kernel - 1) * depth.dilation + 1);
-      for (; reached < end; ++reached) before(outer, reached);
+      for (; reached < end; ++reached)
+        before((outer * depth.inputs + reached) * height.inputs * width.inputs * inner);
       for (Index oh = 0; oh < height.outputs; ++oh) {
         const Index h0 = oh * height.stride - height.padding;
-        for (Index ow = 0; ow < width.outputs; ++ow, ++place) {
+        const bool row_inside = inside(depth, d0) && inside(height, h0);
+        const Index row = ((outer * depth.inputs + d0) * height.inputs + h0) * width.inputs;
+        for (Index ow = 0; ow < width.outputs; ++ow, place += inner) {
           const Index w0 = ow * width.stride - width.padding;
-          Index count = 0;
-          for (Index kd = 0, d = d0; kd < depth.kernel; ++kd, d += depth.dilation) {
-            if (d < 0 || d >= depth.inputs) continue;
-            for (Index kh = 0, h = h0; kh < height.kernel; ++kh, h += height.dilation) {
-              if (h < 0 || h >= height.inputs) continue;
-              for (Index kw = 0, w = w0; kw < width.kernel; ++kw, w += width.dilation)
-                if (0 <= w && w < width.inputs)
-                  entries[count++] =
-                      ((d * height.inputs + h) * width.inputs + w) * problem.inner;
-            }
-          }
-          act(Pixel{entries, count, outer, place});
+          const Index corner = (row + w0) * inner;
+          if (row_inside && inside(width, w0))
+            act(Pixel{whole, volume, corner, place});
+          else
+            act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, place});
         }
       }
     }
@@ -72,46 +89,77 @@ INLINE void for_channels(const Block& block, const Act& act) {
   if (c < end) act(c, end - c);
 }
 
-INLINE Index image_of(const Problem& problem, bool inputs) {
-  const auto size = [&](const kinkcheck::Axis& axis) {
-    return inputs ? axis.inputs : axis.outputs;
-  };
-  return size(problem.depth) * size(problem.height) * size(problem.width);
+// Calls visit(0), visit(1), ...; K is their number if known when compiling, else 0.
+template <int K, class Visit>
+INLINE void for_entries(Index count, const Visit& visit) {
+  if constexpr (K > 0) {
+    UNROLLED for (Index i = 0; i < K; ++i) visit(i);
+  } else {
+    _Pragma("GCC unroll 4") for (Index i = 0; i < count; ++i) visit(i);
+  }
+}
+
+// Calls visit(element, count) for the runs of memory that a block has of a slice of depth.
+template <class Visit>
+INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index slice,
+                              const Visit& visit) {
+  const Index inner = problem.inner, pixels = problem.height.inputs * problem.width.inputs;
+  if (block.channels == inner) return visit(slice, pixels * inner);
+  for (Index i = 0; i < pixels; ++i) visit(slice + i * inner + block.channel, block.channels);
+}
+
+// Looks for NaN, and for −∞ if that is asked, in what a block has of a slice of depth. To look at
+// every element once costs less than to look at every entry of every window.
+template <class T>
+void watch_slice(const Job& job, const Block& block, Index slice, Flag<Scalar<T>>& seen) {
+  using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
+  for_runs_of_slice(job.problem, block, slice, [&](Index first, Index count) {
+    const T* const from = static_cast<const T*>(job.input) + first;
+    Index i = 0;
+    for (; i + 2 * n <= count; i += 2 * n)
+      seen.unordered(widen_vector(from + i), widen_vector(from + i + n));
+    for (; i < count; i += n) {
+      const Vec<S> x = widen_some(from + i, count - i);
+      seen.unordered(x, x);
+    }
+    if (job.watch_infinity)
+      for (i = 0; i < count; i += n)
+        seen.equal(widen_some(from + i, count - i), all(-infinity<S>));
+  });
 }
 
 template <class T>
 Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  const Problem& problem = job.problem;
-  const Index image = image_of(problem, true) * problem.inner;
-  const Index pixels = image_of(problem, false);
+  Flag<S> unordered;
   for_pixels(
-      problem, block, scratch,
+      job.problem, block, scratch,
       [&](const Pixel& pixel) {
-        const T* const input = static_cast<const T*>(job.input) + pixel.outer * image;
-        T* const output =
-            static_cast<T*>(job.result) + (pixel.outer * pixels + pixel.place) * problem.inner;
-        for_channels<S>(block, [&](Index c, auto channels) {
-          const auto entry = [&](Index i) {
-            return widen_some(input + pixel.entries[i] + c, channels);
-          };
-          Vec<S> value = all(-infinity<S>);
-          Flag<S> unordered;
-          for (Index i = 0; i < pixel.count; ++i) {
-            const Vec<S> x = entry(i);
-            unordered.unordered(x, x);
-            value = x > value ? x : value;
-          }
-          // To carry NaN along takes a longer chain of instructions from entry to entry.
-          if (unordered.met())
-            for (Index i = 0; i < pixel.count; ++i) {
-              const Vec<S> x = entry(i);
-              value = (x > value) | (x != x) ? x : value;
-            }
-          narrow_some(value, output + c, channels);
+        const T* const input = static_cast<const T*>(job.input) + pixel.corner;
+        T* const output = static_cast<T*>(job.result) + pixel.place;
+        const bool with_nan = unordered.met();
+        with_volume(pixel.count, [&]<int K>() INLINED {
+          for_channels<S>(block, [&](Index c, auto channels) INLINED {
+            const auto entry = [&](Index i) INLINED {
+              return widen_some(input + pixel.entries[i] + c, channels);
+            };
+            Vec<S> value = all(-infinity<S>);
+            if (!with_nan)
+              for_entries<K>(pixel.count, [&](Index i) INLINED {
+                const Vec<S> x = entry(i);
+                value = x > value ? x : value;
+              });
+            else
+              for_entries<0>(pixel.count, [&](Index i) INLINED {
+                const Vec<S> x = entry(i);
+                value = (x > value) | (x != x) ? x : value;
+              });
+            narrow_some(value, output + c, channels);
+          });
         });
       },
-      [](Index, Index) {});
+      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
   return {};
 }
 
@@ -122,46 +170,40 @@ struct Decision {
   Int<S> size, pick;
 };
 
-template <bool sizes, bool picks, Pick pick, class T, class Count>
-INLINE Decision<Scalar<T>> decide_pixel(const T* input, const Pixel& pixel, Count channels,
-                                        Flag<Scalar<T>>& unordered) {
+template <int K, bool sizes, bool picks, Pick pick, class T, class Count>
+INLINE Decision<Scalar<T>> decide_pixel(const T* input, const Pixel& pixel, Count channels) {
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
-  const auto entry = [&](Index i) { return widen_some(input + pixel.entries[i], channels); };
+  const auto entry = [&](Index i) INLINED { return widen_some(input + pixel.entries[i], channels); };
+  const Index count = K ? K : pixel.count;
   Decision<S> decision{all(-infinity<S>), Int<S>{}, Int<S>{} - 1};
-  for (Index i = 0; i < pixel.count; ++i) {
+  for_entries<K>(count, [&](Index i) INLINED {
     const Vec<S> x = entry(i);
-    unordered.unordered(x, x);
     decision.value = x > decision.value ? x : decision.value;
-  }
-  for (Index i = 0; i < pixel.count; ++i) {
-    const Index at = pick == Pick::first ? pixel.count - 1 - i : i;
+  });
+  for_entries<K>(count, [&](Index i) INLINED {
+    const Index at = pick == Pick::first ? count - 1 - i : i;
     const Int<S> active = entry(at) == decision.value;
-    if constexpr (sizes || pick == Pick::random)
-      decision.size = active ? decision.size + 1 : decision.size;
+    if constexpr (sizes || pick == Pick::random) decision.size -= active;
     if constexpr (picks && pick != Pick::random)
       decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
-  }
+  });
   return decision;
 }
 
 template <class T>
 Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  const Problem& problem = job.problem;
-  const Index image = image_of(problem, true) * problem.inner;
-  const Index pixels = image_of(problem, false);
   Flag<S> unordered;
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
   for_pixels(
-      problem, block, scratch,
+      job.problem, block, scratch,
       [&](const Pixel& pixel) {
-        const T* const input = static_cast<const T*>(job.input) + pixel.outer * image;
-        const Index at = (pixel.outer * pixels + pixel.place) * problem.inner;
-        for_channels<S>(block, [&](Index c, auto channels) {
+        const T* const input = static_cast<const T*>(job.input) + pixel.corner;
+        for_channels<S>(block, [&](Index c, auto channels) INLINED {
           const auto decision =
-              decide_pixel<true, false, Pick::first>(input + c, pixel, channels, unordered);
+              decide_pixel<0, true, false, Pick::first>(input + c, pixel, channels);
           const Vec<S> zero{};
           Int<S> zeros = decision.value == zero;
           if (any<S>(zeros))
@@ -171,10 +213,10 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
                              (lane < static_cast<typename Lanes<S>::Integer>(channels));
           tied -= tie;
           tied_at_zero -= tie & zeros;
-          if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + at + c, channels);
+          if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + pixel.place + c, channels);
         });
       },
-      [](Index, Index) {});
+      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
   Report report{};
   for (int i = 0; i < Lanes<S>::count; ++i) {
     report.census.tied += tied[i];
@@ -210,73 +252,111 @@ INLINE Int<Scalar<T>> draw(const T* input, const Pixel& pixel, Count channels,
 constexpr Index few_entries = 4;
 
 template <Sharing sharing, Pick pick, class T>
-Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
+class PixelShares {
+ public:
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
-  constexpr bool sizes = sharing != Sharing::one;
+  static constexpr Index n = Lanes<S>::count;
+
+  PixelShares(const Job& job, const Block& block, Integer* codes)
+      : job_(job), block_(block), codes_(codes),
+        key_(pick == Pick::random ? random_key(job.choice.seed) : 0) {}
+
+  // Gives the gradients of the windows at one pixel.
+  INLINE void share(const Pixel& pixel) const {
+    with_volume(pixel.count, [&]<int K>() INLINED {
+      if (pixel.count <= few_entries)
+        return for_channels<S>(block_, [&](Index c, auto channels) INLINED {
+          share_vector(pixel, c, channels, decide<K>(pixel, c, channels));
+        });
+      // First all decisions, then all additions: a processor that looks ahead sees more of either.
+      for_channels<S>(block_, [&](Index c, auto channels) INLINED {
+        const auto decision = decide<K>(pixel, c, channels);
+        const Int<S> alone = sharing == Sharing::one ? decision.pick >= 0 : decision.size == 1;
+        store_integers<S>(codes_ + (c - block_.channel),
+                          alone ? decision.pick : Int<S>{} - 1);
+      });
+      for_channels<S>(block_, [&](Index c, auto channels) INLINED {
+        const Integer* const codes = codes_ + (c - block_.channel);
+        if (channels < n || any<S>(load_integers<S>(codes) < 0))
+          return share_vector(pixel, c, channels, decide<K>(pixel, c, channels));
+        const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
+        T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+        UNROLLED for (Index i = 0; i < n; ++i)
+          add(widen(given[i]), result[pixel.entries[codes[i]] + i]);
+      });
+    });
+  }
+
+ private:
+  template <int K, class Count>
+  INLINE Decision<S> decide(const Pixel& pixel, Index c, Count channels) const {
+    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    auto decision = decide_pixel<K, sharing != Sharing::one, true, pick>(input, pixel, channels);
+    if constexpr (pick == Pick::random) {
+      const auto &depth = job_.problem.depth, &height = job_.problem.height;
+      const Index image = depth.outputs * height.outputs * job_.problem.width.outputs;
+      const Index inner = job_.problem.inner, at = pixel.place / inner;
+      const Index position = (at / image * inner + c) * image + at % image;
+      decision.pick = draw(input, pixel, channels, decision, key_, position, image);
+    }
+    return decision;
+  }
+
+  // Visits every entry of a vector of windows.
+  template <class Count>
+  INLINE void share_vector(const Pixel& pixel, Index c, Count channels,
+                           const Decision<S>& decision) const {
+    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+    const Vec<S> gradient =
+        widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
+    Vec<S> chosen = gradient, other{};
+    if constexpr (sharing != Sharing::one) {
+      const auto share = [&](const void* table) INLINED {
+        const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
+        return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
+      };
+      chosen = share(job_.chosen);
+      other = sharing == Sharing::even ? chosen : share(job_.other);
+    }
+    for (Index i = 0; i < pixel.count; ++i) {
+      const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);
+      Vec<S> contribution;
+      if constexpr (sharing == Sharing::one) {
+        contribution = keep<S>(picked, chosen);
+      } else {
+        contribution = keep<S>(widen_some(input + pixel.entries[i], channels) == decision.value,
+                               picked ? chosen : other);
+      }
+      T* const to = result + pixel.entries[i];
+      narrow_some(widen_some(to, channels) + contribution, to, channels);
+    }
+  }
+
+  const Job& job_;
+  const Block& block_;
+  Integer* codes_;
+  std::uint32_t key_;
+};
+
+template <Sharing sharing, Pick pick, class T>
+Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
+  using S = Scalar<T>;
   const Problem& problem = job.problem;
-  const Index inner = problem.inner;
-  const Index slice = problem.height.inputs * problem.width.inputs;
-  const Index image = image_of(problem, true) * inner;
-  const Index pixels = image_of(problem, false);
-  const std::uint32_t key = pick == Pick::random ? random_key(job.choice.seed) : 0;
-  const Vec<S> watched = all(job.watch_infinity ? -infinity<S> : nan<S>);
-  const auto clear = [](T* to, Index count) {
-    std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(count) * sizeof(T));
-  };
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  const PixelShares<sharing, pick, T> shares(
+      job, block,
+      reinterpret_cast<typename Lanes<S>::Integer*>(scratch + 2 * volume * sizeof(Index)));
   Flag<S> unordered;
   for_pixels(
-      problem, block, scratch,
-      [&](const Pixel& pixel) {
-        const Index at = pixel.outer * pixels + pixel.place;
-        for_channels<S>(block, [&](Index c, auto channels) {
-          const T* const input = static_cast<const T*>(job.input) + pixel.outer * image + c;
-          T* const result = static_cast<T*>(job.result) + pixel.outer * image + c;
-          auto decision = decide_pixel<sizes, true, pick>(input, pixel, channels, unordered);
-          unordered.equal(decision.value, watched);
-          if constexpr (pick == Pick::random)
-            decision.pick = draw(input, pixel, channels, decision, key,
-                                 (pixel.outer * inner + c) * pixels + pixel.place, pixels);
-          const T* const given = static_cast<const T*>(job.gradient) + at * inner + c;
-          // Where one entry alone attains the maximum, it takes the gradient under any selection.
-          if (channels == Lanes<S>::count && pixel.count > few_entries &&
-              !any<S>(sizes ? decision.size != 1 : decision.pick < 0)) {
-            Integer picks[Lanes<S>::count];
-            store_integers<S>(picks, decision.pick);
-            UNROLLED for (Index i = 0; i < Lanes<S>::count; ++i)
-              add(widen(given[i]), result[pixel.entries[picks[i]] + i]);
-            return;
-          }
-          const Vec<S> gradient = widen_some(given, channels);
-          Vec<S> chosen = gradient, other{};
-          if constexpr (sharing != Sharing::one) {
-            const auto share = [&](const void* table) {
-              const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
-              return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
-            };
-            chosen = share(job.chosen);
-            other = sharing == Sharing::even ? chosen : share(job.other);
-          }
-          for (Index i = 0; i < pixel.count; ++i) {
-            const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);
-            Vec<S> contribution;
-            if constexpr (sharing == Sharing::one) {
-              contribution = keep<S>(picked, chosen);
-            } else {
-              contribution = keep<S>(
-                  widen_some(input + pixel.entries[i], channels) == decision.value,
-                  picked ? chosen : other);
-            }
-            T* const to = result + pixel.entries[i];
-            narrow_some(widen_some(to, channels) + contribution, to, channels);
-          }
+      problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
+      [&](Index slice) {
+        watch_slice<T>(job, block, slice, unordered);
+        for_runs_of_slice(problem, block, slice, [&](Index first, Index count) {
+          std::memset(static_cast<void*>(static_cast<T*>(job.result) + first), 0,
+                      static_cast<std::size_t>(count) * sizeof(T));
         });
-      },
-      [&](Index outer, Index depth) {
-        T* to = static_cast<T*>(job.result) + outer * image + depth * slice * inner;
-        if (block.channels == inner) return clear(to, slice * inner);
-        to += block.channel;
-        for (Index i = 0; i < slice; ++i, to += inner) clear(to, block.channels);
       });
   return {{}, unordered.met()};
 }

@@ -110,8 +110,9 @@ Plan Plan::of_pixels(const Problem& problem, Index threads) {
   const Index parts = up(2 * threads, problem.outer);
   layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
   plan.channel_blocks_ = up(problem.inner, layout.channels);
-  plan.scratch_bytes_ = static_cast<std::size_t>(problem.depth.kernel * problem.height.kernel *
-                                                 problem.width.kernel) * sizeof(Index);
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  plan.scratch_bytes_ =
+      static_cast<std::size_t>(2 * volume + layout.channels) * sizeof(Index) + slack_bytes;
   return plan;
 }
 

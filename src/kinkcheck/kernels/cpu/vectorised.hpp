@@ -222,7 +222,7 @@ INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key,
     for (int v = 0; v < unroll; ++v) {
       const Int<S> active = entry(places, k, lane, v) == known.value[v];
       if constexpr (sizes || pick == Pick::random)
-        known.size[v] = active ? known.size[v] + 1 : known.size[v];
+        known.size[v] -= active;
       if constexpr (picks && pick != Pick::random)
         known.pick[v] = active ? Int<S>{} + static_cast<typename Lanes<S>::Integer>(k)
                                : known.pick[v];
@@ -257,6 +257,7 @@ INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
 template <class Act>
 INLINE void with_volume(Index volume, const Act& act) {
   switch (volume) {
+    case 4: return act.template operator()<4>();
     case 9: return act.template operator()<9>();
     default: return act.template operator()<0>();
   }

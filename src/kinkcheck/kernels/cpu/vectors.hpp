@@ -20,7 +20,9 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-#define INLINE inline __attribute__((always_inline))
+// Functions and lambdas (INLINED goes behind their parameters) that would not fit a register.
+#define INLINED __attribute__((always_inline))
+#define INLINE inline INLINED
 
 template <class S>
 struct Lanes;
