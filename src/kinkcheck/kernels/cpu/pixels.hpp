@@ -78,15 +78,20 @@ INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* sc
   }
 }
 
-// Calls act(channel, number of channels) for the vectors of a block; the number is a constant of
-// the type where it can be.
-template <class S, class Act>
+// Calls act(channel, number of channels of each vector, number of vectors) for the channels of a
+// block, `most` vectors at a time where there are as many; the numbers are constants of the type
+// where they can be.
+template <class S, int most, class Act>
 INLINE void for_channels(const Block& block, const Act& act) {
   constexpr Index n = Lanes<S>::count;
   const Index end = block.channel + block.channels;
+  constexpr auto one = std::integral_constant<int, 1>{};
   Index c = block.channel;
-  for (; c + n <= end; c += n) act(c, std::integral_constant<Index, n>{});
-  if (c < end) act(c, end - c);
+  if constexpr (most > 1)
+    for (; c + most * n <= end; c += most * n)
+      act(c, std::integral_constant<Index, n>{}, std::integral_constant<int, most>{});
+  for (; c + n <= end; c += n) act(c, std::integral_constant<Index, n>{}, one);
+  if (c < end) act(c, end - c, one);
 }
 
 // Calls visit(0), visit(1), ...; K is their number if known when compiling, else 0.
@@ -140,22 +145,29 @@ Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
         T* const output = static_cast<T*>(job.result) + pixel.place;
         const bool with_nan = unordered.met();
         with_volume(pixel.count, [&]<int K>() INLINED {
-          for_channels<S>(block, [&](Index c, auto channels) INLINED {
-            const auto entry = [&](Index i) INLINED {
-              return widen_some(input + pixel.entries[i] + c, channels);
+          for_channels<S, 2>(block, [&](Index c, auto channels, auto vectors) INLINED {
+            constexpr int V = decltype(vectors)::value;
+            const auto entry = [&](Index i, int v) INLINED {
+              return widen_some(input + pixel.entries[i] + c + v * Lanes<S>::count, channels);
             };
-            Vec<S> value = all(-infinity<S>);
+            Vec<S> value[V];
+            for (auto& each : value) each = all(-infinity<S>);
             if (!with_nan)
               for_entries<K>(pixel.count, [&](Index i) INLINED {
-                const Vec<S> x = entry(i);
-                value = x > value ? x : value;
+                for (int v = 0; v < V; ++v) {
+                  const Vec<S> x = entry(i, v);
+                  value[v] = x > value[v] ? x : value[v];
+                }
               });
             else
               for_entries<0>(pixel.count, [&](Index i) INLINED {
-                const Vec<S> x = entry(i);
-                value = (x > value) | (x != x) ? x : value;
+                for (int v = 0; v < V; ++v) {
+                  const Vec<S> x = entry(i, v);
+                  value[v] = (x > value[v]) | (x != x) ? x : value[v];
+                }
               });
-            narrow_some(value, output + c, channels);
+            for (int v = 0; v < V; ++v)
+              narrow_some(value[v], output + c + v * Lanes<S>::count, channels);
           });
         });
       },
@@ -170,25 +182,33 @@ struct Decision {
   Int<S> size, pick;
 };
 
-template <int K, bool sizes, bool picks, Pick pick, class T, class Count>
-INLINE Decision<Scalar<T>> decide_pixel(const T* input, const Pixel& pixel, Count channels) {
+// V vectors at once: they share the walk along the list.
+template <int V, int K, bool sizes, bool picks, Pick pick, class T, class Count>
+INLINE void decide_pixel(const T* input, const Pixel& pixel, Count channels,
+                         Decision<Scalar<T>> (&decisions)[V]) {
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
-  const auto entry = [&](Index i) INLINED { return widen_some(input + pixel.entries[i], channels); };
+  const auto entry = [&](Index i, int v) INLINED {
+    return widen_some(input + pixel.entries[i] + v * Lanes<S>::count, channels);
+  };
   const Index count = K ? K : pixel.count;
-  Decision<S> decision{all(-infinity<S>), Int<S>{}, Int<S>{} - 1};
+  for (auto& decision : decisions) decision = {all(-infinity<S>), Int<S>{}, Int<S>{} - 1};
   for_entries<K>(count, [&](Index i) INLINED {
-    const Vec<S> x = entry(i);
-    decision.value = x > decision.value ? x : decision.value;
+    for (int v = 0; v < V; ++v) {
+      const Vec<S> x = entry(i, v);
+      decisions[v].value = x > decisions[v].value ? x : decisions[v].value;
+    }
   });
   for_entries<K>(count, [&](Index i) INLINED {
     const Index at = pick == Pick::first ? count - 1 - i : i;
-    const Int<S> active = entry(at) == decision.value;
-    if constexpr (sizes || pick == Pick::random) decision.size -= active;
-    if constexpr (picks && pick != Pick::random)
-      decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
+    for (int v = 0; v < V; ++v) {
+      auto& decision = decisions[v];
+      const Int<S> active = entry(at, v) == decision.value;
+      if constexpr (sizes || pick == Pick::random) decision.size -= active;
+      if constexpr (picks && pick != Pick::random)
+        decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
+    }
   });
-  return decision;
 }
 
 template <class T>
@@ -201,9 +221,10 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
       job.problem, block, scratch,
       [&](const Pixel& pixel) {
         const T* const input = static_cast<const T*>(job.input) + pixel.corner;
-        for_channels<S>(block, [&](Index c, auto channels) INLINED {
-          const auto decision =
-              decide_pixel<0, true, false, Pick::first>(input + c, pixel, channels);
+        for_channels<S, 1>(block, [&](Index c, auto channels, auto) INLINED {
+          Decision<S> decisions[1];
+          decide_pixel<1, 0, true, false, Pick::first>(input + c, pixel, channels, decisions);
+          const auto& decision = decisions[0];
           const Vec<S> zero{};
           Int<S> zeros = decision.value == zero;
           if (any<S>(zeros))
@@ -266,20 +287,29 @@ class PixelShares {
   INLINE void share(const Pixel& pixel) const {
     with_volume(pixel.count, [&]<int K>() INLINED {
       if (pixel.count <= few_entries)
-        return for_channels<S>(block_, [&](Index c, auto channels) INLINED {
-          share_vector(pixel, c, channels, decide<K>(pixel, c, channels));
+        return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
+          Decision<S> decisions[1];
+          decide<K>(pixel, c, channels, decisions);
+          share_vector(pixel, c, channels, decisions[0]);
         });
       // First all decisions, then all additions: a processor that looks ahead sees more of either.
-      for_channels<S>(block_, [&](Index c, auto channels) INLINED {
-        const auto decision = decide<K>(pixel, c, channels);
-        const Int<S> alone = sharing == Sharing::one ? decision.pick >= 0 : decision.size == 1;
-        store_integers<S>(codes_ + (c - block_.channel),
-                          alone ? decision.pick : Int<S>{} - 1);
+      for_channels<S, 2>(block_, [&](Index c, auto channels, auto vectors) INLINED {
+        Decision<S> decisions[decltype(vectors)::value];
+        decide<K>(pixel, c, channels, decisions);
+        Integer* codes = codes_ + (c - block_.channel);
+        for (const auto& [value, size, picked] : decisions) {
+          const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
+          store_integers<S>(codes, alone ? picked : Int<S>{} - 1);
+          codes += n;
+        }
       });
-      for_channels<S>(block_, [&](Index c, auto channels) INLINED {
+      for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
         const Integer* const codes = codes_ + (c - block_.channel);
-        if (channels < n || any<S>(load_integers<S>(codes) < 0))
-          return share_vector(pixel, c, channels, decide<K>(pixel, c, channels));
+        if (channels < n || any<S>(load_integers<S>(codes) < 0)) {
+          Decision<S> decisions[1];
+          decide<K>(pixel, c, channels, decisions);
+          return share_vector(pixel, c, channels, decisions[0]);
+        }
         const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
         T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
         UNROLLED for (Index i = 0; i < n; ++i)
@@ -289,18 +319,20 @@ class PixelShares {
   }
 
  private:
-  template <int K, class Count>
-  INLINE Decision<S> decide(const Pixel& pixel, Index c, Count channels) const {
+  template <int K, class Count, int V>
+  INLINE void decide(const Pixel& pixel, Index c, Count channels,
+                     Decision<S> (&decisions)[V]) const {
     const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
-    auto decision = decide_pixel<K, sharing != Sharing::one, true, pick>(input, pixel, channels);
+    decide_pixel<V, K, sharing != Sharing::one, true, pick>(input, pixel, channels, decisions);
     if constexpr (pick == Pick::random) {
       const auto &depth = job_.problem.depth, &height = job_.problem.height;
       const Index image = depth.outputs * height.outputs * job_.problem.width.outputs;
       const Index inner = job_.problem.inner, at = pixel.place / inner;
       const Index position = (at / image * inner + c) * image + at % image;
-      decision.pick = draw(input, pixel, channels, decision, key_, position, image);
+      for (int v = 0; v < V; ++v)
+        decisions[v].pick = draw(input + v * n, pixel, channels, decisions[v], key_,
+                                 position + v * n * image, image);
     }
-    return decision;
   }
 
   // Visits every entry of a vector of windows.

@@ -97,14 +97,12 @@ class Geometry {
       : problem(problem), layout(layout), block(block), stride(problem.width.stride) {
     lanes = layout.lead + (block.end - block.begin) + layout.reach;
     origin = (block.begin - layout.lead) * stride - problem.width.padding;
-    elements = {most(0, -origin), least(lanes * stride, problem.width.inputs - origin)};
     columns = {block.begin == 0 ? 0 : block.begin * stride - problem.width.padding,
                block.end == layout.extent ? problem.width.inputs
                                           : block.end * stride - problem.width.padding};
     whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
     paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
-    dealt = stride > 1 && problem.inner == 1 && !paired;
     whole = stride == 1 && block.channels == problem.inner;
     const Index first = most(block.begin - layout.lead, 0);
     const Index last = most(first, least(block.end, problem.width.outputs));
@@ -122,11 +120,9 @@ class Geometry {
   Index lanes;         // of one plane, without channels
   Index origin;        // the width of lane 0 of phase 0
   Range windows;       // the lanes that are windows
-  Range elements;      // of a row in memory, counted from `origin`
   Index first_window;  // the window of windows.low
   Range columns;       // widths that are in no other block, if blocks are cut along the input
   bool whole_rows;     // these are all there are
-  bool dealt;          // single elements, dealt out by table
   bool paired;         // two phases of single elements, side by side in memory
   bool whole;          // a row in memory is a row of lanes
 
@@ -141,40 +137,9 @@ class Geometry {
   Range inside_[2];
 };
 
-// How single elements are dealt out to the lanes of their phases: a row of them in the order of
-// memory, and a list of which goes where.
-template <class S>
-class Deal {
- public:
-  Deal() = default;
-
-  // Each array has room for every element of a row of lanes.
-  Deal(const Geometry& geometry, S* line, Index* elements, Index* lanes)
-      : line(line), elements_(elements), lanes_(lanes) {
-    const Layout& layout = geometry.layout;
-    for (Index u = 0; u < geometry.lanes; ++u)
-      for (Index slot = 0; slot < layout.slots; ++slot) {
-        const Index element = u * geometry.stride + layout.phase[slot];
-        if (element < geometry.elements.low || element >= geometry.elements.high) continue;
-        elements_[count_] = element;
-        lanes_[count_++] = slot * layout.row + u;
-      }
-  }
-
-  void out(S* row) const {
-    for (Index i = 0; i < count_; ++i) row[lanes_[i]] = line[elements_[i]];
-  }
-
-  S* line = nullptr;
-
- private:
-  Index *elements_ = nullptr, *lanes_ = nullptr;
-  Index count_ = 0;
-};
-
 // Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
 template <class T, class Watcher>
-void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* input, Index depth, Index height,
+void pack_row(const Geometry& geometry, const T* input, Index depth, Index height,
               Scalar<T>* row, Watcher& watch) {
   using S = Scalar<T>;
   const Problem& problem = geometry.problem;
@@ -206,12 +171,6 @@ void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* in
       }
       continue;
     }
-    if (geometry.dealt) {
-      const auto [low, high] = geometry.elements;
-      widen_run(from + low, deal.line + low, high - low, watch);
-      deal.out(row);
-      continue;
-    }
     for (Index slot = 0; slot < layout.slots; ++slot) {
       const Range range = geometry.held(slot);
       const T* const phase = from + layout.phase[slot] * inner;
@@ -219,6 +178,11 @@ void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* in
       if (geometry.whole) {
         widen_run(phase + range.low * inner, to + range.low * inner,
                   (range.high - range.low) * inner, watch);
+      } else if (inner == 1) {
+        for (Index u = range.low; u < range.high; ++u) to[u] = widen(phase[u * stride]);
+        constexpr Index step = Lanes<S>::count;
+        for (Index u = range.low; u < range.high; u += step)
+          watch(widen_some(to + u, range.high - u));
       } else {
         for (Index u = range.low; u < range.high; ++u)
           widen_run(phase + u * stride * inner, to + u * channels, channels, watch);

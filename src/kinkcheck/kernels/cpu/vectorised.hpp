@@ -53,7 +53,7 @@ class Rows {
     inputs_ = take<S>(layout.input_slices * slice * layout.row);
     tangents_ = take<S>(layout.input_slices * slice * layout.row);
     padding_ = take<S>(layout.row);
-    line = take<S>(layout.slots * layout.row);
+    line = take<S>(layout.row);
     valid = take<S>(layout.row);
     codes = take<Integer>(layout.row);
     sizes = take<Integer>(layout.row);
@@ -61,12 +61,6 @@ class Rows {
     places = take<const S*>(volume);
     tangent_places = take<const S*>(volume);
     offsets = take<Index>(volume);
-    if (geometry.dealt) {
-      const Index elements = geometry.lanes * geometry.stride;
-      S* const in_order = take<S>(elements);
-      Index* const from = take<Index>(elements);
-      deal = Deal<S>(geometry, in_order, from, take<Index>(elements));
-    }
   }
 
   const Job& job;
@@ -75,7 +69,7 @@ class Rows {
   const Block& block;
   const Geometry geometry;
   Index lanes, volume;
-  S* line;                    // one row in the making, of every slot
+  S* line;                    // one row in the making
   S* valid;                   // a mask: which lanes are windows
   Index* positions;           // of the windows of the first row, for the random pick
   const S** places;           // the run of entries at each place of a row of windows
@@ -83,7 +77,6 @@ class Rows {
   Integer* codes;             // of a row of windows, see share_row
   Integer* sizes;             // of their active sets
   Index* offsets;             // in the tensor, of each place from the first
-  Deal<S> deal;
 
   // Packing overwrites the lanes of entries, the same in every row, and leaves the padding.
   void set_padding(S pad) {
@@ -101,10 +94,10 @@ class Rows {
     Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(geometry, deal, static_cast<const T*>(job.input), packed_, h,
+        pack_row(geometry, static_cast<const T*>(job.input), packed_, h,
                  row_of(inputs_, packed_, h), watch);
         if constexpr (with_tangent)
-          pack_row(geometry, deal, static_cast<const T*>(job.gradient), packed_, h,
+          pack_row(geometry, static_cast<const T*>(job.gradient), packed_, h,
                    row_of(tangents_, packed_, h), unwatched);
       }
     }
@@ -452,18 +445,30 @@ void share_run(const Rows<T>& rows, const Run& run) {
   const auto* const codes = rows.codes + run.lane;
   const T* const gradient = static_cast<const T*>(rows.job.gradient) + run.gradient;
   T* const result = static_cast<T*>(rows.job.result) + run.corner;
-  const bool whole = rows.geometry.whole_rows;
+  // The windows all of whose active entries lie in this block.
+  Index first = 0, last = run.count;
+  if (!rows.geometry.whole_rows) {
+    const auto [low, high] = rows.geometry.columns;
+    const auto& along = rows.problem.width;
+    const Index end = high - (along.kernel - 1) * along.dilation;
+    if (run.width_apart > 0) {
+      first = most(first, ceil_divide(low - run.width, run.width_apart));
+      last = least(last, ceil_divide(end - run.width, run.width_apart));
+    } else if (run.width < low || run.width >= end) {
+      last = 0;
+    }
+  }
   const auto give = [&](Index i) {
     add(widen(gradient[i]), result[i * run.apart + rows.offsets[codes[i]]]);
   };
   for (Index i = 0; i < run.count; i += n) {
     const Index end = least(i + n, run.count);
-    if (whole && end == i + n && !any<S>(load_integers<S>(codes + i) < 0)) {
+    if (first <= i && i + n <= last && !any<S>(load_integers<S>(codes + i) < 0)) {
       UNROLLED for (Index j = i; j < i + n; ++j) give(j);
       continue;
     }
     for (Index j = i; j < end; ++j)
-      if (whole && codes[j] >= 0)
+      if (first <= j && j < last && codes[j] >= 0)
         give(j);
       else
         share_window(rows, run.lane + j, widen(gradient[j]), run.corner + j * run.apart,

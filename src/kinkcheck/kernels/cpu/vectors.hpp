@@ -279,10 +279,30 @@ INLINE void narrow_vector(Vec<float> v, Brain* to) {
   std::memcpy(to, &bits, sizeof bits);
 }
 
-// The first `count` lanes only; none if it is negative, all if it is large.
+// The first `count` lanes only; none if it is negative, all if it is large. A call of memcpy for a
+// few elements would take longer than most vectors.
+
+// Copies from 1 to 31 bytes by two moves that may overlap.
+INLINE void copy_bytes(void* to, const void* from, std::int64_t bytes) {
+  const auto move = [&]<int size>(std::integral_constant<int, size>) INLINED {
+    struct Part {
+      char part[size];
+    } first, last;
+    std::memcpy(&first, from, size);
+    std::memcpy(&last, static_cast<const char*>(from) + bytes - size, size);
+    std::memcpy(to, &first, size);
+    std::memcpy(static_cast<char*>(to) + bytes - size, &last, size);
+  };
+  if (bytes >= 16) return move(std::integral_constant<int, 16>{});
+  if (bytes >= 8) return move(std::integral_constant<int, 8>{});
+  if (bytes >= 4) return move(std::integral_constant<int, 4>{});
+  if (bytes >= 2) return move(std::integral_constant<int, 2>{});
+  return move(std::integral_constant<int, 1>{});
+}
 
 template <class T>
 INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
+  using S [[maybe_unused]] = Scalar<T>;
   constexpr int n = Lanes<Scalar<T>>::count;
   if (count >= n) return widen_vector(from);
   if (count <= 0) return Vec<Scalar<T>>{};
@@ -299,8 +319,17 @@ INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
     return widen_vector(some);
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const Int<float> lane{0, 1, 2, 3, 4, 5, 6, 7};
+    return (Vec<S>)_mm256_maskload_ps(from, (__m256i)(lane < static_cast<int>(count)));
+  } else if constexpr (sizeof(T) == 8) {
+    const Int<double> lane{0, 1, 2, 3};
+    return (Vec<S>)_mm256_maskload_pd(from, (__m256i)(lane < count));
+  }
+#endif
   T some[n] = {};
-  std::memcpy(some, from, static_cast<std::size_t>(count) * sizeof(T));
+  copy_bytes(some, from, count * static_cast<std::int64_t>(sizeof(T)));
   return widen_vector(some);
 #endif
 }
@@ -326,7 +355,7 @@ INLINE void narrow_some(Vec<Scalar<T>> v, T* to, std::int64_t count) {
 #else
   T some[n];
   narrow_vector(v, some);
-  std::memcpy(to, some, static_cast<std::size_t>(count) * sizeof(T));
+  copy_bytes(to, some, count * static_cast<std::int64_t>(sizeof(T)));
 #endif
 }
 
