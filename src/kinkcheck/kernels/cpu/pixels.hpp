@@ -117,20 +117,8 @@ INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index 
 // every element once costs less than to look at every entry of every window.
 template <class T>
 void watch_slice(const Job& job, const Block& block, Index slice, Flag<Scalar<T>>& seen) {
-  using S = Scalar<T>;
-  constexpr Index n = Lanes<S>::count;
   for_runs_of_slice(job.problem, block, slice, [&](Index first, Index count) {
-    const T* const from = static_cast<const T*>(job.input) + first;
-    Index i = 0;
-    for (; i + 2 * n <= count; i += 2 * n)
-      seen.unordered(widen_vector(from + i), widen_vector(from + i + n));
-    for (; i < count; i += n) {
-      const Vec<S> x = widen_some(from + i, count - i);
-      seen.unordered(x, x);
-    }
-    if (job.watch_infinity)
-      for (i = 0; i < count; i += n)
-        seen.equal(widen_some(from + i, count - i), all(-infinity<S>));
+    watch_run(static_cast<const T*>(job.input) + first, count, job.watch_infinity, seen);
   });
 }
 

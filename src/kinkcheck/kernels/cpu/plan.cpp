@@ -79,9 +79,11 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
 
   // The parts of class Rows.
   const Index rows = 2 * input_rows + 5;
+  const Index dealt = problem.inner == 1 ? (halo + layout.span) * layout.slots : 0;
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
-                                            layout.row * 8 + volume * 24 + 11 * line_bytes);
+                                            layout.row * 8 + volume * 24 + dealt * 16 +
+                                            13 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {

@@ -2,6 +2,7 @@
 // they lie by phase (see Layout) and in the computing type.
 #pragma once
 
+#include <limits>
 #include <utility>
 
 #include "problem.hpp"
@@ -14,6 +15,11 @@ using kinkcheck::Index;
 using kinkcheck::Layout;
 using kinkcheck::Problem;
 
+template <class S>
+constexpr S infinity = std::numeric_limits<S>::infinity();
+template <class S>
+constexpr S nan = std::numeric_limits<S>::quiet_NaN();
+
 INLINE Index least(Index a, Index b) { return a < b ? a : b; }
 INLINE Index most(Index a, Index b) { return a < b ? b : a; }
 INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
@@ -21,53 +27,49 @@ INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
 INLINE Index floor_divide(Index a, Index b) { return a / b - (a % b < 0); }
 INLINE Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
 
-// Looks out for values that the vectorised kernels cannot order.
-template <class S>
-class Watch {
- public:
-  // `infinity`: −∞, or NaN (which equals nothing) when −∞ is nothing special.
-  explicit Watch(S infinity) : infinity_(all(infinity)) {}
-
-  INLINE void operator()(Vec<S> v) {
-    seen_.unordered(v, v);
-    seen_.equal(v, infinity_);
+// Calls visit(i) for vectors of n elements that cover `count`, the last two of which may overlap,
+// and rest(i) for what is less than a vector.
+template <Index n, class Visit, class Rest>
+INLINE void for_vectors(Index count, const Visit& visit, const Rest& rest) {
+  if (count < n) {
+    if (count > 0) rest(count);
+    return;
   }
-  INLINE void operator()(S value) { (*this)(all(value)); }
-  INLINE bool alarmed() const { return seen_.met(); }
-
- private:
-  Vec<S> infinity_;
-  Flag<S> seen_;
-};
-
-// Looks out for nothing.
-struct Unwatched {
-  template <class Any>
-  INLINE void operator()(Any) {}
-};
-
-template <class T, class Watcher>
-INLINE void widen_run(const T* from, Scalar<T>* to, Index count, Watcher& watch) {
-  constexpr Index step = Lanes<Scalar<T>>::count;
   Index i = 0;
-  for (; i + step <= count; i += step) {
-    const auto v = widen_vector(from + i);
-    watch(v);
-    store(to + i, v);
-  }
-  if (i < count) {
-    const auto v = widen_some(from + i, count - i);
-    watch(v);
-    store_some(to + i, v, count - i);
-  }
+  for (; i + n <= count; i += n) visit(i);
+  if (i < count) visit(count - n);
+}
+
+// Looks for values that the vectorised kernels cannot order: NaN, and −∞ if that is asked.
+template <class T>
+INLINE void watch_run(const T* from, Index count, bool infinite, Flag<Scalar<T>>& seen) {
+  using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
+  for_vectors<2 * n>(
+      count,
+      [&](Index i) INLINED {
+        seen.unordered(widen_vector(from + i), widen_vector(from + i + n));
+      },
+      [&](Index some) INLINED {
+        seen.unordered(widen_some(from, some), widen_some(from + n, some - n));
+      });
+  if (infinite)
+    for (Index i = 0; i < count; i += n)
+      seen.equal(widen_some(from + i, count - i), all(-infinity<S>));
+}
+
+template <class T>
+INLINE void widen_run(const T* from, Scalar<T>* to, Index count) {
+  for_vectors<Lanes<Scalar<T>>::count>(
+      count, [&](Index i) INLINED { store(to + i, widen_vector(from + i)); },
+      [&](Index some) INLINED { store_some(to, widen_some(from, some), some); });
 }
 
 template <class T>
 INLINE void narrow_run(const Scalar<T>* from, T* to, Index count) {
-  constexpr Index step = Lanes<Scalar<T>>::count;
-  Index i = 0;
-  for (; i + step <= count; i += step) narrow_vector(load(from + i), to + i);
-  if (i < count) narrow_some(load(from + i), to + i, count - i);
+  for_vectors<Lanes<Scalar<T>>::count>(
+      count, [&](Index i) INLINED { narrow_vector(load(from + i), to + i); },
+      [&](Index some) INLINED { narrow_some(load(from), to, some); });
 }
 
 template <class S>
@@ -102,7 +104,8 @@ class Geometry {
                                           : block.end * stride - problem.width.padding};
     whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
-    paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
+    dealt = stride > 1 && problem.inner == 1;
+    paired = dealt && stride == 2 && layout.slots == 2;
     whole = stride == 1 && block.channels == problem.inner;
     const Index first = most(block.begin - layout.lead, 0);
     const Index last = most(first, least(block.end, problem.width.outputs));
@@ -123,7 +126,8 @@ class Geometry {
   Index first_window;  // the window of windows.low
   Range columns;       // widths that are in no other block, if blocks are cut along the input
   bool whole_rows;     // these are all there are
-  bool paired;         // two phases of single elements, side by side in memory
+  bool dealt;          // single elements, dealt out by a list
+  bool paired;         // or, in long rows, as two phases that lie side by side in memory
   bool whole;          // a row in memory is a row of lanes
 
  private:
@@ -134,58 +138,83 @@ class Geometry {
     return {from, most(from, least(high, lanes))};
   }
 
-  Range inside_[2];
+  Range inside_[2] = {};
+};
+
+// How single elements are dealt out to the lanes of their phases: a list of which goes where.
+class Deal {
+ public:
+  Deal() = default;
+
+  // Each array has room for every element of a row of lanes.
+  Deal(const Geometry& geometry, Index* elements, Index* lanes)
+      : elements_(elements), lanes_(lanes) {
+    const Layout& layout = geometry.layout;
+    for (Index u = 0; u < geometry.lanes; ++u)
+      for (Index slot = 0; slot < layout.slots; ++slot) {
+        const Range range = geometry.held(slot);
+        if (u < range.low || u >= range.high) continue;
+        elements_[count_] = u * geometry.stride + layout.phase[slot];
+        lanes_[count_++] = slot * layout.row + u;
+      }
+  }
+
+  template <class T>
+  INLINE void out(const T* from, Scalar<T>* row) const {
+    for (Index i = 0; i < count_; ++i) row[lanes_[i]] = widen(from[elements_[i]]);
+  }
+
+ private:
+  Index *elements_ = nullptr, *lanes_ = nullptr;
+  Index count_ = 0;
 };
 
 // Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
-template <class T, class Watcher>
-void pack_row(const Geometry& geometry, const T* input, Index depth, Index height,
-              Scalar<T>* row, Watcher& watch) {
+template <class T>
+void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index depth,
+              Index height, Scalar<T>* row) {
   using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
   const Problem& problem = geometry.problem;
   const Layout& layout = geometry.layout;
   const Block& block = geometry.block;
   const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
   const Index line = problem.width.inputs * inner;
   const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const Range even = geometry.held(0), odd = geometry.held(1);
+  const bool paired = geometry.paired && odd.high - even.low >= n;
   const T* from = input + block.outer * plane +
                   (depth * problem.height.inputs + height) * line + block.channel +
                   geometry.origin * inner;
   for (Index p = 0; p < block.planes; ++p, from += plane, row += layout.pitch) {
-    if (geometry.paired) {
-      const Range even = geometry.held(0), odd = geometry.held(1);
+    if (paired) {
       S *const evens = row, *const odds = row + layout.row;
-      if (odd.low < even.low) watch(odds[odd.low] = widen(from[2 * odd.low + 1]));
-      if (odd.high < even.high) watch(evens[odd.high] = widen(from[2 * odd.high]));
-      constexpr Index step = Lanes<S>::count;
-      for (Index u = even.low; u < odd.high; u += step) {
-        const Index count = least(step, odd.high - u);
-        const auto a = widen_some(from + 2 * u, 2 * count);
-        const auto b = widen_some(from + 2 * u + step, 2 * count - step);
-        watch(a);
-        watch(b);
-        Vec<S> x, y;
-        deinterleave<S>(a, b, x, y);
-        store_some(evens + u, x, count);
-        store_some(odds + u, y, count);
-      }
-      continue;
-    }
-    for (Index slot = 0; slot < layout.slots; ++slot) {
-      const Range range = geometry.held(slot);
-      const T* const phase = from + layout.phase[slot] * inner;
-      S* const to = row + slot * layout.row;
-      if (geometry.whole) {
-        widen_run(phase + range.low * inner, to + range.low * inner,
-                  (range.high - range.low) * inner, watch);
-      } else if (inner == 1) {
-        for (Index u = range.low; u < range.high; ++u) to[u] = widen(phase[u * stride]);
-        constexpr Index step = Lanes<S>::count;
-        for (Index u = range.low; u < range.high; u += step)
-          watch(widen_some(to + u, range.high - u));
-      } else {
-        for (Index u = range.low; u < range.high; ++u)
-          widen_run(phase + u * stride * inner, to + u * channels, channels, watch);
+      if (odd.low < even.low) odds[odd.low] = widen(from[2 * odd.low + 1]);
+      if (odd.high < even.high) evens[odd.high] = widen(from[2 * odd.high]);
+      for_vectors<n>(
+          odd.high - even.low,
+          [&](Index i) INLINED {
+            const Index u = even.low + i;
+            Vec<S> x, y;
+            deinterleave<S>(widen_vector(from + 2 * u), widen_vector(from + 2 * u + n), x, y);
+            store(evens + u, x);
+            store(odds + u, y);
+          },
+          [](Index) {});
+    } else if (geometry.dealt) {
+      deal.out(from, row);
+    } else {
+      for (Index slot = 0; slot < layout.slots; ++slot) {
+        const Range range = geometry.held(slot);
+        const T* const phase = from + layout.phase[slot] * inner;
+        S* const to = row + slot * layout.row;
+        if (geometry.whole) {
+          widen_run(phase + range.low * inner, to + range.low * inner,
+                    (range.high - range.low) * inner);
+        } else {
+          for (Index u = range.low; u < range.high; ++u)
+            widen_run(phase + u * stride * inner, to + u * channels, channels);
+        }
       }
     }
   }

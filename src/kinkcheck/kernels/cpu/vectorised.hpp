@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstring>
-#include <limits>
 
 #include "problem.hpp"
 #include "random.hpp"
@@ -24,11 +23,6 @@ using kinkcheck::Job;
 using kinkcheck::Pick;
 using kinkcheck::Report;
 using kinkcheck::Sharing;
-
-template <class S>
-constexpr S infinity = std::numeric_limits<S>::infinity();
-template <class S>
-constexpr S nan = std::numeric_limits<S>::quiet_NaN();
 
 // Two vectors at a time hide the latency of comparing and blending.
 constexpr int unroll = 2;
@@ -61,6 +55,10 @@ class Rows {
     places = take<const S*>(volume);
     tangent_places = take<const S*>(volume);
     offsets = take<Index>(volume);
+    if (geometry.dealt) {
+      Index* const elements = take<Index>(geometry.lanes * layout.slots);
+      deal_ = Deal(geometry, elements, take<Index>(geometry.lanes * layout.slots));
+    }
   }
 
   const Job& job;
@@ -85,20 +83,44 @@ class Rows {
              pad);
   }
 
+  // Whether there are values in the block that the vectorised kernels cannot order.
+  bool unordered() const {
+    Flag<S> seen;
+    const Index inner = problem.inner, line = problem.width.inputs * inner;
+    const Index count = problem.depth.inputs * problem.height.inputs;
+    const T* from = static_cast<const T*>(job.input) + block.outer * count * line;
+    const Index rows = block.planes * count;
+    if (geometry.whole_rows && block.channels == inner) {
+      watch_run(from, rows * line, job.watch_infinity, seen);
+      return seen.met();
+    }
+    const Index low = most(0, geometry.origin);
+    const Index high =
+        least(problem.width.inputs, geometry.origin + geometry.lanes * geometry.stride);
+    for (Index row = 0; row < rows; ++row, from += line) {
+      if (block.channels == inner) {
+        watch_run(from + low * inner, (high - low) * inner, job.watch_infinity, seen);
+      } else {
+        for (Index w = low; w < high; ++w)
+          watch_run(from + w * inner + block.channel, block.channels, job.watch_infinity, seen);
+      }
+    }
+    return seen.met();
+  }
+
   // Packs the slices of depth that the windows at `depth` need and no earlier ones needed.
-  template <bool with_tangent, class Watcher>
-  void pack_for(Index depth, Watcher& watch) {
+  template <bool with_tangent>
+  void pack_for(Index depth) {
     const auto& axis = problem.depth;
     const Index start = depth * axis.stride - axis.padding;
     const Index stop = least(axis.inputs, start + (axis.kernel - 1) * axis.dilation + 1);
-    Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(geometry, static_cast<const T*>(job.input), packed_, h,
-                 row_of(inputs_, packed_, h), watch);
+        pack_row(geometry, deal_, static_cast<const T*>(job.input), packed_, h,
+                 row_of(inputs_, packed_, h));
         if constexpr (with_tangent)
-          pack_row(geometry, static_cast<const T*>(job.gradient), packed_, h,
-                   row_of(tangents_, packed_, h), unwatched);
+          pack_row(geometry, deal_, static_cast<const T*>(job.gradient), packed_, h,
+                   row_of(tangents_, packed_, h));
       }
     }
   }
@@ -174,6 +196,7 @@ class Rows {
 
   std::byte* memory_;
   S *inputs_, *tangents_, *padding_;
+  Deal deal_;
   Index packed_ = 0;
 };
 
@@ -299,27 +322,23 @@ void write_line(const Rows<T>& rows, Index depth, Index height) {
                   });
 }
 
-// Whether there was a NaN; the values are right if there was none or with_nan.
-template <bool with_nan, class T>
-bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
+template <class T>
+Report forward(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   rows.set_padding(-infinity<S>);
-  Watch<S> watch(nan<S>);
+  const bool with_nan = rows.unordered();
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      with_volume(rows.volume, [&]<int K>() { forward_row<K, with_nan>(rows); });
+      if (with_nan)
+        forward_row<0, true>(rows);
+      else
+        with_volume(rows.volume, [&]<int K>() { forward_row<K, false>(rows); });
       write_line(rows, d, h);
     }
   }
-  return watch.alarmed();
-}
-
-template <class T>
-Report forward(const Job& job, const Block& block, std::byte* scratch) {
-  if (forward_block<false, T>(job, block, scratch)) forward_block<true, T>(job, block, scratch);
   return {};
 }
 
@@ -360,17 +379,16 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
   Rows<T> rows(job, block, scratch);
   rows.set_padding(nan<S>);
   rows.mark_valid();
-  Watch<S> watch(nan<S>);
   Report report{};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
       with_volume(rows.volume, [&]<int K>() { ties_row<K>(rows, report.census); });
       if (job.result) write_line(rows, d, h);
     }
   }
-  report.unordered = watch.alarmed();
+  report.unordered = rows.unordered();
   return report;
 }
 
@@ -413,15 +431,17 @@ INLINE void add(Scalar<T> contribution, T& to) {
   narrow(widen(to) + contribution, to);
 }
 
-// Gives the gradient of one window to those of its active entries that lie in this block.
+// Gives the gradient of one window to those of its active entries that lie in this block, which
+// are all if the window is `inside`.
 template <class T>
-void share_window(const Rows<T>& rows, Index lane, Scalar<T> gradient, Index corner, Index width) {
+void share_window(const Rows<T>& rows, Index lane, Scalar<T> gradient, Index corner, Index width,
+                  bool inside) {
   using S = Scalar<T>;
   const auto& along = rows.problem.width;
   const auto [low, high] = rows.geometry.columns;
   T* const result = static_cast<T*>(rows.job.result);
   const auto give = [&](Index place, S contribution) {
-    const Index w = width + place % along.kernel * along.dilation;
+    const Index w = inside ? low : width + place % along.kernel * along.dilation;
     if (low <= w && w < high) add(contribution, result[corner + rows.offsets[place]]);
   };
   const Index code = rows.codes[lane], pick = code < 0 ? ~code : code;
@@ -467,12 +487,14 @@ void share_run(const Rows<T>& rows, const Run& run) {
       UNROLLED for (Index j = i; j < i + n; ++j) give(j);
       continue;
     }
-    for (Index j = i; j < end; ++j)
-      if (first <= j && j < last && codes[j] >= 0)
+    for (Index j = i; j < end; ++j) {
+      const bool inside = first <= j && j < last;
+      if (inside && codes[j] >= 0)
         give(j);
       else
         share_window(rows, run.lane + j, widen(gradient[j]), run.corner + j * run.apart,
-                     run.width + j * run.width_apart);
+                     run.width + j * run.width_apart, inside);
+    }
   }
 }
 
@@ -541,10 +563,9 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   rows.set_padding(nan<S>);
   rows.set_offsets();
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   Index cleared = 0;
   for (Index d = 0; d < depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
     const Index reached = d + 1 == depth.outputs ? depth.inputs : most(cleared, rows.packed());
     clear_slices(rows, cleared, reached);
     cleared = reached;
@@ -560,7 +581,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
       scatter_row(rows, d, h);
     }
   }
-  return {{}, watch.alarmed()};
+  return {{}, rows.unordered()};
 }
 
 // Forward-mode.
@@ -604,9 +625,8 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
   const Problem& problem = job.problem;
   rows.set_padding(nan<S>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   for (Index d = 0; d < problem.depth.outputs; ++d) {
-    rows.template pack_for<true>(d, watch);
+    rows.template pack_for<true>(d);
     for (Index h = 0; h < problem.height.outputs; ++h) {
       rows.template point_at<true>(d, h);
       const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
@@ -616,7 +636,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return {{}, watch.alarmed()};
+  return {{}, rows.unordered()};
 }
 
 }  // namespace
