@@ -92,6 +92,9 @@ struct Range {
   Index low, high;
 };
 
+// Rows up to this length are dealt out by a list.
+constexpr Index short_row = 64;
+
 // Where the lanes of a block lie in a row of memory; the same for all its rows.
 class Geometry {
  public:
@@ -104,8 +107,9 @@ class Geometry {
                                           : block.end * stride - problem.width.padding};
     whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
-    dealt = stride > 1 && problem.inner == 1;
-    paired = dealt && stride == 2 && layout.slots == 2;
+    const bool single = stride > 1 && problem.inner == 1;
+    paired = single && stride == 2 && layout.slots == 2;
+    dealt = single && lanes * stride <= short_row;
     whole = stride == 1 && block.channels == problem.inner;
     const Index first = most(block.begin - layout.lead, 0);
     const Index last = most(first, least(block.end, problem.width.outputs));
@@ -126,8 +130,8 @@ class Geometry {
   Index first_window;  // the window of windows.low
   Range columns;       // widths that are in no other block, if blocks are cut along the input
   bool whole_rows;     // these are all there are
-  bool dealt;          // single elements, dealt out by a list
-  bool paired;         // or, in long rows, as two phases that lie side by side in memory
+  bool paired;         // two phases of single elements, side by side in memory
+  bool dealt;          // single elements in a short row
   bool whole;          // a row in memory is a row of lanes
 
  private:
@@ -141,7 +145,8 @@ class Geometry {
   Range inside_[2] = {};
 };
 
-// How single elements are dealt out to the lanes of their phases: a list of which goes where.
+// How a short row of single elements is dealt out to the lanes of their phases: a list of which
+// goes where.
 class Deal {
  public:
   Deal() = default;
@@ -211,6 +216,8 @@ void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index 
         if (geometry.whole) {
           widen_run(phase + range.low * inner, to + range.low * inner,
                     (range.high - range.low) * inner);
+        } else if (inner == 1) {
+          for (Index u = range.low; u < range.high; ++u) to[u] = widen(phase[u * stride]);
         } else {
           for (Index u = range.low; u < range.high; ++u)
             widen_run(phase + u * stride * inner, to + u * channels, channels);

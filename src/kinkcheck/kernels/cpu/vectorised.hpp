@@ -83,7 +83,8 @@ class Rows {
              pad);
   }
 
-  // Whether there are values in the block that the vectorised kernels cannot order.
+  // Whether there are values in the block that the vectorised kernels cannot order. This is also
+  // the pass that brings the block into the cache, in the order of memory.
   bool unordered() const {
     Flag<S> seen;
     const Index inner = problem.inner, line = problem.width.inputs * inner;
@@ -377,6 +378,7 @@ template <class T>
 Report ties(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   rows.mark_valid();
   Report report{};
@@ -388,7 +390,6 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
       if (job.result) write_line(rows, d, h);
     }
   }
-  report.unordered = rows.unordered();
   return report;
 }
 
@@ -548,9 +549,14 @@ void clear_slices(const Rows<T>& rows, Index from, Index to) {
       clear(start, count * line);
       continue;
     }
-    for (Index row = 0; row < count; ++row)
-      for (Index w = low; w < high; ++w)
-        clear(start + row * line + w * inner + block.channel, block.channels);
+    for (Index row = 0; row < count; ++row) {
+      if (block.channels == inner) {
+        clear(start + row * line + low * inner, (high - low) * inner);
+      } else {
+        for (Index w = low; w < high; ++w)
+          clear(start + row * line + w * inner + block.channel, block.channels);
+      }
+    }
   }
 }
 
@@ -560,6 +566,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   Rows<T> rows(job, block, scratch);
   const Problem& problem = job.problem;
   const auto& depth = problem.depth;
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   rows.set_offsets();
   if (job.choice.pick == Pick::random) rows.mark_positions();
@@ -581,7 +588,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
       scatter_row(rows, d, h);
     }
   }
-  return {{}, rows.unordered()};
+  return {};
 }
 
 // Forward-mode.
@@ -623,6 +630,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   const Problem& problem = job.problem;
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
   for (Index d = 0; d < problem.depth.outputs; ++d) {
@@ -636,7 +644,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return {{}, rows.unordered()};
+  return {};
 }
 
 }  // namespace
