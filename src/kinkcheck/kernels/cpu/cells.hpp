@@ -162,7 +162,7 @@ Report forward_cells(const Job& job, const Block& block, std::byte*) {
   return {};
 }
 
-// Like Watch, but reports −∞ only where a whole window is.
+// Looks for NaN in the entries and for −∞ in the values, if that is asked.
 template <class S>
 class CellWatch {
  public:

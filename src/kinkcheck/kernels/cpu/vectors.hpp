@@ -20,7 +20,7 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-// Functions and lambdas (INLINED goes behind their parameters) that would not fit a register.
+// What takes or returns vectors is worth its speed only within its caller. INLINED is for lambdas.
 #define INLINED __attribute__((always_inline))
 #define INLINE inline INLINED
 
