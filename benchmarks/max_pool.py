@@ -11,7 +11,6 @@ one thread, it says more. See README.md in this folder for what limits each case
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from torch import Tensor
 from kinkcheck import kernels
 from kinkcheck.kernels import SlidingWindows
 from kinkcheck.selection import Hybrid
+from timing import medians, where
 
 POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 HYBRID = Hybrid(10)
@@ -83,18 +83,6 @@ GRID = [
 ]
 
 
-def median(work: Callable[[], object], clock: Callable[[], float], seconds: float = 0.15) -> float:
-    """Median time of a call, in milliseconds; at least three calls."""
-    work()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
-        start = clock()
-        work()
-        times.append(clock() - start)
-    return 1000 * statistics.median(times)
-
-
 @dataclass(frozen=True)
 class Times:
     """Milliseconds, forward and backward."""
@@ -129,17 +117,22 @@ def measure(case: Case, clock: Callable[[], float], with_formula: bool) -> Times
     value = forward()
     gradient = torch.randn_like(value)
     plain = value.detach()
+    runs: list[Callable[[], object]] = [
+        forward,
+        lambda: torch.autograd.grad(value, leaf, gradient, retain_graph=True),
+        lambda: kernels.max_pool(x, windows),
+        lambda: kernels.max_pool_vjp(gradient, x, windows, HYBRID),
+        lambda: (x.clone(), plain.clone(), x.clone(), plain.clone()),
+    ]
+    if with_formula:
+        runs.append(formula)
+    seconds = medians(*runs, repeats=50, enough=0.2 * len(runs), clock=clock)
+    milliseconds = [1000 * second for second in seconds]
     return Times(
-        torch=(
-            median(forward, clock),
-            median(lambda: torch.autograd.grad(value, leaf, gradient, retain_graph=True), clock),
-        ),
-        ours=(
-            median(lambda: kernels.max_pool(x, windows), clock),
-            median(lambda: kernels.max_pool_vjp(gradient, x, windows, HYBRID), clock),
-        ),
-        formula=median(formula, clock) if with_formula else float("nan"),
-        copy=median(lambda: (x.clone(), plain.clone(), x.clone(), plain.clone()), clock),
+        torch=(milliseconds[0], milliseconds[1]),
+        ours=(milliseconds[2], milliseconds[3]),
+        copy=milliseconds[4],
+        formula=milliseconds[5] if with_formula else float("nan"),
     )
 
 
@@ -152,8 +145,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter
     console = Console(width=132)
-    console.print(f"{platform.platform()}, torch {torch.__version__}, {kernels.in_use()}")
-    console.print("processor time" if options.cpu_time else "wall-clock time", "in ms, medians")
+    console.print(f"{where()}, {kernels.in_use()}")
+    console.print(
+        "processor time" if options.cpu_time else "wall-clock time",
+        "in ms, medians of runs that take turns",
+    )
 
     table = Table("case", title="forward + backward, hybrid(10)")
     for heading in ("PyTorch", "kinkcheck", "faster", "promised", "formula", "copies"):
@@ -176,10 +172,12 @@ def main() -> None:
     if options.grid:
         cases = [(case, measure(case, clock, with_formula=False)) for case in GRID]
         cases.sort(key=lambda item: item[1].faster)
-        table = Table("case", title=f"the grid: {len(cases)} cases, the slowest ten")
+        slower = sum(times.faster < 1 for _, times in cases)
+        shown = max(slower, 10)
+        table = Table("case", title=f"the grid: {len(cases)} cases, every slower one first")
         for heading in ("PyTorch", "kinkcheck", "faster"):
             table.add_column(heading, justify="right")
-        for case, times in cases[:10]:
+        for case, times in cases[:shown]:
             table.add_row(
                 case.name,
                 "{:.2f} + {:.2f}".format(*times.torch),
@@ -187,7 +185,6 @@ def main() -> None:
                 f"{times.faster:.2f}×",
             )
         console.print(table)
-        slower = sum(times.faster < 1 for _, times in cases)
         middle = statistics.median(times.faster for _, times in cases)
         console.print(f"{slower} of {len(cases)} slower than PyTorch; median {middle:.1f}× faster.")
 

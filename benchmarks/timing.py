@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
@@ -12,14 +13,29 @@ import torch
 from rich.table import Table
 
 
-def medians(*runs: Callable[[], None], repeats: int) -> list[float]:
-    """Median seconds of each run; the runs take turns, so that a busy spell hits all of them."""
+def medians(
+    *runs: Callable[[], object],
+    repeats: int,
+    enough: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Median seconds of each run; the runs take turns, so that a busy spell hits all of them.
+
+    Args:
+        runs: what to measure. The first turn is not counted.
+        repeats: how many turns to count.
+        enough: seconds after which three turns are enough.
+        clock: what tells the time.
+    """
     seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats + 1):
+    begin = time.perf_counter()
+    for turn in range(repeats + 1):
+        if turn > 3 and time.perf_counter() - begin > enough:
+            break
         for run, measured in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             run()
-            measured.append(time.perf_counter() - start)
+            measured.append(clock() - start)
     return [statistics.median(measured[1:]) for measured in seconds]
 
 

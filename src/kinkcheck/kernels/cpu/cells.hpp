@@ -3,12 +3,23 @@
 // from the tensor, decided in registers, and its gradient written back.
 #pragma once
 
+#include <utility>
+
 #include "problem.hpp"
 #include "rows.hpp"
 #include "vectorised.hpp"
 #include "vectors.hpp"
 
 namespace {
+
+template <class S>
+INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
+  constexpr int n = Lanes<S>::count;
+  [&]<int... lane>(std::integer_sequence<int, lane...>) {
+    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
+    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
+  }(std::make_integer_sequence<int, n>{});
+}
 
 // The entries of a vector of windows, in scan order.
 template <class S, int K>
@@ -62,8 +73,9 @@ INLINE void write(const Cell<Scalar<T>, K>& cell, T* output, const Place<K>& pla
   }
 }
 
-// Calls act(place, element of the output) for the windows of a block, vector by vector.
-template <int K, class S, class Act>
+// Calls act(place, element of the output) for the windows of a block, vector by vector. Unless it
+// is to be `once` a window, the last two vectors of a row may overlap.
+template <int K, class S, bool once, class Act>
 INLINE void for_cells(const Problem& problem, const Block& block, const Act& act) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   constexpr Index n = Lanes<S>::count;
@@ -78,24 +90,29 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
           corner[r] = ((outer * depth.inputs + d) * height.inputs + h) * line;
         }
         const Index at = ((outer * depth.outputs + od) * height.outputs + oh) * width.outputs;
-        const auto visit = [&](Index offset, Index apart, Index count, Index window) {
+        const auto visit = [&](Index offset, Index apart, Index count, Index window) INLINED {
           Place<K> place;
           for (int r = 0; r < K / 2; ++r) place.run[r] = corner[r] + offset;
           place.apart = apart;
           place.count = count;
           act(place, window);
         };
+        // Calls visit for `count` windows whose first entries lie `step` apart.
+        const auto run = [&](Index offset, Index apart, Index step, Index count,
+                             Index window) INLINED {
+          Index i = 0;
+          for (; i + n <= count; i += n) visit(offset + i * step, apart, n, window + i);
+          if (i == count) return;
+          if (!once && count >= n)
+            visit(offset + (count - n) * step, apart, n, window + count - n);
+          else
+            visit(offset + i * step, apart, count - i, window + i);
+        };
         if (inner == 1) {
-          Index ow = 0;
-          for (; ow + n <= width.outputs; ow += n) visit(2 * ow, 1, n, at + ow);
-          if (ow < width.outputs) visit(2 * ow, 1, width.outputs - ow, at + ow);
+          run(0, 1, 2, width.outputs, at);
         } else {
-          for (Index ow = 0; ow < width.outputs; ++ow) {
-            Index c = 0;
-            for (; c + n <= inner; c += n)
-              visit(2 * ow * inner + c, inner, n, (at + ow) * inner + c);
-            if (c < inner) visit(2 * ow * inner + c, inner, inner - c, (at + ow) * inner + c);
-          }
+          for (Index ow = 0; ow < width.outputs; ++ow)
+            run(2 * ow * inner, inner, 1, inner, (at + ow) * inner);
         }
       }
 }
@@ -135,7 +152,7 @@ template <class T>
 Report forward_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
   with_cell_size<T>(job, [&]<int K>() {
-    for_cells<K, S>(job.problem, block, [&](const Place<K>& place, Index at) {
+    for_cells<K, S, false>(job.problem, block, [&](const Place<K>& place, Index at) INLINED {
       const auto cell = read<K>(static_cast<const T*>(job.input), place);
       Vec<S> value = all(-infinity<S>);
       UNROLLED for (const Vec<S>& x : cell.entry) value = (x > value) | (x != x) ? x : value;
@@ -145,7 +162,7 @@ Report forward_cells(const Job& job, const Block& block, std::byte*) {
   return {};
 }
 
-// Like Watch, but reports −∞ only where a whole window is.
+// Looks for NaN in the entries and for −∞ in the values, if that is asked.
 template <class S>
 class CellWatch {
  public:
@@ -170,7 +187,7 @@ INLINE void decide(const Cell<S, K>& cell, CellWatch<S>& watch, Vec<S>& value, I
   UNROLLED for (const Vec<S>& x : cell.entry) value = x > value ? x : value;
   watch(cell, value);
   size = Int<S>{};
-  UNROLLED for (const Vec<S>& x : cell.entry) size = x == value ? size + 1 : size;
+  UNROLLED for (const Vec<S>& x : cell.entry) size -= x == value;
 }
 
 template <class T>
@@ -181,7 +198,7 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
   with_cell_size<T>(job, [&]<int K>() {
-    for_cells<K, S>(job.problem, block, [&](const Place<K>& place, Index at) {
+    for_cells<K, S, true>(job.problem, block, [&](const Place<K>& place, Index at) {
       const auto cell = read<K>(static_cast<const T*>(job.input), place);
       Vec<S> value;
       Int<S> size;
@@ -207,7 +224,7 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
 template <Sharing sharing, int K, class T>
 void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
-  for_cells<K, S>(job.problem, block, [&](const Place<K>& place, Index at) {
+  for_cells<K, S, false>(job.problem, block, [&](const Place<K>& place, Index at) INLINED {
     auto cell = read<K>(static_cast<const T*>(job.input), place);
     const Vec<S> gradient = widen_some(static_cast<const T*>(job.gradient) + at, place.count);
     Vec<S> value;

@@ -2,7 +2,7 @@
 // channels, whose entries are read straight from the tensor, wherever they lie.
 //
 // The backward pass clears the gradient a slice ahead of the windows and adds each window's
-// contributions where they belong, window by window in ascending order.
+// contributions where they belong, window by window in ascending order (see vectorised.hpp).
 #pragma once
 
 #include <cstring>
@@ -16,102 +16,150 @@
 
 namespace {
 
-// A window as a list of its entries: elements of channel 0 of an outer index, in scan order.
+// A window as a list of its entries, in scan order.
 struct Pixel {
-  const Index* entries;
+  const Index* entries;  // elements from the corner to each entry
   Index count;
-  Index outer;
-  Index place;  // in the image of outputs
+  Index corner;  // the element of the input where a whole window would begin, of channel 0
+  Index place;   // the element of the output, of channel 0
 };
 
-// Calls act(pixel) for every window of a block, one outer index after the other, and before(d) for
-// every slice of depth d that is about to be reached.
+// Calls act(pixel) for every window of a block, one outer index after the other, and before(first
+// element of a slice) for every slice of depth that is about to be reached.
 template <class Act, class Before>
 INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* scratch,
                        const Act& act, const Before& before) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
-  Index* const entries = reinterpret_cast<Index*>(scratch);
+  const Index inner = problem.inner, volume = depth.kernel * height.kernel * width.kernel;
+  Index* const whole = reinterpret_cast<Index*>(scratch);
+  Index* const clipped = whole + volume;
+  // Lists the entries of the window whose corner is (d0, h0, w0); `within`: all of them.
+  const auto list = [&](Index* entries, Index d0, Index h0, Index w0, bool within) {
+    Index count = 0;
+    for (Index d = 0; d < depth.kernel * depth.dilation; d += depth.dilation) {
+      if (!within && (d0 + d < 0 || d0 + d >= depth.inputs)) continue;
+      for (Index h = 0; h < height.kernel * height.dilation; h += height.dilation) {
+        if (!within && (h0 + h < 0 || h0 + h >= height.inputs)) continue;
+        for (Index w = 0; w < width.kernel * width.dilation; w += width.dilation)
+          if (within || (0 <= w0 + w && w0 + w < width.inputs))
+            entries[count++] = ((d * height.inputs + h) * width.inputs + w) * inner;
+      }
+    }
+    return count;
+  };
+  const auto inside = [](const kinkcheck::Axis& axis, Index first) {
+    return first >= 0 && first + (axis.kernel - 1) * axis.dilation < axis.inputs;
+  };
+  list(whole, 0, 0, 0, true);
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    Index reached = 0, place = 0;
+    Index reached = 0;
+    Index place = outer * depth.outputs * height.outputs * width.outputs * inner;
     for (Index od = 0; od < depth.outputs; ++od) {
       const Index d0 = od * depth.stride - depth.padding;
       const Index end = od + 1 == depth.outputs
                             ? depth.inputs
                             : least(depth.inputs, d0 + (depth.kernel - 1) * depth.dilation + 1);
-      for (; reached < end; ++reached) before(outer, reached);
+      for (; reached < end; ++reached)
+        before((outer * depth.inputs + reached) * height.inputs * width.inputs * inner);
       for (Index oh = 0; oh < height.outputs; ++oh) {
         const Index h0 = oh * height.stride - height.padding;
-        for (Index ow = 0; ow < width.outputs; ++ow, ++place) {
+        const bool row_inside = inside(depth, d0) && inside(height, h0);
+        const Index row = ((outer * depth.inputs + d0) * height.inputs + h0) * width.inputs;
+        for (Index ow = 0; ow < width.outputs; ++ow, place += inner) {
           const Index w0 = ow * width.stride - width.padding;
-          Index count = 0;
-          for (Index kd = 0, d = d0; kd < depth.kernel; ++kd, d += depth.dilation) {
-            if (d < 0 || d >= depth.inputs) continue;
-            for (Index kh = 0, h = h0; kh < height.kernel; ++kh, h += height.dilation) {
-              if (h < 0 || h >= height.inputs) continue;
-              for (Index kw = 0, w = w0; kw < width.kernel; ++kw, w += width.dilation)
-                if (0 <= w && w < width.inputs)
-                  entries[count++] =
-                      ((d * height.inputs + h) * width.inputs + w) * problem.inner;
-            }
-          }
-          act(Pixel{entries, count, outer, place});
+          const Index corner = (row + w0) * inner;
+          if (row_inside && inside(width, w0))
+            act(Pixel{whole, volume, corner, place});
+          else
+            act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, place});
         }
       }
     }
   }
 }
 
-// Calls act(channel, number of channels) for the vectors of a block; the number is a constant of
-// the type where it can be.
-template <class S, class Act>
+// Calls act(channel, number of channels of each vector, number of vectors) for the channels of a
+// block, `most` vectors at a time where there are as many; the numbers are constants of the type
+// where they can be.
+template <class S, int most, class Act>
 INLINE void for_channels(const Block& block, const Act& act) {
   constexpr Index n = Lanes<S>::count;
   const Index end = block.channel + block.channels;
+  constexpr auto one = std::integral_constant<int, 1>{};
   Index c = block.channel;
-  for (; c + n <= end; c += n) act(c, std::integral_constant<Index, n>{});
-  if (c < end) act(c, end - c);
+  if constexpr (most > 1)
+    for (; c + most * n <= end; c += most * n)
+      act(c, std::integral_constant<Index, n>{}, std::integral_constant<int, most>{});
+  for (; c + n <= end; c += n) act(c, std::integral_constant<Index, n>{}, one);
+  if (c < end) act(c, end - c, one);
 }
 
-INLINE Index image_of(const Problem& problem, bool inputs) {
-  const auto size = [&](const kinkcheck::Axis& axis) {
-    return inputs ? axis.inputs : axis.outputs;
-  };
-  return size(problem.depth) * size(problem.height) * size(problem.width);
+// Calls visit(0), visit(1), ...; K is their number if known when compiling, else 0.
+template <int K, class Visit>
+INLINE void for_entries(Index count, const Visit& visit) {
+  if constexpr (K > 0) {
+    UNROLLED for (Index i = 0; i < K; ++i) visit(i);
+  } else {
+    _Pragma("GCC unroll 4") for (Index i = 0; i < count; ++i) visit(i);
+  }
+}
+
+// Calls visit(element, count) for the runs of memory that a block has of a slice of depth.
+template <class Visit>
+INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index slice,
+                              const Visit& visit) {
+  const Index inner = problem.inner, pixels = problem.height.inputs * problem.width.inputs;
+  if (block.channels == inner) return visit(slice, pixels * inner);
+  for (Index i = 0; i < pixels; ++i) visit(slice + i * inner + block.channel, block.channels);
+}
+
+// Looks for NaN, and for −∞ if that is asked, in what a block has of a slice of depth. To look at
+// every element once costs less than to look at every entry of every window.
+template <class T>
+void watch_slice(const Job& job, const Block& block, Index slice, Flag<Scalar<T>>& seen) {
+  for_runs_of_slice(job.problem, block, slice, [&](Index first, Index count) {
+    watch_run(static_cast<const T*>(job.input) + first, count, job.watch_infinity, seen);
+  });
 }
 
 template <class T>
 Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  const Problem& problem = job.problem;
-  const Index image = image_of(problem, true) * problem.inner;
-  const Index pixels = image_of(problem, false);
+  Flag<S> unordered;
   for_pixels(
-      problem, block, scratch,
+      job.problem, block, scratch,
       [&](const Pixel& pixel) {
-        const T* const input = static_cast<const T*>(job.input) + pixel.outer * image;
-        T* const output =
-            static_cast<T*>(job.result) + (pixel.outer * pixels + pixel.place) * problem.inner;
-        for_channels<S>(block, [&](Index c, auto channels) {
-          const auto entry = [&](Index i) {
-            return widen_some(input + pixel.entries[i] + c, channels);
-          };
-          Vec<S> value = all(-infinity<S>);
-          Flag<S> unordered;
-          for (Index i = 0; i < pixel.count; ++i) {
-            const Vec<S> x = entry(i);
-            unordered.unordered(x, x);
-            value = x > value ? x : value;
-          }
-          // To carry NaN along takes a longer chain of instructions from entry to entry.
-          if (unordered.met())
-            for (Index i = 0; i < pixel.count; ++i) {
-              const Vec<S> x = entry(i);
-              value = (x > value) | (x != x) ? x : value;
-            }
-          narrow_some(value, output + c, channels);
+        const T* const input = static_cast<const T*>(job.input) + pixel.corner;
+        T* const output = static_cast<T*>(job.result) + pixel.place;
+        const bool with_nan = unordered.met();
+        with_volume(pixel.count, [&]<int K>() INLINED {
+          for_channels<S, 2>(block, [&](Index c, auto channels, auto vectors) INLINED {
+            constexpr int V = decltype(vectors)::value;
+            const auto entry = [&](Index i, int v) INLINED {
+              return widen_some(input + pixel.entries[i] + c + v * Lanes<S>::count, channels);
+            };
+            Vec<S> value[V];
+            for (auto& each : value) each = all(-infinity<S>);
+            if (!with_nan)
+              for_entries<K>(pixel.count, [&](Index i) INLINED {
+                for (int v = 0; v < V; ++v) {
+                  const Vec<S> x = entry(i, v);
+                  value[v] = x > value[v] ? x : value[v];
+                }
+              });
+            else
+              for_entries<0>(pixel.count, [&](Index i) INLINED {
+                for (int v = 0; v < V; ++v) {
+                  const Vec<S> x = entry(i, v);
+                  value[v] = (x > value[v]) | (x != x) ? x : value[v];
+                }
+              });
+            for (int v = 0; v < V; ++v)
+              narrow_some(value[v], output + c + v * Lanes<S>::count, channels);
+          });
         });
       },
-      [](Index, Index) {});
+      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
   return {};
 }
 
@@ -122,46 +170,49 @@ struct Decision {
   Int<S> size, pick;
 };
 
-template <bool sizes, bool picks, Pick pick, class T, class Count>
-INLINE Decision<Scalar<T>> decide_pixel(const T* input, const Pixel& pixel, Count channels,
-                                        Flag<Scalar<T>>& unordered) {
+// V vectors at once: they share the walk along the list.
+template <int V, int K, bool sizes, bool picks, Pick pick, class T, class Count>
+INLINE void decide_pixel(const T* input, const Pixel& pixel, Count channels,
+                         Decision<Scalar<T>> (&decisions)[V]) {
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
-  const auto entry = [&](Index i) { return widen_some(input + pixel.entries[i], channels); };
-  Decision<S> decision{all(-infinity<S>), Int<S>{}, Int<S>{} - 1};
-  for (Index i = 0; i < pixel.count; ++i) {
-    const Vec<S> x = entry(i);
-    unordered.unordered(x, x);
-    decision.value = x > decision.value ? x : decision.value;
-  }
-  for (Index i = 0; i < pixel.count; ++i) {
-    const Index at = pick == Pick::first ? pixel.count - 1 - i : i;
-    const Int<S> active = entry(at) == decision.value;
-    if constexpr (sizes || pick == Pick::random)
-      decision.size = active ? decision.size + 1 : decision.size;
-    if constexpr (picks && pick != Pick::random)
-      decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
-  }
-  return decision;
+  const auto entry = [&](Index i, int v) INLINED {
+    return widen_some(input + pixel.entries[i] + v * Lanes<S>::count, channels);
+  };
+  const Index count = K ? K : pixel.count;
+  for (auto& decision : decisions) decision = {all(-infinity<S>), Int<S>{}, Int<S>{} - 1};
+  for_entries<K>(count, [&](Index i) INLINED {
+    for (int v = 0; v < V; ++v) {
+      const Vec<S> x = entry(i, v);
+      decisions[v].value = x > decisions[v].value ? x : decisions[v].value;
+    }
+  });
+  for_entries<K>(count, [&](Index i) INLINED {
+    const Index at = pick == Pick::first ? count - 1 - i : i;
+    for (int v = 0; v < V; ++v) {
+      auto& decision = decisions[v];
+      const Int<S> active = entry(at, v) == decision.value;
+      if constexpr (sizes || pick == Pick::random) decision.size -= active;
+      if constexpr (picks && pick != Pick::random)
+        decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
+    }
+  });
 }
 
 template <class T>
 Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  const Problem& problem = job.problem;
-  const Index image = image_of(problem, true) * problem.inner;
-  const Index pixels = image_of(problem, false);
   Flag<S> unordered;
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
   for_pixels(
-      problem, block, scratch,
+      job.problem, block, scratch,
       [&](const Pixel& pixel) {
-        const T* const input = static_cast<const T*>(job.input) + pixel.outer * image;
-        const Index at = (pixel.outer * pixels + pixel.place) * problem.inner;
-        for_channels<S>(block, [&](Index c, auto channels) {
-          const auto decision =
-              decide_pixel<true, false, Pick::first>(input + c, pixel, channels, unordered);
+        const T* const input = static_cast<const T*>(job.input) + pixel.corner;
+        for_channels<S, 1>(block, [&](Index c, auto channels, auto) INLINED {
+          Decision<S> decisions[1];
+          decide_pixel<1, 0, true, false, Pick::first>(input + c, pixel, channels, decisions);
+          const auto& decision = decisions[0];
           const Vec<S> zero{};
           Int<S> zeros = decision.value == zero;
           if (any<S>(zeros))
@@ -171,10 +222,10 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
                              (lane < static_cast<typename Lanes<S>::Integer>(channels));
           tied -= tie;
           tied_at_zero -= tie & zeros;
-          if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + at + c, channels);
+          if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + pixel.place + c, channels);
         });
       },
-      [](Index, Index) {});
+      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
   Report report{};
   for (int i = 0; i < Lanes<S>::count; ++i) {
     report.census.tied += tied[i];
@@ -205,77 +256,127 @@ INLINE Int<Scalar<T>> draw(const T* input, const Pixel& pixel, Count channels,
   return pick;
 }
 
-// Beyond this many entries it is faster to add one by one than to visit every entry of a vector.
-constexpr Index few_entries = 12;
+// Up to this many entries it is faster to visit all entries of a vector of windows than to add to
+// the picked ones one by one.
+constexpr Index few_entries = 4;
+
+template <Sharing sharing, Pick pick, class T>
+class PixelShares {
+ public:
+  using S = Scalar<T>;
+  using Integer = typename Lanes<S>::Integer;
+  static constexpr Index n = Lanes<S>::count;
+
+  PixelShares(const Job& job, const Block& block, Integer* codes)
+      : job_(job), block_(block), codes_(codes),
+        key_(pick == Pick::random ? random_key(job.choice.seed) : 0) {}
+
+  // Gives the gradients of the windows at one pixel.
+  INLINE void share(const Pixel& pixel) const {
+    with_volume(pixel.count, [&]<int K>() INLINED {
+      if (pixel.count <= few_entries)
+        return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
+          Decision<S> decisions[1];
+          decide<K>(pixel, c, channels, decisions);
+          share_vector(pixel, c, channels, decisions[0]);
+        });
+      // First all decisions, then all additions: a processor that looks ahead sees more of either.
+      for_channels<S, 2>(block_, [&](Index c, auto channels, auto vectors) INLINED {
+        Decision<S> decisions[decltype(vectors)::value];
+        decide<K>(pixel, c, channels, decisions);
+        Integer* codes = codes_ + (c - block_.channel);
+        for (const auto& [value, size, picked] : decisions) {
+          const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
+          store_integers<S>(codes, alone ? picked : Int<S>{} - 1);
+          codes += n;
+        }
+      });
+      for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
+        const Integer* const codes = codes_ + (c - block_.channel);
+        if (channels < n || any<S>(load_integers<S>(codes) < 0)) {
+          Decision<S> decisions[1];
+          decide<K>(pixel, c, channels, decisions);
+          return share_vector(pixel, c, channels, decisions[0]);
+        }
+        const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
+        T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+        UNROLLED for (Index i = 0; i < n; ++i)
+          add(widen(given[i]), result[pixel.entries[codes[i]] + i]);
+      });
+    });
+  }
+
+ private:
+  template <int K, class Count, int V>
+  INLINE void decide(const Pixel& pixel, Index c, Count channels,
+                     Decision<S> (&decisions)[V]) const {
+    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    decide_pixel<V, K, sharing != Sharing::one, true, pick>(input, pixel, channels, decisions);
+    if constexpr (pick == Pick::random) {
+      const auto &depth = job_.problem.depth, &height = job_.problem.height;
+      const Index image = depth.outputs * height.outputs * job_.problem.width.outputs;
+      const Index inner = job_.problem.inner, at = pixel.place / inner;
+      const Index position = (at / image * inner + c) * image + at % image;
+      for (int v = 0; v < V; ++v)
+        decisions[v].pick = draw(input + v * n, pixel, channels, decisions[v], key_,
+                                 position + v * n * image, image);
+    }
+  }
+
+  // Visits every entry of a vector of windows.
+  template <class Count>
+  INLINE void share_vector(const Pixel& pixel, Index c, Count channels,
+                           const Decision<S>& decision) const {
+    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+    const Vec<S> gradient =
+        widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
+    Vec<S> chosen = gradient, other{};
+    if constexpr (sharing != Sharing::one) {
+      const auto share = [&](const void* table) INLINED {
+        const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
+        return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
+      };
+      chosen = share(job_.chosen);
+      other = sharing == Sharing::even ? chosen : share(job_.other);
+    }
+    for (Index i = 0; i < pixel.count; ++i) {
+      const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);
+      Vec<S> contribution;
+      if constexpr (sharing == Sharing::one) {
+        contribution = keep<S>(picked, chosen);
+      } else {
+        contribution = keep<S>(widen_some(input + pixel.entries[i], channels) == decision.value,
+                               picked ? chosen : other);
+      }
+      T* const to = result + pixel.entries[i];
+      narrow_some(widen_some(to, channels) + contribution, to, channels);
+    }
+  }
+
+  const Job& job_;
+  const Block& block_;
+  Integer* codes_;
+  std::uint32_t key_;
+};
 
 template <Sharing sharing, Pick pick, class T>
 Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  using Integer = typename Lanes<S>::Integer;
-  constexpr bool sizes = sharing != Sharing::one, picks = sharing != Sharing::even;
   const Problem& problem = job.problem;
-  const Index inner = problem.inner;
-  const Index slice = problem.height.inputs * problem.width.inputs;
-  const Index image = image_of(problem, true) * inner;
-  const Index pixels = image_of(problem, false);
-  const std::uint32_t key = pick == Pick::random ? random_key(job.choice.seed) : 0;
-  const Vec<S> watched = all(job.watch_infinity ? -infinity<S> : nan<S>);
-  const auto clear = [](T* to, Index count) {
-    std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(count) * sizeof(T));
-  };
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  const PixelShares<sharing, pick, T> shares(
+      job, block,
+      reinterpret_cast<typename Lanes<S>::Integer*>(scratch + 2 * volume * sizeof(Index)));
   Flag<S> unordered;
   for_pixels(
-      problem, block, scratch,
-      [&](const Pixel& pixel) {
-        const Index at = pixel.outer * pixels + pixel.place;
-        for_channels<S>(block, [&](Index c, auto channels) {
-          const T* const input = static_cast<const T*>(job.input) + pixel.outer * image + c;
-          T* const result = static_cast<T*>(job.result) + pixel.outer * image + c;
-          auto decision = decide_pixel<sizes, picks, pick>(input, pixel, channels, unordered);
-          unordered.equal(decision.value, watched);
-          if constexpr (pick == Pick::random)
-            decision.pick = draw(input, pixel, channels, decision, key,
-                                 (pixel.outer * inner + c) * pixels + pixel.place, pixels);
-          const Vec<S> gradient =
-              widen_some(static_cast<const T*>(job.gradient) + at * inner + c, channels);
-          Vec<S> chosen = gradient, other{};
-          if constexpr (sharing != Sharing::one) {
-            const auto share = [&](const void* table) {
-              const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
-              return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
-            };
-            chosen = share(job.chosen);
-            other = sharing == Sharing::even ? chosen : share(job.other);
-          }
-          const bool alone = sharing == Sharing::one || !any<S>(decision.size > 1);
-          if (picks && alone && pixel.count > few_entries) {
-            for (Index i = 0; i < channels; ++i) {
-              if (decision.pick[i] < 0) continue;
-              T& to = result[pixel.entries[decision.pick[i]] + i];
-              narrow(widen(to) + chosen[i], to);
-            }
-            return;
-          }
-          for (Index i = 0; i < pixel.count; ++i) {
-            const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);
-            Vec<S> contribution;
-            if constexpr (sharing == Sharing::one) {
-              contribution = keep<S>(picked, chosen);
-            } else {
-              contribution = keep<S>(
-                  widen_some(input + pixel.entries[i], channels) == decision.value,
-                  picked ? chosen : other);
-            }
-            T* const to = result + pixel.entries[i];
-            narrow_some(widen_some(to, channels) + contribution, to, channels);
-          }
+      problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
+      [&](Index slice) {
+        watch_slice<T>(job, block, slice, unordered);
+        for_runs_of_slice(problem, block, slice, [&](Index first, Index count) {
+          std::memset(static_cast<void*>(static_cast<T*>(job.result) + first), 0,
+                      static_cast<std::size_t>(count) * sizeof(T));
         });
-      },
-      [&](Index outer, Index depth) {
-        T* to = static_cast<T*>(job.result) + outer * image + depth * slice * inner;
-        if (block.channels == inner) return clear(to, slice * inner);
-        to += block.channel;
-        for (Index i = 0; i < slice; ++i, to += inner) clear(to, block.channels);
       });
   return {{}, unordered.met()};
 }

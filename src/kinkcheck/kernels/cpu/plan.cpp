@@ -42,32 +42,34 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
   layout.shift = shift_.data();
   layout.slots = static_cast<Index>(phase_.size());
   layout.reach = shift_.back();
-  layout.lead = overlap ? layout.reach : 0;
-  layout.extent =
-      overlap ? (width.inputs - 1 + width.padding) / width.stride + 1 : width.outputs;
+  layout.extent = width.outputs;
   layout.input_slices = (depth.kernel - 1) * depth.dilation + 1;
-  layout.output_slices =
-      overlap ? (depth.kernel - 1) * depth.dilation / depth.stride + 1 : 1;
 
   const Index input_rows = layout.input_slices * height.inputs * layout.slots;
-  const Index window_rows = layout.output_slices * height.outputs * 4;
-  const Index halo = layout.lead + layout.reach;
-  const Index whole = halo + layout.extent;
+  const Index whole = layout.extent + layout.reach;
   const Index most = problem.inner == 1 ? gathered_lanes : longest_lanes;
   const Index lanes =
-      std::clamp(cache / ((input_rows + window_rows) * scalar_bytes), fewest_lanes, most);
+      std::clamp(cache / (input_rows * scalar_bytes), fewest_lanes, most);
   layout.planes = 1;
   layout.channels = problem.inner;
   layout.span = layout.extent;
   if (whole * problem.inner > lanes) {
     layout.channels = std::min(problem.inner, fewest_channels);
+    if (overlap) {
+      layout.lead = layout.reach;
+      layout.extent = (width.inputs - 1 + width.padding) / width.stride + 1;
+    }
+    const Index halo = layout.lead + layout.reach;
     // Windows in the halo are computed twice: it should be the smaller part.
     layout.span = std::clamp(lanes / layout.channels - halo, std::min(layout.extent, 3 * halo + 1),
                              layout.extent);
   } else if (problem.inner == 1) {
     const Index even = std::max<Index>(1, up(problem.outer, threads));
-    layout.planes = std::clamp<Index>(lanes / whole, 1, even);
+    // The planes are read twice, to look for NaN and to pack: they should stay in the cache.
+    const Index held = cache / (depth.inputs * height.inputs * width.inputs * scalar_bytes);
+    layout.planes = std::clamp<Index>(std::min(lanes / whole, held), 1, even);
   }
+  const Index halo = layout.lead + layout.reach;
   layout.pitch = (halo + layout.span) * layout.channels;
   const Index bytes = (layout.planes * layout.pitch + layout.reach * layout.channels) *
                           scalar_bytes + slack_bytes;
@@ -78,12 +80,12 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
   channel_blocks_ = up(problem.inner, layout.channels);
 
   // The parts of class Rows.
-  const Index rows = 2 * input_rows + window_rows + layout.slots + 2;
-  const Index dealt = problem.inner == 1 ? (halo + layout.span) * width.stride : 0;
+  const Index rows = 2 * input_rows + 5;
+  const Index dealt = 64;  // the length of a short row, as in rows.hpp
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
-                                            layout.row * 8 + volume * 32 + dealt * 24 +
-                                            12 * line_bytes);
+                                            layout.row * 8 + volume * 24 + dealt * 16 +
+                                            13 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {
@@ -110,8 +112,9 @@ Plan Plan::of_pixels(const Problem& problem, Index threads) {
   const Index parts = up(2 * threads, problem.outer);
   layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
   plan.channel_blocks_ = up(problem.inner, layout.channels);
-  plan.scratch_bytes_ = static_cast<std::size_t>(problem.depth.kernel * problem.height.kernel *
-                                                 problem.width.kernel) * sizeof(Index);
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  plan.scratch_bytes_ =
+      static_cast<std::size_t>(2 * volume + layout.channels) * sizeof(Index) + slack_bytes;
   return plan;
 }
 

@@ -55,8 +55,7 @@ struct Layout {
   const Index* slot;   // of each place along the width
   const Index* shift;  // in t, of each place along the width
   Index extent;        // t of the whole row
-  Index input_slices;  // slices of depth held at a time: of the input
-  Index output_slices; // and of the windows
+  Index input_slices;  // slices of depth held at a time
 };
 
 // A part of the problem that one thread works on: of each of some planes, some channels and a

@@ -2,6 +2,7 @@
 // they lie by phase (see Layout) and in the computing type.
 #pragma once
 
+#include <limits>
 #include <utility>
 
 #include "problem.hpp"
@@ -14,6 +15,11 @@ using kinkcheck::Index;
 using kinkcheck::Layout;
 using kinkcheck::Problem;
 
+template <class S>
+constexpr S infinity = std::numeric_limits<S>::infinity();
+template <class S>
+constexpr S nan = std::numeric_limits<S>::quiet_NaN();
+
 INLINE Index least(Index a, Index b) { return a < b ? a : b; }
 INLINE Index most(Index a, Index b) { return a < b ? b : a; }
 INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
@@ -21,53 +27,49 @@ INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
 INLINE Index floor_divide(Index a, Index b) { return a / b - (a % b < 0); }
 INLINE Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
 
-// Looks out for values that the vectorised kernels cannot order.
-template <class S>
-class Watch {
- public:
-  // `infinity`: −∞, or NaN (which equals nothing) when −∞ is nothing special.
-  explicit Watch(S infinity) : infinity_(all(infinity)) {}
-
-  INLINE void operator()(Vec<S> v) {
-    seen_.unordered(v, v);
-    seen_.equal(v, infinity_);
+// Calls visit(i) for vectors of n elements that cover `count`, the last two of which may overlap,
+// and rest(i) for what is less than a vector.
+template <Index n, class Visit, class Rest>
+INLINE void for_vectors(Index count, const Visit& visit, const Rest& rest) {
+  if (count < n) {
+    if (count > 0) rest(count);
+    return;
   }
-  INLINE void operator()(S value) { (*this)(all(value)); }
-  INLINE bool alarmed() const { return seen_.met(); }
-
- private:
-  Vec<S> infinity_;
-  Flag<S> seen_;
-};
-
-// Looks out for nothing.
-struct Unwatched {
-  template <class Any>
-  INLINE void operator()(Any) {}
-};
-
-template <class T, class Watcher>
-INLINE void widen_run(const T* from, Scalar<T>* to, Index count, Watcher& watch) {
-  constexpr Index step = Lanes<Scalar<T>>::count;
   Index i = 0;
-  for (; i + step <= count; i += step) {
-    const auto v = widen_vector(from + i);
-    watch(v);
-    store(to + i, v);
-  }
-  if (i < count) {
-    const auto v = widen_some(from + i, count - i);
-    watch(v);
-    store_some(to + i, v, count - i);
-  }
+  for (; i + n <= count; i += n) visit(i);
+  if (i < count) visit(count - n);
+}
+
+// Looks for values that the vectorised kernels cannot order: NaN, and −∞ if that is asked.
+template <class T>
+INLINE void watch_run(const T* from, Index count, bool infinite, Flag<Scalar<T>>& seen) {
+  using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
+  for_vectors<2 * n>(
+      count,
+      [&](Index i) INLINED {
+        seen.unordered(widen_vector(from + i), widen_vector(from + i + n));
+      },
+      [&](Index some) INLINED {
+        seen.unordered(widen_some(from, some), widen_some(from + n, some - n));
+      });
+  if (infinite)
+    for (Index i = 0; i < count; i += n)
+      seen.equal(widen_some(from + i, count - i), all(-infinity<S>));
+}
+
+template <class T>
+INLINE void widen_run(const T* from, Scalar<T>* to, Index count) {
+  for_vectors<Lanes<Scalar<T>>::count>(
+      count, [&](Index i) INLINED { store(to + i, widen_vector(from + i)); },
+      [&](Index some) INLINED { store_some(to, widen_some(from, some), some); });
 }
 
 template <class T>
 INLINE void narrow_run(const Scalar<T>* from, T* to, Index count) {
-  constexpr Index step = Lanes<Scalar<T>>::count;
-  Index i = 0;
-  for (; i + step <= count; i += step) narrow_vector(load(from + i), to + i);
-  if (i < count) narrow_some(load(from + i), to + i, count - i);
+  for_vectors<Lanes<Scalar<T>>::count>(
+      count, [&](Index i) INLINED { narrow_vector(load(from + i), to + i); },
+      [&](Index some) INLINED { narrow_some(load(from), to, some); });
 }
 
 template <class S>
@@ -85,19 +87,13 @@ INLINE void deinterleave(Vec<S> a, Vec<S> b, Vec<S>& even, Vec<S>& odd) {
   }(std::make_integer_sequence<int, n>{});
 }
 
-template <class S>
-INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
-  constexpr int n = Lanes<S>::count;
-  [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
-    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
-  }(std::make_integer_sequence<int, n>{});
-}
-
 // Lanes u = t − (begin − lead) of one plane.
 struct Range {
   Index low, high;
 };
+
+// Rows up to this length are dealt out by a list.
+constexpr Index short_row = 64;
 
 // Where the lanes of a block lie in a row of memory; the same for all its rows.
 class Geometry {
@@ -106,10 +102,14 @@ class Geometry {
       : problem(problem), layout(layout), block(block), stride(problem.width.stride) {
     lanes = layout.lead + (block.end - block.begin) + layout.reach;
     origin = (block.begin - layout.lead) * stride - problem.width.padding;
-    elements = {most(0, -origin), least(lanes * stride, problem.width.inputs - origin)};
+    columns = {block.begin == 0 ? 0 : block.begin * stride - problem.width.padding,
+               block.end == layout.extent ? problem.width.inputs
+                                          : block.end * stride - problem.width.padding};
+    whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
-    paired = stride == 2 && problem.inner == 1 && layout.slots == 2;
-    dealt = stride > 1 && problem.inner == 1 && !paired;
+    const bool single = stride > 1 && problem.inner == 1;
+    paired = single && stride == 2 && layout.slots == 2;
+    dealt = single && lanes * stride <= short_row;
     whole = stride == 1 && block.channels == problem.inner;
     const Index first = most(block.begin - layout.lead, 0);
     const Index last = most(first, least(block.end, problem.width.outputs));
@@ -120,14 +120,6 @@ class Geometry {
   // The lanes of a slot that exist.
   Range held(Index slot) const { return slot < 2 ? inside_[slot] : inside(layout.phase[slot]); }
 
-  // Those that are in no other block.
-  Range owned(Index slot) const {
-    const Range range = held(slot);
-    const Index end = layout.lead + block.end - block.begin;
-    const Index low = least(most(range.low, layout.lead), end);
-    return {low, most(low, least(range.high, end))};
-  }
-
   const Problem& problem;
   const Layout& layout;
   const Block& block;
@@ -135,10 +127,11 @@ class Geometry {
   Index lanes;         // of one plane, without channels
   Index origin;        // the width of lane 0 of phase 0
   Range windows;       // the lanes that are windows
-  Range elements;      // of a row in memory, counted from `origin`
   Index first_window;  // the window of windows.low
-  bool dealt;          // single elements, dealt out by table
+  Range columns;       // widths that are in no other block, if blocks are cut along the input
+  bool whole_rows;     // these are all there are
   bool paired;         // two phases of single elements, side by side in memory
+  bool dealt;          // single elements in a short row
   bool whole;          // a row in memory is a row of lanes
 
  private:
@@ -149,163 +142,86 @@ class Geometry {
     return {from, most(from, least(high, lanes))};
   }
 
-  Range inside_[2];
+  Range inside_[2] = {};
 };
 
-// How single elements are dealt out to the lanes of their phases: a row of them in the order of
-// memory, and a list of which goes where.
-template <class S>
+// How a short row of single elements is dealt out to the lanes of their phases: a list of which
+// goes where.
 class Deal {
  public:
   Deal() = default;
 
   // Each array has room for every element of a row of lanes.
-  Deal(const Geometry& geometry, S* line, Index* elements, Index* lanes)
-      : line(line), elements_(elements), lanes_(lanes) {
+  Deal(const Geometry& geometry, Index* elements, Index* lanes)
+      : elements_(elements), lanes_(lanes) {
     const Layout& layout = geometry.layout;
-    const Index lead = layout.lead * geometry.stride;
-    const Index end = (geometry.lanes - layout.reach) * geometry.stride;
-    Index count = 0;
     for (Index u = 0; u < geometry.lanes; ++u)
       for (Index slot = 0; slot < layout.slots; ++slot) {
-        const Index element = u * geometry.stride + layout.phase[slot];
-        if (element < geometry.elements.low || element >= geometry.elements.high) continue;
-        if (element < lead) owned_.low = count + 1;
-        elements_[count] = element;
-        lanes_[count] = slot * layout.row + u;
-        ++count;
-        if (element < end) owned_.high = count;
+        const Range range = geometry.held(slot);
+        if (u < range.low || u >= range.high) continue;
+        elements_[count_] = u * geometry.stride + layout.phase[slot];
+        lanes_[count_++] = slot * layout.row + u;
       }
-    held_ = {0, count};
   }
 
-  void out(S* row) const {
-    for (Index i = held_.low; i < held_.high; ++i) row[lanes_[i]] = line[elements_[i]];
+  template <class T>
+  INLINE void out(const T* from, Scalar<T>* row) const {
+    for (Index i = 0; i < count_; ++i) row[lanes_[i]] = widen(from[elements_[i]]);
   }
-
-  void back(const S* row) const {
-    for (Index i = owned_.low; i < owned_.high; ++i) line[elements_[i]] = row[lanes_[i]];
-  }
-
-  S* line = nullptr;
 
  private:
   Index *elements_ = nullptr, *lanes_ = nullptr;
-  Range held_{}, owned_{};
+  Index count_ = 0;
 };
 
 // Reads one row of the input's shape. The lanes that lie in the padding are left as they are.
-template <class T, class Watcher>
-void pack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const T* input, Index depth, Index height,
-              Scalar<T>* row, Watcher& watch) {
+template <class T>
+void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index depth,
+              Index height, Scalar<T>* row) {
   using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
   const Problem& problem = geometry.problem;
   const Layout& layout = geometry.layout;
   const Block& block = geometry.block;
   const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
   const Index line = problem.width.inputs * inner;
   const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const Range even = geometry.held(0), odd = geometry.held(1);
+  const bool paired = geometry.paired && odd.high - even.low >= n;
   const T* from = input + block.outer * plane +
                   (depth * problem.height.inputs + height) * line + block.channel +
                   geometry.origin * inner;
   for (Index p = 0; p < block.planes; ++p, from += plane, row += layout.pitch) {
-    if (geometry.paired) {
-      const Range even = geometry.held(0), odd = geometry.held(1);
+    if (paired) {
       S *const evens = row, *const odds = row + layout.row;
-      if (odd.low < even.low) watch(odds[odd.low] = widen(from[2 * odd.low + 1]));
-      if (odd.high < even.high) watch(evens[odd.high] = widen(from[2 * odd.high]));
-      constexpr Index step = Lanes<S>::count;
-      for (Index u = even.low; u < odd.high; u += step) {
-        const Index count = least(step, odd.high - u);
-        const auto a = widen_some(from + 2 * u, 2 * count);
-        const auto b = widen_some(from + 2 * u + step, 2 * count - step);
-        watch(a);
-        watch(b);
-        Vec<S> x, y;
-        deinterleave<S>(a, b, x, y);
-        store_some(evens + u, x, count);
-        store_some(odds + u, y, count);
-      }
-      continue;
-    }
-    if (geometry.dealt) {
-      const auto [low, high] = geometry.elements;
-      widen_run(from + low, deal.line + low, high - low, watch);
-      deal.out(row);
-      continue;
-    }
-    for (Index slot = 0; slot < layout.slots; ++slot) {
-      const Range range = geometry.held(slot);
-      const T* const phase = from + layout.phase[slot] * inner;
-      S* const to = row + slot * layout.row;
-      if (geometry.whole) {
-        widen_run(phase + range.low * inner, to + range.low * inner,
-                  (range.high - range.low) * inner, watch);
-      } else {
-        for (Index u = range.low; u < range.high; ++u)
-          widen_run(phase + u * stride * inner, to + u * channels, channels, watch);
-      }
-    }
-  }
-}
-
-// Writes one row of the input's shape; null is a row of zeros, and so are phases without a slot.
-template <class T>
-void unpack_row(const Geometry& geometry, const Deal<Scalar<T>>& deal, const Scalar<T>* row, Index depth, Index height,
-                T* output) {
-  using S = Scalar<T>;
-  const Problem& problem = geometry.problem;
-  const Layout& layout = geometry.layout;
-  const Block& block = geometry.block;
-  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
-  const Index line = problem.width.inputs * inner;
-  const Index plane = problem.depth.inputs * problem.height.inputs * line;
-  T* start = output + block.outer * plane + (depth * problem.height.inputs + height) * line +
-             block.channel;
-  const Index low = most(0, block.begin * stride - problem.width.padding);
-  const Index high = least(problem.width.inputs, block.end * stride - problem.width.padding);
-  for (Index p = 0; p < block.planes; ++p, start += plane) {
-    if (!row || (layout.slots < stride && !geometry.dealt)) {
-      for (Index w = low; w < high; ++w)
-        for (Index c = 0; c < channels; ++c) start[w * inner + c] = T{};
-      if (!row) continue;
-    }
-    const S* const lanes = row + p * layout.pitch;
-    T* const to = start + geometry.origin * inner;
-    if (geometry.paired) {
-      const Range even = geometry.owned(0), odd = geometry.owned(1);
-      const S *const evens = lanes, *const odds = lanes + layout.row;
-      if (odd.low < even.low) narrow(odds[odd.low], to[2 * odd.low + 1]);
-      if (odd.high < even.high) narrow(evens[odd.high], to[2 * odd.high]);
-      constexpr Index step = Lanes<S>::count;
-      for (Index u = even.low; u < odd.high; u += step) {
-        const Index count = least(step, odd.high - u);
-        Vec<S> a, b;
-        interleave<S>(load(evens + u), load(odds + u), a, b);
-        narrow_some(a, to + 2 * u, 2 * count);
-        narrow_some(b, to + 2 * u + step, 2 * count - step);
-      }
-      continue;
-    }
-    if (geometry.dealt) {
-      const Index first = most(geometry.elements.low, layout.lead * stride);
-      const Index last = least(geometry.elements.high,
-                               (layout.lead + block.end - block.begin) * stride);
-      if (layout.slots < stride) fill_run(deal.line + first, last - first, S{});
-      deal.back(lanes);
-      narrow_run(deal.line + first, to + first, last - first);
-      continue;
-    }
-    for (Index slot = 0; slot < layout.slots; ++slot) {
-      const Range range = geometry.owned(slot);
-      const S* const from = lanes + slot * layout.row;
-      T* const phase = to + layout.phase[slot] * inner;
-      if (geometry.whole) {
-        narrow_run(from + range.low * inner, phase + range.low * inner,
-                   (range.high - range.low) * inner);
-      } else {
-        for (Index u = range.low; u < range.high; ++u)
-          narrow_run(from + u * channels, phase + u * stride * inner, channels);
+      if (odd.low < even.low) odds[odd.low] = widen(from[2 * odd.low + 1]);
+      if (odd.high < even.high) evens[odd.high] = widen(from[2 * odd.high]);
+      for_vectors<n>(
+          odd.high - even.low,
+          [&](Index i) INLINED {
+            const Index u = even.low + i;
+            Vec<S> x, y;
+            deinterleave<S>(widen_vector(from + 2 * u), widen_vector(from + 2 * u + n), x, y);
+            store(evens + u, x);
+            store(odds + u, y);
+          },
+          [](Index) {});
+    } else if (geometry.dealt) {
+      deal.out(from, row);
+    } else {
+      for (Index slot = 0; slot < layout.slots; ++slot) {
+        const Range range = geometry.held(slot);
+        const T* const phase = from + layout.phase[slot] * inner;
+        S* const to = row + slot * layout.row;
+        if (geometry.whole) {
+          widen_run(phase + range.low * inner, to + range.low * inner,
+                    (range.high - range.low) * inner);
+        } else if (inner == 1) {
+          for (Index u = range.low; u < range.high; ++u) to[u] = widen(phase[u * stride]);
+        } else {
+          for (Index u = range.low; u < range.high; ++u)
+            widen_run(phase + u * stride * inner, to + u * channels, channels);
+        }
       }
     }
   }

@@ -2,15 +2,13 @@
 //
 // A block of the tensor is walked slice by slice of depth. Each input row is packed once into
 // scratch memory (see Layout), where the entries at one place of all windows of an output row are
-// a run of lanes, so that a vector of windows needs one load per place. The backward pass keeps,
-// of the last few output rows, the value, the picked place and the two shares of every window, and
-// then gathers each input row from the windows that reach it, in ascending order.
+// a run of lanes, so that a vector of windows needs one load per place.
 //
 // Padding is NaN, which is neither greater than nor equal to anything: it is never an entry. The
 // NaN of real data is only noticed here; the planes that hold one are left to the plain kernels.
 #pragma once
 
-#include <limits>
+#include <cstring>
 
 #include "problem.hpp"
 #include "random.hpp"
@@ -26,29 +24,18 @@ using kinkcheck::Pick;
 using kinkcheck::Report;
 using kinkcheck::Sharing;
 
-template <class S>
-constexpr S infinity = std::numeric_limits<S>::infinity();
-template <class S>
-constexpr S nan = std::numeric_limits<S>::quiet_NaN();
-
 // Two vectors at a time hide the latency of comparing and blending.
 constexpr int unroll = 2;
 
 template <class S>
 constexpr Index step = unroll * Lanes<S>::count;
 
-// A window that reaches an input row: its lanes, shifted to those of the row, and at which place.
-template <class S>
-struct Source {
-  const S* windows;
-  typename Lanes<S>::Integer place;
-};
-
 // The rows of a block that are at hand.
 template <class T>
 class Rows {
  public:
   using S = Scalar<T>;
+  using Integer = typename Lanes<S>::Integer;
 
   Rows(const Job& job, const Block& block, std::byte* memory)
       : job(job), problem(job.problem), layout(job.layout), block(block),
@@ -59,19 +46,18 @@ class Rows {
     const Index slice = problem.height.inputs * layout.slots;
     inputs_ = take<S>(layout.input_slices * slice * layout.row);
     tangents_ = take<S>(layout.input_slices * slice * layout.row);
-    windows_ = take<S>(layout.output_slices * problem.height.outputs * 4 * layout.row);
     padding_ = take<S>(layout.row);
-    line = take<S>(layout.slots * layout.row);
+    line = take<S>(layout.row);
     valid = take<S>(layout.row);
+    codes = take<Integer>(layout.row);
+    sizes = take<Integer>(layout.row);
     positions = take<Index>(layout.row);
     places = take<const S*>(volume);
     tangent_places = take<const S*>(volume);
-    sources = take<Source<S>>(volume);
+    offsets = take<Index>(volume);
     if (geometry.dealt) {
-      const Index elements = geometry.lanes * geometry.stride;
-      S* const in_order = take<S>(elements);
-      Index* const from = take<Index>(elements);
-      deal = Deal<S>(geometry, in_order, from, take<Index>(elements));
+      Index* const elements = take<Index>(geometry.lanes * layout.slots);
+      deal_ = Deal(geometry, elements, take<Index>(geometry.lanes * layout.slots));
     }
   }
 
@@ -81,21 +67,14 @@ class Rows {
   const Block& block;
   const Geometry geometry;
   Index lanes, volume;
-  S* line;                    // one row in the making, of every slot
+  S* line;                    // one row in the making
   S* valid;                   // a mask: which lanes are windows
   Index* positions;           // of the windows of the first row, for the random pick
   const S** places;           // the run of entries at each place of a row of windows
   const S** tangent_places;   // the same of the tangent
-  Source<S>* sources;
-  Deal<S> deal;
-
-  // Value, pick, chosen share and other share of the windows of a row: four rows of lanes.
-  S* windows(Index depth, Index height) const {
-    return windows_ +
-           (depth % layout.output_slices * problem.height.outputs + height) * 4 * layout.row;
-  }
-
-  const S* input(Index depth, Index height) const { return row_of(inputs_, depth, height); }
+  Integer* codes;             // of a row of windows, see share_row
+  Integer* sizes;             // of their active sets
+  Index* offsets;             // in the tensor, of each place from the first
 
   // Packing overwrites the lanes of entries, the same in every row, and leaves the padding.
   void set_padding(S pad) {
@@ -104,20 +83,45 @@ class Rows {
              pad);
   }
 
+  // Whether there are values in the block that the vectorised kernels cannot order. This is also
+  // the pass that brings the block into the cache, in the order of memory.
+  bool unordered() const {
+    Flag<S> seen;
+    const Index inner = problem.inner, line = problem.width.inputs * inner;
+    const Index count = problem.depth.inputs * problem.height.inputs;
+    const T* from = static_cast<const T*>(job.input) + block.outer * count * line;
+    const Index rows = block.planes * count;
+    if (geometry.whole_rows && block.channels == inner) {
+      watch_run(from, rows * line, job.watch_infinity, seen);
+      return seen.met();
+    }
+    const Index low = most(0, geometry.origin);
+    const Index high =
+        least(problem.width.inputs, geometry.origin + geometry.lanes * geometry.stride);
+    for (Index row = 0; row < rows; ++row, from += line) {
+      if (block.channels == inner) {
+        watch_run(from + low * inner, (high - low) * inner, job.watch_infinity, seen);
+      } else {
+        for (Index w = low; w < high; ++w)
+          watch_run(from + w * inner + block.channel, block.channels, job.watch_infinity, seen);
+      }
+    }
+    return seen.met();
+  }
+
   // Packs the slices of depth that the windows at `depth` need and no earlier ones needed.
-  template <bool with_tangent, class Watcher>
-  void pack_for(Index depth, Watcher& watch) {
+  template <bool with_tangent>
+  void pack_for(Index depth) {
     const auto& axis = problem.depth;
     const Index start = depth * axis.stride - axis.padding;
     const Index stop = least(axis.inputs, start + (axis.kernel - 1) * axis.dilation + 1);
-    Unwatched unwatched;
     for (packed_ = most(packed_, start); packed_ < stop; ++packed_) {
       for (Index h = 0; h < problem.height.inputs; ++h) {
-        pack_row(geometry, deal, static_cast<const T*>(job.input), packed_, h,
-                 row_of(inputs_, packed_, h), watch);
+        pack_row(geometry, deal_, static_cast<const T*>(job.input), packed_, h,
+                 row_of(inputs_, packed_, h));
         if constexpr (with_tangent)
-          pack_row(geometry, deal, static_cast<const T*>(job.gradient), packed_, h,
-                   row_of(tangents_, packed_, h), unwatched);
+          pack_row(geometry, deal_, static_cast<const T*>(job.gradient), packed_, h,
+                   row_of(tangents_, packed_, h));
       }
     }
   }
@@ -141,6 +145,20 @@ class Rows {
         }
       }
     }
+  }
+
+  // The end of the slices of depth that were packed.
+  Index packed() const { return least(packed_, problem.depth.inputs); }
+
+  void set_offsets() {
+    const auto &along = problem.depth, &across = problem.height, &width = problem.width;
+    Index* offset = offsets;
+    for (Index kd = 0; kd < along.kernel; ++kd)
+      for (Index kh = 0; kh < across.kernel; ++kh)
+        for (Index kw = 0; kw < width.kernel; ++kw)
+          *offset++ = ((kd * along.dilation * across.inputs + kh * across.dilation) * width.inputs +
+                       kw * width.dilation) *
+                      problem.inner;
   }
 
   void mark_valid() {
@@ -178,7 +196,8 @@ class Rows {
   }
 
   std::byte* memory_;
-  S *inputs_, *tangents_, *windows_, *padding_;
+  S *inputs_, *tangents_, *padding_;
+  Deal deal_;
   Index packed_ = 0;
 };
 
@@ -220,7 +239,7 @@ INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key,
     for (int v = 0; v < unroll; ++v) {
       const Int<S> active = entry(places, k, lane, v) == known.value[v];
       if constexpr (sizes || pick == Pick::random)
-        known.size[v] = active ? known.size[v] + 1 : known.size[v];
+        known.size[v] -= active;
       if constexpr (picks && pick != Pick::random)
         known.pick[v] = active ? Int<S>{} + static_cast<typename Lanes<S>::Integer>(k)
                                : known.pick[v];
@@ -255,6 +274,7 @@ INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
 template <class Act>
 INLINE void with_volume(Index volume, const Act& act) {
   switch (volume) {
+    case 4: return act.template operator()<4>();
     case 9: return act.template operator()<9>();
     default: return act.template operator()<0>();
   }
@@ -303,27 +323,23 @@ void write_line(const Rows<T>& rows, Index depth, Index height) {
                   });
 }
 
-// Whether there was a NaN; the values are right if there was none or with_nan.
-template <bool with_nan, class T>
-bool forward_block(const Job& job, const Block& block, std::byte* scratch) {
+template <class T>
+Report forward(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   rows.set_padding(-infinity<S>);
-  Watch<S> watch(nan<S>);
+  const bool with_nan = rows.unordered();
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      with_volume(rows.volume, [&]<int K>() { forward_row<K, with_nan>(rows); });
+      if (with_nan)
+        forward_row<0, true>(rows);
+      else
+        with_volume(rows.volume, [&]<int K>() { forward_row<K, false>(rows); });
       write_line(rows, d, h);
     }
   }
-  return watch.alarmed();
-}
-
-template <class T>
-Report forward(const Job& job, const Block& block, std::byte* scratch) {
-  if (forward_block<false, T>(job, block, scratch)) forward_block<true, T>(job, block, scratch);
   return {};
 }
 
@@ -345,7 +361,7 @@ void ties_row(const Rows<T>& rows, Census& census) {
       }
     for (int v = 0; v < unroll; ++v) {
       const Index at = lane + v * Lanes<S>::count;
-      const Int<S> tie = load_integers(rows.valid + at) & (known.size[v] > 1);
+      const Int<S> tie = load_integers<S>(rows.valid + at) & (known.size[v] > 1);
       const Vec<S> zero{};
       tied -= tie;
       tied_at_zero -= tie & (known.value[v] == zero) & (lowest[v] == zero);
@@ -362,127 +378,185 @@ template <class T>
 Report ties(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   rows.mark_valid();
-  Watch<S> watch(nan<S>);
   Report report{};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
       with_volume(rows.volume, [&]<int K>() { ties_row<K>(rows, report.census); });
       if (job.result) write_line(rows, d, h);
     }
   }
-  report.unordered = watch.alarmed();
   return report;
 }
 
 // Backward.
+//
+// Where one entry alone attains the maximum, it takes the whole gradient under every selection. So
+// windows are decided by vectors, a row at a time, and then their gradients are added one by one
+// where they belong, in ascending order; only tied windows need a second look.
 
+// Notes for every window of a row the number of active entries and a code: the pick if it takes
+// all, else a negative number, ~pick, which is −1 also where there is no entry.
 template <int K, Sharing sharing, Pick pick, class T>
-void share_row(const Rows<T>& rows, typename Rows<T>::S* windows, Index position) {
+void share_row(const Rows<T>& rows, Index position) {
   using S = Scalar<T>;
-  constexpr bool sizes = sharing != Sharing::one, picks = sharing != Sharing::even;
-  const Index row = rows.layout.row;
+  constexpr bool sizes = sharing != Sharing::one;
   const std::uint32_t key = pick == Pick::random ? random_key(rows.job.choice.seed) : 0;
   for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
-    const auto known = know<K, sizes, picks, pick>(rows, lane, key, position);
+    const auto known = know<K, sizes, true, pick>(rows, lane, key, position);
     for (int v = 0; v < unroll; ++v) {
       const Index at = lane + v * Lanes<S>::count;
-      const Int<S> valid = load_integers(rows.valid + at);
-      const Vec<S> gradient = load(rows.line + at);
-      const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<S>(table, known.size[v], K ? K : rows.volume);
-        const Vec<S> product = rounded_vector<T>(factor * gradient);
-        return keep<S>(valid & (factor != Vec<S>{}), product);
-      };
-      if constexpr (picks) store_integers(windows + row + at, known.pick[v]);
-      if constexpr (sharing != Sharing::one) store(windows + at, known.value[v]);
-      if constexpr (sharing == Sharing::one) {
-        store(windows + 2 * row + at, keep<S>(valid, gradient));
+      if constexpr (sizes) {
+        store_integers<S>(rows.sizes + at, known.size[v]);
+        const Int<S> single = known.size[v] == 1, empty = known.pick[v] < 0;
+        store_integers<S>(rows.codes + at, known.pick[v] ^ (~single & ~empty));
       } else {
-        store(windows + 2 * row + at, share(rows.job.chosen));
+        store_integers<S>(rows.codes + at, known.pick[v]);
       }
-      if constexpr (sharing == Sharing::split)
-        store(windows + 3 * row + at, share(rows.job.other));
     }
   }
 }
 
-template <Sharing sharing, class T>
-INLINE Vec<Scalar<T>> contribution(const Rows<T>& rows, const Source<Scalar<T>>& source,
-                                   Index lane, Vec<Scalar<T>> x) {
-  using S = Scalar<T>;
-  const S* const windows = source.windows + lane;
-  const Index row = rows.layout.row;
-  const Vec<S> chosen = load(windows + 2 * row);
-  if constexpr (sharing == Sharing::even) return keep<S>(x == load(windows), chosen);
-  const Int<S> picked = load_integers(windows + row) == Int<S>{} + source.place;
-  if constexpr (sharing == Sharing::one) return keep<S>(picked, chosen);
-  const Vec<S> other = keep<S>(x == load(windows), load(windows + 3 * row));
-  return picked ? chosen : other;
+// A run of windows: elements of the gradient, of the result where each window would begin, and
+// widths of the latter in the image; the last two so far apart from window to window.
+struct Run {
+  Index lane, count, gradient, corner, width, apart, width_apart;
+};
+
+template <class T>
+INLINE void add(Scalar<T> contribution, T& to) {
+  narrow(widen(to) + contribution, to);
 }
 
-// One slot of an input row: the sum of what the windows that reach it give.
-template <Sharing sharing, class T>
-void gather_row(const Rows<T>& rows, Index sources, const Scalar<T>* input, Scalar<T>* to) {
+// Gives the gradient of one window to those of its active entries that lie in this block, which
+// are all if the window is `inside`.
+template <class T>
+void share_window(const Rows<T>& rows, Index lane, Scalar<T> gradient, Index corner, Index width,
+                  bool inside) {
   using S = Scalar<T>;
-  for (Index lane = rows.layout.lead * rows.block.channels; lane < rows.lanes; lane += step<S>) {
-    Vec<S> x[unroll], sum[unroll];
-    for (int v = 0; v < unroll; ++v) {
-      const Index at = lane + v * Lanes<S>::count;
-      x[v] = load(input + at);
-      sum[v] = Vec<S>{} + contribution<sharing>(rows, rows.sources[0], at, x[v]);
+  const auto& along = rows.problem.width;
+  const auto [low, high] = rows.geometry.columns;
+  T* const result = static_cast<T*>(rows.job.result);
+  const auto give = [&](Index place, S contribution) {
+    const Index w = inside ? low : width + place % along.kernel * along.dilation;
+    if (low <= w && w < high) add(contribution, result[corner + rows.offsets[place]]);
+  };
+  const Index code = rows.codes[lane], pick = code < 0 ? ~code : code;
+  if (code >= 0) return give(pick, gradient);
+  if (rows.job.choice.sharing == Sharing::one || rows.sizes[lane] == 0) return;
+  const auto share = [&](const void* table) {
+    const S weight = static_cast<const S*>(table)[rows.sizes[lane]];
+    return weight == 0 ? S{} : rounded<T>(weight * gradient);
+  };
+  const S chosen = share(rows.job.chosen);
+  const S other = rows.job.choice.sharing == Sharing::even ? chosen : share(rows.job.other);
+  const S value = rows.places[pick][lane];
+  for (Index k = pick; k < rows.volume; ++k)
+    if (rows.places[k][lane] == value) give(k, k == pick ? chosen : other);
+}
+
+template <class T>
+void share_run(const Rows<T>& rows, const Run& run) {
+  using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
+  const auto* const codes = rows.codes + run.lane;
+  const T* const gradient = static_cast<const T*>(rows.job.gradient) + run.gradient;
+  T* const result = static_cast<T*>(rows.job.result) + run.corner;
+  // The windows all of whose active entries lie in this block.
+  Index first = 0, last = run.count;
+  if (!rows.geometry.whole_rows) {
+    const auto [low, high] = rows.geometry.columns;
+    const auto& along = rows.problem.width;
+    const Index end = high - (along.kernel - 1) * along.dilation;
+    if (run.width_apart > 0) {
+      first = most(first, ceil_divide(low - run.width, run.width_apart));
+      last = least(last, ceil_divide(end - run.width, run.width_apart));
+    } else if (run.width < low || run.width >= end) {
+      last = 0;
     }
-    for (Index i = 1; i < sources; ++i)
-      for (int v = 0; v < unroll; ++v)
-        sum[v] = rounded_vector<T>(
-            sum[v] + contribution<sharing>(rows, rows.sources[i],
-                                           lane + v * Lanes<S>::count, x[v]));
-    for (int v = 0; v < unroll; ++v) store(to + lane + v * Lanes<S>::count, sum[v]);
+  }
+  const auto give = [&](Index i) {
+    add(widen(gradient[i]), result[i * run.apart + rows.offsets[codes[i]]]);
+  };
+  for (Index i = 0; i < run.count; i += n) {
+    const Index end = least(i + n, run.count);
+    if (first <= i && i + n <= last && !any<S>(load_integers<S>(codes + i) < 0)) {
+      UNROLLED for (Index j = i; j < i + n; ++j) give(j);
+      continue;
+    }
+    for (Index j = i; j < end; ++j) {
+      const bool inside = first <= j && j < last;
+      if (inside && codes[j] >= 0)
+        give(j);
+      else
+        share_window(rows, run.lane + j, widen(gradient[j]), run.corner + j * run.apart,
+                     run.width + j * run.width_apart, inside);
+    }
   }
 }
 
-// Calls visit(window, place) for the windows along an axis that hold an input, in ascending order.
-template <class Visit>
-INLINE void for_windows_of(const kinkcheck::Axis& axis, Index input, const Visit& visit) {
-  const Index padded = input + axis.padding;
-  const Index first = ceil_divide(padded - (axis.kernel - 1) * axis.dilation, axis.stride);
-  const Index last = padded / axis.stride;
-  for (Index o = most(first, 0); o <= least(last, axis.outputs - 1); ++o) {
-    const Index distance = padded - o * axis.stride;
-    if (distance % axis.dilation == 0) visit(o, distance / axis.dilation);
-  }
-}
-
-template <Sharing sharing, class T>
-void gather_slice(const Rows<T>& rows, Index depth) {
-  using S = Scalar<T>;
+// Gives the gradients of a row of windows.
+template <class T>
+void scatter_row(const Rows<T>& rows, Index depth, Index height) {
   const Problem& problem = rows.problem;
-  const Layout& layout = rows.layout;
-  for (Index height = 0; height < problem.height.inputs; ++height) {
-    bool reached = false;
-    for (Index slot = 0; slot < layout.slots; ++slot) {
-      Index sources = 0;
-      for_windows_of(problem.depth, depth, [&](Index od, Index kd) {
-        for_windows_of(problem.height, height, [&](Index oh, Index kh) {
-          for (Index kw = problem.width.kernel - 1; kw >= 0; --kw) {
-            if (layout.slot[kw] != slot) continue;
-            const Index place = (kd * problem.height.kernel + kh) * problem.width.kernel + kw;
-            rows.sources[sources++] = {
-                rows.windows(od, oh) - layout.shift[kw] * rows.block.channels,
-                static_cast<typename Lanes<S>::Integer>(place)};
-          }
-        });
-      });
-      reached |= sources > 0;
-      if (sources == 0) continue;
-      gather_row<sharing>(rows, sources, rows.input(depth, height) + slot * layout.row,
-                          rows.line + slot * layout.row);
+  const Geometry& geometry = rows.geometry;
+  const Block& block = rows.block;
+  const auto &along = problem.depth, &across = problem.height, &width = problem.width;
+  const Index inner = problem.inner, channels = block.channels;
+  const Index windows = geometry.windows.high - geometry.windows.low;
+  const Index w0 = geometry.first_window * width.stride - width.padding;
+  const Index d0 = depth * along.stride - along.padding;
+  const Index h0 = height * across.stride - across.padding;
+  for (Index p = 0; p < block.planes; ++p) {
+    const Index outer = block.outer + p;
+    const Index row = (outer * along.outputs + depth) * across.outputs + height;
+    const Index gradient =
+        (row * width.outputs + geometry.first_window) * inner + block.channel;
+    const Index corner =
+        (((outer * along.inputs + d0) * across.inputs + h0) * width.inputs + w0) * inner +
+        block.channel;
+    const Index lane = p * rows.layout.pitch + geometry.windows.low * channels;
+    if (inner == 1) {
+      share_run(rows, {lane, windows, gradient, corner, w0, width.stride, width.stride});
+    } else {
+      for (Index w = 0; w < windows; ++w)
+        share_run(rows, {lane + w * channels, channels, gradient + w * inner,
+                         corner + w * width.stride * inner, w0 + w * width.stride, 1, 0});
     }
-    unpack_row(rows.geometry, rows.deal, reached ? rows.line : nullptr, depth, height,
-               static_cast<T*>(rows.job.result));
+  }
+}
+
+// Clears what a block has of the slices of depth from one to another.
+template <class T>
+void clear_slices(const Rows<T>& rows, Index from, Index to) {
+  const Problem& problem = rows.problem;
+  const Block& block = rows.block;
+  const Index inner = problem.inner, rows_of_slice = problem.height.inputs;
+  const Index line = problem.width.inputs * inner;
+  const auto [low, high] = rows.geometry.columns;
+  const auto clear = [](T* start, Index count) {
+    std::memset(static_cast<void*>(start), 0, static_cast<std::size_t>(count) * sizeof(T));
+  };
+  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
+    T* const start = static_cast<T*>(rows.job.result) +
+                     (outer * problem.depth.inputs + from) * rows_of_slice * line;
+    const Index count = (to - from) * rows_of_slice;
+    if (rows.geometry.whole_rows && block.channels == inner) {
+      clear(start, count * line);
+      continue;
+    }
+    for (Index row = 0; row < count; ++row) {
+      if (block.channels == inner) {
+        clear(start + row * line + low * inner, (high - low) * inner);
+      } else {
+        for (Index w = low; w < high; ++w)
+          clear(start + row * line + w * inner + block.channel, block.channels);
+      }
+    }
   }
 }
 
@@ -492,40 +566,29 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   Rows<T> rows(job, block, scratch);
   const Problem& problem = job.problem;
   const auto& depth = problem.depth;
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
-  rows.mark_valid();
+  rows.set_offsets();
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
-  Index gathered = 0;
+  Index cleared = 0;
   for (Index d = 0; d < depth.outputs; ++d) {
-    rows.template pack_for<false>(d, watch);
+    rows.template pack_for<false>(d);
+    const Index reached = d + 1 == depth.outputs ? depth.inputs : most(cleared, rows.packed());
+    clear_slices(rows, cleared, reached);
+    cleared = reached;
     for (Index h = 0; h < problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      for_output_runs(rows.geometry, d, h, [&](Index at, Index lane, Index count) {
-        Unwatched unwatched;
-        widen_run(static_cast<const T*>(job.gradient) + at, rows.line + lane, count, unwatched);
-      });
       const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
       with_choice(job.choice, [&]<Sharing sharing, Pick pick>() {
         if constexpr (pick == Pick::first)
-          with_volume(rows.volume, [&]<int K>() {
-            share_row<K, sharing, pick>(rows, rows.windows(d, h), position);
-          });
+          with_volume(rows.volume, [&]<int K>() { share_row<K, sharing, pick>(rows, position); });
         else
-          share_row<0, sharing, pick>(rows, rows.windows(d, h), position);
+          share_row<0, sharing, pick>(rows, position);
       });
+      scatter_row(rows, d, h);
     }
-    const Index done = d + 1 == depth.outputs
-                           ? depth.inputs
-                           : least(depth.inputs, (d + 1) * depth.stride - depth.padding);
-    for (; gathered < done; ++gathered)
-      switch (job.choice.sharing) {
-        case Sharing::one: gather_slice<Sharing::one>(rows, gathered); break;
-        case Sharing::even: gather_slice<Sharing::even>(rows, gathered); break;
-        case Sharing::split: gather_slice<Sharing::split>(rows, gathered); break;
-      }
   }
-  return {{}, watch.alarmed()};
+  return {};
 }
 
 // Forward-mode.
@@ -567,11 +630,11 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   const Problem& problem = job.problem;
+  if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
-  Watch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   for (Index d = 0; d < problem.depth.outputs; ++d) {
-    rows.template pack_for<true>(d, watch);
+    rows.template pack_for<true>(d);
     for (Index h = 0; h < problem.height.outputs; ++h) {
       rows.template point_at<true>(d, h);
       const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
@@ -581,7 +644,7 @@ Report jvp(const Job& job, const Block& block, std::byte* scratch) {
       write_line(rows, d, h);
     }
   }
-  return {{}, watch.alarmed()};
+  return {};
 }
 
 }  // namespace

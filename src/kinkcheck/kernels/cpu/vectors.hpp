@@ -20,7 +20,9 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-#define INLINE inline __attribute__((always_inline))
+// What takes or returns vectors is worth its speed only within its caller. INLINED is for lambdas.
+#define INLINED __attribute__((always_inline))
+#define INLINE inline INLINED
 
 template <class S>
 struct Lanes;
@@ -63,14 +65,15 @@ INLINE void store(S* to, Vec<S> v) {
   *reinterpret_cast<typename Lanes<S>::LooseV*>(to) = v;
 }
 
+// From and to integers of the size of S, or such values of S as stand for a mask.
 template <class S>
-INLINE Int<S> load_integers(const S* from) {
-  return *reinterpret_cast<const typename Lanes<S>::LooseI*>(from);
+INLINE Int<S> load_integers(const void* from) {
+  return *static_cast<const typename Lanes<S>::LooseI*>(from);
 }
 
 template <class S>
-INLINE void store_integers(S* to, Int<S> v) {
-  *reinterpret_cast<typename Lanes<S>::LooseI*>(to) = v;
+INLINE void store_integers(void* to, Int<S> v) {
+  *static_cast<typename Lanes<S>::LooseI*>(to) = v;
 }
 
 template <class S>
@@ -149,10 +152,22 @@ INLINE Vec<S> lookup(const S* table, Int<S> index, [[maybe_unused]] std::int64_t
     return (Vec<S>)_mm512_i64gather_pd(at, table, 8);
   }
 #elif defined(__AVX2__)
-  if constexpr (sizeof(S) == 4)
-    return (Vec<S>)_mm256_i32gather_ps(table, (__m256i)index, 4);
-  else
-    return (Vec<S>)_mm256_i64gather_pd(table, (__m256i)index, 8);
+  // A gather takes forty instructions inside, a permutation of a register one.
+  if constexpr (sizeof(S) == 4) {
+    if (top >= 16) return (Vec<S>)_mm256_i32gather_ps(table, (__m256i)index, 4);
+    const __m256 low = _mm256_permutevar8x32_ps((__m256)load(table), (__m256i)index);
+    if (top < 8) return (Vec<S>)low;
+    const __m256 high = _mm256_permutevar8x32_ps((__m256)load(table + 8), (__m256i)index);
+    return (Vec<S>)_mm256_blendv_ps(low, high, (__m256)(index << 28));
+  } else {
+    if (top >= 8) return (Vec<S>)_mm256_i64gather_pd(table, (__m256i)index, 8);
+    // By halves: double 2 is made of the floats 4 and 5.
+    const auto halves = (__m256i)((index << 1) | (index << 33) | (Int<S>{} + (1LL << 32)));
+    const auto permuted = [&](const S* from) {
+      return (__m256d)_mm256_permutevar8x32_ps((__m256)load(from), halves);
+    };
+    return (Vec<S>)_mm256_blendv_pd(permuted(table), permuted(table + 4), (__m256d)(index << 61));
+  }
 #else
   Vec<S> found;
   for (int lane = 0; lane < Lanes<S>::count; ++lane) found[lane] = table[index[lane]];
@@ -204,8 +219,8 @@ INLINE void narrow(float value, Half& to) {
 INLINE void narrow(float value, Brain& to) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  to.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+  // As for vectors (brain_bits), and as true for NaN.
+  to.bits = static_cast<std::uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
 template <class T>
@@ -241,10 +256,11 @@ INLINE Vec<float> widen_vector(const Brain* from) {
   return (Vec<float>)(__builtin_convertvector(bits, Lanes<float>::U) << 16);
 }
 
+// Rounded to nearest even, in the upper half of each lane. Every NaN here is one that was widened
+// or the processor's own, whose lower halves are zero: rounding does not carry into its upper half.
 INLINE Lanes<float>::U brain_bits(Vec<float> v) {
   const auto bits = (Lanes<float>::U)v;
-  const Lanes<float>::U rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  return v == v ? rounded : Lanes<float>::U{} + 0x7FC0;
+  return bits + 0x7FFF + ((bits >> 16) & 1);
 }
 
 INLINE void narrow_vector(Vec<float> v, float* to) { store(to, v); }
@@ -259,14 +275,34 @@ INLINE void narrow_vector(Vec<float> v, Half* to) {
 #endif
 }
 INLINE void narrow_vector(Vec<float> v, Brain* to) {
-  const auto bits = __builtin_convertvector(brain_bits(v), Lanes<float>::H);
+  const auto bits = __builtin_convertvector(brain_bits(v) >> 16, Lanes<float>::H);
   std::memcpy(to, &bits, sizeof bits);
 }
 
-// The first `count` lanes only; none if it is negative, all if it is large.
+// The first `count` lanes only; none if it is negative, all if it is large. A call of memcpy for a
+// few elements would take longer than most vectors.
+
+// Copies from 1 to 31 bytes by two moves that may overlap.
+INLINE void copy_bytes(void* to, const void* from, std::int64_t bytes) {
+  const auto move = [&]<int size>(std::integral_constant<int, size>) INLINED {
+    struct Part {
+      char part[size];
+    } first, last;
+    std::memcpy(&first, from, size);
+    std::memcpy(&last, static_cast<const char*>(from) + bytes - size, size);
+    std::memcpy(to, &first, size);
+    std::memcpy(static_cast<char*>(to) + bytes - size, &last, size);
+  };
+  if (bytes >= 16) return move(std::integral_constant<int, 16>{});
+  if (bytes >= 8) return move(std::integral_constant<int, 8>{});
+  if (bytes >= 4) return move(std::integral_constant<int, 4>{});
+  if (bytes >= 2) return move(std::integral_constant<int, 2>{});
+  return move(std::integral_constant<int, 1>{});
+}
 
 template <class T>
 INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
+  using S [[maybe_unused]] = Scalar<T>;
   constexpr int n = Lanes<Scalar<T>>::count;
   if (count >= n) return widen_vector(from);
   if (count <= 0) return Vec<Scalar<T>>{};
@@ -283,8 +319,17 @@ INLINE Vec<Scalar<T>> widen_some(const T* from, std::int64_t count) {
     return widen_vector(some);
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const Int<float> lane{0, 1, 2, 3, 4, 5, 6, 7};
+    return (Vec<S>)_mm256_maskload_ps(from, (__m256i)(lane < static_cast<int>(count)));
+  } else if constexpr (sizeof(T) == 8) {
+    const Int<double> lane{0, 1, 2, 3};
+    return (Vec<S>)_mm256_maskload_pd(from, (__m256i)(lane < count));
+  }
+#endif
   T some[n] = {};
-  std::memcpy(some, from, static_cast<std::size_t>(count) * sizeof(T));
+  copy_bytes(some, from, count * static_cast<std::int64_t>(sizeof(T)));
   return widen_vector(some);
 #endif
 }
@@ -310,7 +355,7 @@ INLINE void narrow_some(Vec<Scalar<T>> v, T* to, std::int64_t count) {
 #else
   T some[n];
   narrow_vector(v, some);
-  std::memcpy(to, some, static_cast<std::size_t>(count) * sizeof(T));
+  copy_bytes(to, some, count * static_cast<std::int64_t>(sizeof(T)));
 #endif
 }
 
@@ -327,7 +372,7 @@ INLINE Vec<Scalar<T>> rounded_vector(Vec<Scalar<T>> v) {
     return (Vec<float>)_mm512_cvtph_ps(_mm512_cvtps_ph((__m512)v, 0));
 #endif
   if constexpr (std::is_same_v<T, Brain>) {
-    return (Vec<float>)(brain_bits(v) << 16);
+    return (Vec<float>)(brain_bits(v) & 0xFFFF0000u);
   } else if constexpr (sizeof(T) == 2) {
     T narrowed[Lanes<float>::count];
     narrow_vector(v, narrowed);
