@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+_memory: Any = torch.utils.deterministic  # its attribute is not declared
+
 
 @contextmanager
 def deterministic(device: str, threads: int, seed: int) -> Iterator[None]:
@@ -33,7 +35,7 @@ def deterministic(device: str, threads: int, seed: int) -> Iterator[None]:
     before = torch.get_num_threads()
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    filling = _memory.fill_uninitialized_memory
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     with torch.random.fork_rng():
         try:
@@ -42,14 +44,14 @@ def deterministic(device: str, threads: int, seed: int) -> Iterator[None]:
                 torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling memory that is about to be overwritten costs time and changes no result.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            _memory.fill_uninitialized_memory = False
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             yield
         finally:
             if threads != before:
                 torch.set_num_threads(before)
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = filling
+            _memory.fill_uninitialized_memory = filling
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 

@@ -44,7 +44,7 @@ class Lock:
 
     def __enter__(self) -> Self:
         try:
-            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 closed by __exit__
+            file = open(self._path, "a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
         if not _take(file):
@@ -80,7 +80,8 @@ def holder(path: Path) -> int | None:
     with file:
         if _take(file):
             return None
-        return _read(file).get("pid", -1)
+        pid = _read(file).get("pid")
+        return pid if isinstance(pid, int) else -1
 
 
 def _take(file: IO[str]) -> bool:

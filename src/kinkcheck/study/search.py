@@ -37,30 +37,28 @@ class Candidate:
 
 
 def template(settings: Settings, search: Search) -> Settings:
-    """The candidate that a trial's learning rate is searched with, but for the learning rate.
+    r"""The candidate that a trial's learning rate is searched with, but for the learning rate.
 
     It trains at a constant learning rate, under ``native`` and the exact forward unless every
     selection is searched for. Equal templates share one search.
 
     >>> from kinkcheck.study.spec import parse
-    >>> text = 'data = "mnist"\\nnetwork = "lenet5"\\nepochs = 9\\nmax_pool = ["minimal", "last"]'
+    >>> text = 'data = "mnist"\nnetwork = "lenet5"\nepochs = 9\nmax_pool = ["minimal", "last"]'
     >>> trials = parse(text, "t.toml").trials()
     >>> len({template(t, t.search).id for t in trials})
     1
     """
-    chosen: dict[str, Any] = {}
     if not search.per_selection:
-        chosen = {"max_pool": None, "relu": None, "forward": "exact"}
-    return replace(
+        settings = replace(settings, max_pool=None, relu=None, forward="exact")
+    shortened = replace(
         settings,
-        **chosen,
         search=search,
         candidate=True,
         schedule="constant",
         epochs=search.epochs,
         probe=False,
-        **dict.fromkeys(("seed", "init_seed", "order_seed", "augment_seed"), search.seed),
     )
+    return _seeded(shortened, search.seed)
 
 
 def candidate(base: Settings, search: Search, earlier: Sequence[Candidate]) -> Settings:
@@ -77,12 +75,7 @@ def candidate(base: Settings, search: Search, earlier: Sequence[Candidate]) -> S
     number = len(earlier)
     study = _study(search, earlier)
     rate = study.ask().suggest_float("learning_rate", search.low, search.high, log=True)
-    seed = search.seed + number
-    return replace(
-        base,
-        learning_rate=float(rate),
-        **dict.fromkeys(("seed", "init_seed", "order_seed", "augment_seed"), seed),
-    )
+    return _seeded(replace(base, learning_rate=float(rate)), search.seed + number)
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
@@ -128,14 +121,16 @@ def require_optuna() -> None:
     require("optuna", extra="search")
 
 
+def _seeded(settings: Settings, seed: int) -> Settings:
+    return replace(settings, seed=seed, init_seed=seed, order_seed=seed, augment_seed=seed)
+
+
 def _study(search: Search, earlier: Sequence[Candidate]) -> Any:
     """Optuna's study as it stood after the earlier candidates."""
     optuna: Any = require("optuna", extra="search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # One seed a candidate: what it draws does not depend on what the process drew before.
-    sampler = optuna.samplers.TPESampler(
-        seed=stream(search.seed, "search", len(earlier)) % 2**32
-    )
+    sampler = optuna.samplers.TPESampler(seed=stream(search.seed, "search", len(earlier)) % 2**32)
     study = optuna.create_study(
         direction="maximize", sampler=sampler, pruner=optuna.pruners.MedianPruner()
     )

@@ -118,13 +118,13 @@ class Uniform(_Table):
 class SearchTable(_Table):
     """The table ``[search]``: see :class:`kinkcheck.study.settings.Search`."""
 
-    trials: int = Field(10, ge=1)
-    epochs: int = Field(10, ge=1)
-    low: float = Field(1e-5, gt=0)
-    high: float = Field(1e-1, gt=0)
+    trials: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    low: float = Field(default=1e-5, gt=0)
+    high: float = Field(default=1e-1, gt=0)
     pruning: bool = True
     per_selection: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
@@ -161,8 +161,8 @@ class Spec(_Table):
     forward: Many[Literal["exact", "compound"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
 
-    seeds: Annotated[tuple[SeedValue, ...], BeforeValidator(_seeds), AfterValidator(_some)] = (
-        tuple(range(10))
+    seeds: Annotated[tuple[SeedValue, ...], BeforeValidator(_seeds), AfterValidator(_some)] = tuple(
+        range(10)
     )
     init_seed: SeedValue | None = None
     order_seed: SeedValue | None = None
@@ -170,12 +170,12 @@ class Spec(_Table):
 
     optimizer: Many[Literal["sgd", "adam"]] = ("sgd",)
     learning_rate: Rates = "search"
-    momentum: float = Field(0.9, ge=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
+    momentum: float = Field(default=0.9, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    step_size: int = Field(30, ge=1)
-    step_factor: float = Field(0.1, gt=0)
+    step_size: int = Field(default=30, ge=1)
+    step_factor: float = Field(default=0.1, gt=0)
     epochs: Positive
     batch_size: Positive = 128
     search: SearchTable = SearchTable()
@@ -295,7 +295,7 @@ class Spec(_Table):
 
 
 def parse(text: str, where: str) -> Spec:
-    """The study that a TOML text declares.
+    r"""The study that a TOML text declares.
 
     Args:
         text: TOML. The key ``extends`` names a shipped spec whose other keys are taken over.
@@ -305,7 +305,7 @@ def parse(text: str, where: str) -> Spec:
         InputError: it is not TOML, or a key is unknown, missing or has a wrong value; one line
             that names the key, what was given and what is accepted.
 
-    >>> parse('data = "mnist"\\nnetwork = "lenet5"\\nepoch = 3', "my.toml")
+    >>> parse('data = "mnist"\nnetwork = "lenet5"\nepoch = 3', "my.toml")
     Traceback (most recent call last):
     ...
     kinkcheck.errors.InputError: my.toml: unknown key 'epoch'; did you mean 'epochs'? accepted: ...
@@ -367,6 +367,21 @@ def load(text: str) -> Spec:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise InputError(f"{path} cannot be read: {reason}") from None
     return parse(content, str(path))
+
+
+def warnings(spec: Spec) -> list[str]:
+    r"""What a study can be expected to trip over, each in one sentence that says why.
+
+    >>> text = source("smoke").replace("learning_rate", 'optimizer = "adam"\nlearning_rate')
+    >>> warnings(parse(text, "my.toml"))
+    ["optimizer = 'adam' at float16: ..."]
+    """
+    if "adam" in spec.optimizer and "float16" in spec.precision:
+        return [
+            "optimizer = 'adam' at float16: Adam's epsilon 1e-8 and the square of a gradient below "
+            "2e-4 are 0 in float16, so that its step is 0/0 there; expect these trials to diverge"
+        ]
+    return []
 
 
 def beta_of(text: str) -> float:

@@ -15,7 +15,7 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from kinkcheck.errors import InputError
 from kinkcheck.study import schema
@@ -318,9 +318,7 @@ class Store:
 
     def _add_rows(self, connection: sqlite3.Connection, trial: str, record: Record) -> None:
         epoch = {
-            key: value
-            for key, value in asdict(record).items()
-            if key not in ("ties", "distances")
+            key: value for key, value in asdict(record).items() if key not in ("ties", "distances")
         }
         connection.execute(
             f"INSERT INTO epochs (trial, {', '.join(epoch)}) "

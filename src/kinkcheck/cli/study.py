@@ -1,0 +1,158 @@
+"""``kinkcheck study``: training studies, from the spec to the plots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kinkcheck.cli.options import DataDir, Device, require_positive
+from kinkcheck.cli.watching import watching
+from kinkcheck.errors import InputError
+from kinkcheck.files import require_writable, write_whole_bytes
+from kinkcheck.report.study import accuracy_table, settings_text, status_table, study_sentence
+from kinkcheck.study import export as exporting
+from kinkcheck.study import spec as specs
+from kinkcheck.study.reading import Reading, reading
+from kinkcheck.study.run import run as run_study
+from kinkcheck.study.summary import groups
+
+study = typer.Typer(
+    no_args_is_help=True, help="Train networks under each selection, and compare what comes out."
+)
+
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A name that kinkcheck study specs lists, or a .toml.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck study run wrote to.")]
+
+
+@study.command("specs")
+def specs_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this one, to start your own from.")
+    ] = None,
+) -> None:
+    """List the specs that ship with kinkcheck, or print one of them."""
+    if name is not None:
+        print(specs.source(name), end="")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("spec", no_wrap=True)
+    table.add_column("trials", justify="right")
+    table.add_column("what it trains")
+    for each in specs.names():
+        spec = specs.shipped(each)
+        table.add_row(each, f"{len(spec.trials()):,}", spec.description)
+    Console().print(table)
+
+
+@study.command()
+def run(
+    spec: Spec,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="Keep what is found here; go on if it is there."),
+    ],
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the CPU; by default PyTorch's number.")
+    ] = None,
+) -> None:
+    """Run a study, or go on where it stopped."""
+    if threads is not None:
+        require_positive(threads=threads)
+    declared = specs.load(spec)
+    for warning in specs.warnings(declared):
+        print(f"kinkcheck: warning: {warning}", file=sys.stderr)
+    try:
+        with watching(Console(stderr=True)) as watcher:
+            ended = run_study(
+                declared, out, data_dir=data_dir, device=device, threads=threads, watcher=watcher
+            )
+    except KeyboardInterrupt:
+        print("kinkcheck: stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    table(out)
+    failed = [trial for trial in ended if trial.state == "failed"]
+    if failed:
+        print(
+            f"kinkcheck: {len(failed)} trials failed, among them "
+            f"{settings_text(failed[0].settings)}; the same command tries again",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+@study.command()
+def status(folder: Folder) -> None:
+    """Say how far a study is, and which process runs it."""
+    with reading(folder) as opened:
+        trials, candidates = opened.trials(), opened.trials(candidates=True)
+        process = opened.running()
+    console = Console()
+    console.print(status_table(trials))
+    if candidates:
+        console.print("", "searches for a learning rate:", status_table(candidates), sep="\n")
+    for trial in trials:
+        if trial.state == "failed":
+            print(f"trial {trial.trial} failed: {trial.reason}")
+    over = sum(trial.state in ("finished", "diverged") for trial in trials)
+    print(
+        f"Process {process} is at it."
+        if process is not None
+        else "All trials are done."
+        if over == len(trials)
+        else "No process is at it; start kinkcheck study run again to go on."
+    )
+
+
+@study.command()
+def table(folder: Folder) -> None:
+    """Mean and deviation of the final test accuracy, with the number of runs and diverged ones."""
+    with reading(folder) as opened:
+        found = groups(opened.trials(), searched=_searched(opened))
+    console = Console()
+    console.print(accuracy_table(found))
+    console.print(study_sentence(found), highlight=False, markup=False)
+
+
+@study.command("export")
+def export_(
+    folder: Folder,
+    form: Annotated[
+        str, typer.Option("--format", metavar="F", help=f"{', '.join(exporting.FORMATS)}.")
+    ] = "csv",
+    what: Annotated[
+        str, typer.Option("--table", metavar="T", help=f"{', '.join(exporting.QUERIES)}.")
+    ] = "epochs",
+    timing: Annotated[bool, typer.Option("--timing", help="With measured seconds.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="By default standard output.")
+    ] = None,
+) -> None:
+    """Write a table of a study as CSV, JSON or Parquet."""
+    if form not in exporting.FORMATS:
+        raise InputError(f"--format: unknown {form!r}; accepted: {', '.join(exporting.FORMATS)}")
+    if what not in exporting.QUERIES:
+        raise InputError(f"--table: unknown {what!r}; accepted: {', '.join(exporting.QUERIES)}")
+    if out is not None:
+        require_writable(out, "--out")
+    with reading(folder) as opened:
+        content = exporting.export(opened, what, form, timing=timing)
+    if out is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        write_whole_bytes(out, content)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+def _searched(opened: Reading) -> bool:
+    return bool(opened.rows("SELECT 1 FROM trials WHERE search IS NOT NULL LIMIT 1"))
