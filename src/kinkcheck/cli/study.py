@@ -10,13 +10,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kinkcheck.cli.options import DataDir, Device, require_positive
+from kinkcheck.cli.options import DataDir, Device, ManyValues
 from kinkcheck.cli.watching import watching
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable, write_whole_bytes
-from kinkcheck.report.study import accuracy_table, settings_text, status_table, study_sentence
+from kinkcheck.report.study import (
+    accuracy_table,
+    estimate_sentence,
+    estimate_table,
+    settings_text,
+    status_table,
+    study_sentence,
+)
 from kinkcheck.study import export as exporting
 from kinkcheck.study import spec as specs
+from kinkcheck.study.estimate import estimate
 from kinkcheck.study.reading import Reading, reading
 from kinkcheck.study.run import run as run_study
 from kinkcheck.study.summary import groups
@@ -27,6 +35,9 @@ study = typer.Typer(
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name that kinkcheck study specs lists, or a .toml.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Of the CPU; by default PyTorch's number.")
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck study run wrote to.")]
 
@@ -52,6 +63,30 @@ def specs_(
 
 
 @study.command()
+def check(
+    spec: Spec,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Say what a study will take, from a short measurement; nothing is trained."""
+    declared = specs.load(spec)
+    _warn(declared)
+    console = Console(stderr=True)
+    with console.status("Measuring ...") as status:
+        found = estimate(
+            declared,
+            data_dir=data_dir,
+            device=device,
+            threads=threads,
+            on_kind=lambda done, total: status.update(f"Measuring ... {done} of {total}"),
+        )
+    out = Console()
+    out.print(estimate_table(found))
+    out.print(estimate_sentence(found), highlight=False, markup=False)
+
+
+@study.command()
 def run(
     spec: Spec,
     out: Annotated[
@@ -60,16 +95,11 @@ def run(
     ],
     data_dir: DataDir = None,
     device: Device = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Of the CPU; by default PyTorch's number.")
-    ] = None,
+    threads: Threads = None,
 ) -> None:
     """Run a study, or go on where it stopped."""
-    if threads is not None:
-        require_positive(threads=threads)
     declared = specs.load(spec)
-    for warning in specs.warnings(declared):
-        print(f"kinkcheck: warning: {warning}", file=sys.stderr)
+    _warn(declared)
     try:
         with watching(Console(stderr=True)) as watcher:
             ended = run_study(
@@ -152,6 +182,40 @@ def export_(
         write_whole_bytes(out, content)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+@study.command(cls=ManyValues)
+def plot(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to put the figures.")],
+    forms: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="F", help="png, svg, pdf; by default all."),
+    ] = None,
+) -> None:
+    """Draw accuracy by selection and loss by epoch, or weight divergence."""
+    from kinkcheck.report import study_plots  # Matplotlib takes a second to import
+
+    wanted = list(dict.fromkeys(forms or study_plots.FORMATS))
+    for form in wanted:
+        if form not in study_plots.FORMATS:
+            accepted = ", ".join(study_plots.FORMATS)
+            raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
+    with reading(folder) as opened:
+        figures = study_plots.figures(opened, searched=_searched(opened))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            for form in wanted:
+                write_whole_bytes(out / f"{name}.{form}", study_plots.draw(figure, form))
+                print(out / f"{name}.{form}")
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+def _warn(declared: specs.Spec) -> None:
+    for warning in specs.warnings(declared):
+        print(f"kinkcheck: warning: {warning}", file=sys.stderr)
 
 
 def _searched(opened: Reading) -> bool:

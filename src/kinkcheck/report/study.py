@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from kinkcheck.study.estimate import Estimate
 from kinkcheck.study.reading import Trial
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.summary import Group, varying
@@ -113,7 +114,9 @@ def study_sentence(found: Sequence[Group]) -> str:
             ". Between selections, all else equal, mean accuracy differs by at most "
             f"{100 * largest:.2f} points{where}"
         )
-        if not math.isnan(deviation):
+        if math.isnan(deviation):
+            sentence += "; one seed does not tell that from chance"
+        else:
             sentence += f"; between seeds its standard deviation is up to {100 * deviation:.2f}"
     return f"{sentence}."
 
@@ -178,3 +181,58 @@ def settings_text(settings: Settings) -> str:
     else:
         words.append(f"seed {settings.seed}")
     return " ".join(filter(None, words))
+
+
+def estimate_table(found: Estimate) -> Table:
+    """What each kind of trial costs."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("network", "precision", "forward"):
+        table.add_column(heading)
+    for heading in ("trials", "steps", "ms a step", "time"):
+        table.add_column(heading, justify="right")
+    for kind in found.kinds:
+        words = [kind.network]
+        words += ["batch norm"] if kind.batch_norm else []
+        words += [kind.optimizer] if kind.optimizer != "sgd" else []
+        table.add_row(
+            ", ".join(words),
+            kind.precision,
+            kind.forward,
+            f"{kind.trials:,}",
+            f"{kind.steps:,}",
+            f"{1e3 * kind.seconds_a_step:.3g}",
+            duration_text(kind.seconds),
+        )
+    return table
+
+
+def estimate_sentence(found: Estimate) -> str:
+    """What the whole study costs, and what the estimate rests on."""
+    candidates = f" and {found.candidates:,} candidates of searches" if found.candidates else ""
+    sizes = (
+        "; the data were not looked at, their published sizes were taken (give --data-dir)"
+        if found.published_sizes
+        else ""
+    )
+    return (
+        f"{found.trials:,} trials{candidates}, {found.steps:,} steps: about "
+        f"{duration_text(found.seconds)} on this machine, one after the other, and "
+        f"{found.disk / 1e6:,.0f} MB of disk. Measured on random images{sizes}; a trial that "
+        "diverges stops early."
+    )
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in two units at most.
+
+    >>> [duration_text(s) for s in (4.2, 100, 7000, 200_000)]
+    ['4 s', '1 min 40 s', '1 h 56 min', '2 days 7 h']
+    """
+    rounded = max(round(seconds), 1)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    if rounded < 86400:
+        return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+    return f"{rounded // 86400:,} days {rounded % 86400 // 3600} h"

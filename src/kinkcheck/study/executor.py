@@ -34,7 +34,8 @@ class Inline:
     """Trains one job after the other in this process.
 
     >>> from kinkcheck.study.spec import shipped
-    >>> job = Job("t", shipped("smoke").trials()[0], 0.02, None, "cpu", 1)
+    >>> settings = shipped("smoke").model_copy(update={"epochs": 1}).trials()[-1]
+    >>> job = Job("t", settings, 0.02, None, "cpu", 1)
     >>> [type(event).__name__ for _, event in Inline().run([job], lambda job, beat: None)][-1]
     'Outcome'
     """

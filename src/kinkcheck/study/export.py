@@ -65,7 +65,8 @@ def export(study: Reading, table: str, form: Format, *, timing: bool = False) ->
     >>> from kinkcheck.study.run import run
     >>> from kinkcheck.study.spec import shipped
     >>> folder = getfixture("tmp_path") / "s"
-    >>> _ = run(shipped("smoke"), folder)
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> _ = run(spec, folder)
     >>> with reading(folder) as study:
     ...     export(study, "ties", "csv").decode().splitlines()[0]
     'trial,epoch,layer,windows,tied'

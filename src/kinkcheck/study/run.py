@@ -95,12 +95,11 @@ def run(
             there.
 
     >>> from kinkcheck.study.spec import shipped
-    >>> for trial in run(shipped("smoke"), getfixture("tmp_path") / "s"):
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> for trial in run(spec, getfixture("tmp_path") / "s"):
     ...     print(trial.settings.precision, trial.settings.max_pool, trial.state)
-    float16 hybrid:0 finished
-    float16 hybrid:10 finished
-    float32 hybrid:0 finished
-    float32 hybrid:10 finished
+    float16 minimal finished
+    float32 minimal finished
     """
     trials = spec.trials()
     for name in dict.fromkeys(settings.precision for settings in trials):
