@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from kinkcheck.cli.options import DataDir, Device, ManyValues
 from kinkcheck.cli.watching import watching
@@ -24,7 +26,9 @@ from kinkcheck.report.study import (
 )
 from kinkcheck.study import export as exporting
 from kinkcheck.study import spec as specs
+from kinkcheck.study.cluster import Cluster
 from kinkcheck.study.estimate import estimate
+from kinkcheck.study.executor import Inline
 from kinkcheck.study.reading import Reading, reading
 from kinkcheck.study.run import run as run_study
 from kinkcheck.study.summary import groups
@@ -38,6 +42,18 @@ Spec = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Of the CPU; by default PyTorch's number.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="On a Ray cluster: HOST:PORT, auto (this machine's), local (a new one); without "
+        "ADDRESS the first that is there.",
+    ),
+]
+GpuShare = Annotated[
+    float,
+    typer.Option(metavar="F", help="Of a GPU for each trial, with --ray: 0.25 puts four on one."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck study run wrote to.")]
 
@@ -86,7 +102,23 @@ def check(
     out.print(estimate_sentence(found), highlight=False, markup=False)
 
 
-@study.command()
+class RayAddress(TyperCommand):
+    """A command whose option ``--ray`` may stand alone, which is to say with an empty address.
+
+    What follows it is its address unless that is an option. So SPEC has to come first.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the lonely option an empty value."""
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], "-"], strict=True):
+            given.append(argument)
+            if argument == "--ray" and (following.startswith("-") or args[0].startswith("-")):
+                given.append("")
+        return list(super().parse_args(ctx, given))
+
+
+@study.command(cls=RayAddress)
 def run(
     spec: Spec,
     out: Annotated[
@@ -96,14 +128,25 @@ def run(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
+    ray: Ray = None,
+    gpu_share: GpuShare = 1.0,
 ) -> None:
     """Run a study, or go on where it stopped."""
     declared = specs.load(spec)
     _warn(declared)
     try:
-        with watching(Console(stderr=True)) as watcher:
+        with (
+            watching(Console(stderr=True)) as watcher,
+            nullcontext(Inline()) if ray is None else Cluster(ray or None, gpu_share) as executor,
+        ):
             ended = run_study(
-                declared, out, data_dir=data_dir, device=device, threads=threads, watcher=watcher
+                declared,
+                out,
+                data_dir=data_dir,
+                device=device,
+                threads=threads,
+                executor=executor,
+                watcher=watcher,
             )
     except KeyboardInterrupt:
         print("kinkcheck: stopped; the same command goes on from here", file=sys.stderr)

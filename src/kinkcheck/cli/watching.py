@@ -116,7 +116,9 @@ class Bars:
         )
 
     def started(self, settings: Settings, first_epoch: int) -> None:
-        """A bar for it."""
+        """A bar for it; another one in its place, if it was running already."""
+        if settings in self._running:
+            self._bars.remove_task(self._running[settings])
         self._running[settings] = self._bars.add_task(
             settings_text(settings), total=settings.epochs, completed=first_epoch - 1, told=""
         )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
+from kinkcheck import precision
 from kinkcheck.errors import InputError
+from kinkcheck.precision import require_available
 from kinkcheck.study.job import Beat, Event, Job, Outcome
+from kinkcheck.study.parallel import train_parallel
 from kinkcheck.study.trial import train
 
 OnBeat: TypeAlias = Callable[[Job, Beat], None]
@@ -14,6 +17,17 @@ OnBeat: TypeAlias = Callable[[Job, Beat], None]
 
 class Executor(Protocol):
     """Trains jobs that do not depend on each other, in any order, as many at a time as it likes."""
+
+    def require(self, precisions: Sequence[str], device: str) -> None:
+        """Check that jobs can be trained.
+
+        Args:
+            precisions: their names.
+            device: of the jobs.
+
+        Raises:
+            InputError: the device is not there, or does not have a precision.
+        """
 
     def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
         """The events of each job in their order, those of different jobs mixed as they come.
@@ -40,6 +54,10 @@ class Inline:
     'Outcome'
     """
 
+    def require(self, precisions: Sequence[str], device: str) -> None:
+        """See :meth:`Executor.require`."""
+        require_precisions(precisions, device)
+
     def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
         """See :meth:`Executor.run`."""
         for job in jobs:
@@ -47,12 +65,23 @@ class Inline:
                 yield job, event
 
 
+def require_precisions(precisions: Sequence[str], device: str) -> None:
+    """Check that this process has a device with each of some precisions.
+
+    Raises:
+        InputError: it has not; see :func:`kinkcheck.precision.require_available`.
+
+    >>> require_precisions(["float16", "float64"], "cpu")
+    """
+    for name in precisions:
+        require_available(precision.parse(name), device)
+
+
 def guarded(job: Job, on_beat: Callable[[Beat], None]) -> Iterator[Event]:
-    """Train a job; an exception becomes the outcome ``failed``."""
+    """Train a job, on one device or several; an exception becomes the outcome ``failed``."""
     try:
-        yield from train(job, on_beat)
+        yield from (train if job.settings.devices == 1 else train_parallel)(job, on_beat)
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        yield Outcome("failed", reason=f"{type(error).__name__}: {reason}")
+        yield Outcome.failure(error)

@@ -161,6 +161,15 @@ class Outcome:
     layer: str | None = None
     reason: str | None = None
 
+    @classmethod
+    def failure(cls, error: Exception) -> Outcome:
+        r"""What an exception in a trial means.
+
+        >>> Outcome.failure(ValueError("too\n  big")).reason
+        'ValueError: too big'
+        """
+        return cls("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
 
 Event: TypeAlias = Started | EpochEnd | Outcome
 """What a trial that is being trained says: a start, the end of each epoch, an outcome."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,15 @@ from kinkcheck.study.feed import Feed
 from kinkcheck.study.nonfinite import broken_layer, first_layer
 from kinkcheck.study.settings import Settings
 
+Spread: TypeAlias = Callable[[nn.Module], nn.Module]
+"""What puts a module in place of a network that computes the same, on several devices."""
+
 _TEST_BATCH = 500
+
+
+def on_one_device(model: nn.Module) -> nn.Module:
+    """The network itself."""
+    return model
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Learner:
         model: the network, in its precision, on its device.
         settings: of the trial.
         learning_rate: to start with.
+        spread: over several devices.
 
     Attributes:
         model: the network.
@@ -110,8 +120,15 @@ class Learner:
     2
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, learning_rate: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        learning_rate: float,
+        spread: Spread = on_one_device,
+    ) -> None:
         self.model = model
+        self._spread = spread(model)
         self.steps = 0
         self.broken: Broken | None = None
         self.diverged = False
@@ -131,7 +148,7 @@ class Learner:
 
     def begin_epoch(self) -> None:
         """Set the network to training, and loss and accuracy to nothing."""
-        self.model.train()
+        self._spread.train()
         self._meter = _Meter()
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -146,7 +163,7 @@ class Learner:
         self._optimizer.zero_grad()
         with self._held.contractions(self._device):
             with self._held.computation(self._device):
-                scores = self.model(x)
+                scores = self._spread(x)
                 loss = F.cross_entropy(scores, y)
             value = loss.item()
             if math.isfinite(value):
@@ -178,10 +195,10 @@ class Learner:
     def test(self, feed: Feed) -> Score:
         """Loss and accuracy on a set, in the precision of storage as in the published code."""
         meter = _Meter()
-        self.model.eval()
+        self._spread.eval()
         with torch.no_grad(), self._held.contractions(self._device):
             for x, y in feed.in_order(_TEST_BATCH):
-                scores = self.model(x)
+                scores = self._spread(x)
                 meter.add(F.cross_entropy(scores, y).item(), scores, y)
         return meter.score()
 

@@ -9,8 +9,6 @@ from typing import Protocol
 
 import torch
 
-from kinkcheck import precision
-from kinkcheck.precision import require_available
 from kinkcheck.study import search
 from kinkcheck.study.executor import Executor, Inline
 from kinkcheck.study.feed import digest, load
@@ -102,8 +100,8 @@ def run(
     float32 minimal finished
     """
     trials = spec.trials()
-    for name in dict.fromkeys(settings.precision for settings in trials):
-        require_available(precision.parse(name), device)
+    executor = executor or Inline()
+    executor.require(list(dict.fromkeys(settings.precision for settings in trials)), device)
     if any(settings.search for settings in trials):
         search.require_optuna()
     where = None if data_dir is None else str(data_dir)
@@ -112,9 +110,7 @@ def run(
         facts["threads"] = str(threads)
     with Store(folder, trials, facts, spec.model_dump_json()) as store:
         begun = store.fact("threads", str(torch.get_num_threads()))
-        running = _Running(
-            store, executor or Inline(), watcher or Silent(), where, device, int(begun)
-        )
+        running = _Running(store, executor, watcher or Silent(), where, device, int(begun))
         running.search(trials)
         running.train()
         return store.progress()

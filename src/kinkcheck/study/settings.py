@@ -55,6 +55,7 @@ class Settings:
         augment_seed: of the augmentation.
         learning_rate: None if it is to be searched.
         search: how, if it is to be searched.
+        devices: that share each mini-batch.
         candidate: whether this is a candidate in a search and not a result.
     """
 
@@ -89,6 +90,7 @@ class Settings:
     epochs: int
     batch_size: int
     probe: bool
+    devices: int = 1
     candidate: bool = False
 
     @property

@@ -178,6 +178,7 @@ class Spec(_Table):
     step_factor: float = Field(default=0.1, gt=0)
     epochs: Positive
     batch_size: Positive = 128
+    devices: Positive = 1
     search: SearchTable = SearchTable()
     probe: bool = True
 
@@ -212,6 +213,8 @@ class Spec(_Table):
             raise InputError(
                 "network: batch_norm and init are for built-in networks; let the factory do it"
             )
+        if self.devices > self.batch_size:
+            raise InputError(f"devices: {self.devices} are more than batch_size {self.batch_size}")
         if "compound" in self.forward:
             for text in self.max_pool or ():
                 beta_of(text)
@@ -291,6 +294,7 @@ class Spec(_Table):
             epochs=self.epochs,
             batch_size=self.batch_size,
             probe=self.probe,
+            devices=self.devices,
         )
 
 

@@ -16,7 +16,7 @@ from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.divergence import distances
 from kinkcheck.study.feed import Feed, feed
 from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Record, Started, State
-from kinkcheck.study.learner import Learner, Score
+from kinkcheck.study.learner import Learner, Score, Spread, on_one_device
 from kinkcheck.study.probe import Probe, probe
 from kinkcheck.study.provenance import provenance
 from kinkcheck.study.streams import stream
@@ -26,7 +26,9 @@ OnBeat = Callable[[Beat], None]
 _BEAT = 0.5  # seconds between two signs of life
 
 
-def train(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Event]:
+def train(
+    job: Job, on_beat: OnBeat = lambda beat: None, spread: Spread = on_one_device
+) -> Iterator[Event]:
     """Train one trial.
 
     What comes out depends on the settings, the data, the device and the number of threads, and not
@@ -36,6 +38,7 @@ def train(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Event]:
     Args:
         job: what to train, and the checkpoint to go on from.
         on_beat: is told now and then how far the epoch is.
+        spread: each network over several devices.
 
     Returns:
         One :class:`Started`, an :class:`EpochEnd` after each epoch, one :class:`Outcome`. The epoch
@@ -50,7 +53,7 @@ def train(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Event]:
     >>> [type(event).__name__ for event in events]
     ['Started', 'EpochEnd', 'EpochEnd', 'EpochEnd', 'Outcome']
     """
-    run = _Run(job, on_beat)
+    run = _Run(job, on_beat, spread)
     accuracies = list(job.accuracies)
     if job.state is not None:
         run.restore(job.state)
@@ -73,7 +76,7 @@ def train(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Event]:
 class _Run:
     """The networks of a trial and the epochs that they have done."""
 
-    def __init__(self, job: Job, on_beat: OnBeat) -> None:
+    def __init__(self, job: Job, on_beat: OnBeat, spread: Spread) -> None:
         self.job = job
         self.epoch = 0
         self._on_beat = on_beat
@@ -85,6 +88,7 @@ class _Run:
                     model.build(job.settings, self._train.images, job.device, selection),
                     job.settings,
                     job.learning_rate,
+                    spread,
                 )
                 for selection in job.settings.networks or (None,)
             ]
