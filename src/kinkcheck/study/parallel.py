@@ -9,14 +9,15 @@ summed by ``DistributedDataParallel``, the same parameters. One of them tells wh
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any, TypeAlias
 
 import torch
@@ -28,7 +29,8 @@ from kinkcheck.errors import InputError
 from kinkcheck.study.job import Beat, Event, Job, Outcome
 from kinkcheck.study.trial import OnBeat, train
 
-_START = "spawn"  # a process forked from one that has used OpenMP can hang
+# A process forked from one that has used OpenMP can hang.
+_CONTEXT: SpawnContext | ForkServerContext = get_context("spawn")
 
 Told: TypeAlias = Event | Beat | InputError
 
@@ -39,7 +41,7 @@ def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Ev
     The events are those of :func:`kinkcheck.study.trial.train`, and so are the numbers, up to the
     rounding of sums that are taken in another order. On a CPU every process has ``job.threads``
     threads. Batch norm takes its statistics from the whole mini-batch on CUDA; elsewhere each
-    process takes them from its share, and the running ones are those of the first process.
+    process takes them from its share, and the running ones are means over the processes.
 
     A process that ends before its time is an outcome ``failed``. None outlives this generator.
 
@@ -48,15 +50,14 @@ def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Ev
     """
     devices = job.settings.devices
     _require_devices(job.device, devices)
-    context = get_context(_START)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what goes wrong is told by the outcome
     ranks: list[_Rank] = []
     with TemporaryDirectory(prefix="kinkcheck-") as folder:
         meeting = (Path(folder) / "meeting").as_uri()
         try:
             for rank in range(devices):
-                told, telling = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, rank, meeting, telling))
+                told, telling = _CONTEXT.Pipe(duplex=False)
+                process = _CONTEXT.Process(target=_work, args=(job, rank, meeting, telling))
                 process.start()
                 telling.close()
                 ranks.append(_Rank(process, told))
@@ -126,9 +127,7 @@ def _require_devices(device: str, devices: int) -> None:
 
 def _work(job: Job, rank: int, meeting: str, telling: Connection) -> None:
     """What one process does, until it is killed: the others may still need it at its end."""
-    parent = parent_process()
-    assert parent is not None
-    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for item in _events(job, rank, meeting, telling.send):
             if rank == 0 or isinstance(item, Outcome):
@@ -137,7 +136,14 @@ def _work(job: Job, rank: int, meeting: str, telling: Connection) -> None:
         telling.send(error)
     except Exception as error:
         telling.send(Outcome.failure(error))
+    threading.Event().wait()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
     parent.join()
+    os._exit(1)
 
 
 def _events(job: Job, rank: int, meeting: str, tell: OnBeat) -> Iterator[Event]:
@@ -174,6 +180,8 @@ class Shared(nn.Module):
         share = -(-len(x) // ranks)
         filled = torch.cat([x, x[: share * ranks - len(x)]])
         scores = self._copy(filled[rank * share : (rank + 1) * share])
+        if self.training:
+            _average([buffer for buffer in self._copy.buffers() if buffer.is_floating_point()])
         gathered: Tensor = _Gather.apply(scores)
         return gathered[: len(x)]
 
@@ -188,11 +196,21 @@ class _Gather(torch.autograd.Function):
         return torch.cat(shares)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
 
-def _sum(bucket: dist.GradBucket) -> Any:
+def _average(buffers: Sequence[Tensor]) -> None:
+    """Give all processes the mean of their running statistics."""
+    if buffers:
+        joined = torch.cat([buffer.flatten() for buffer in buffers]) / dist.get_world_size()
+        dist.all_reduce(joined)
+        for buffer, mean in zip(buffers, joined.split([b.numel() for b in buffers]), strict=True):
+            # Autograd has saved the buffer and would complain, though it does not need the values.
+            buffer.data.copy_(mean.view_as(buffer))
+
+
+def _sum(bucket: Any) -> Any:
     """The sum of the gradients where the default is their mean: the loss is a whole batch's."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
