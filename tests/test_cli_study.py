@@ -43,7 +43,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = command("study", "run", str(folder / "my.toml"), "--out", str(folder / "s"))
     assert ran.returncode == 0, ran.stderr
     assert "16 trials, 0 of them done" in ran.stderr
-    assert "[16/16] lenet5 float32 compound hybrid:1000000 seed 1: " in ran.stderr
+    assert "[16/16] lenet5 float32 compound hybrid:1e+06 seed 1: " in ran.stderr
     assert "diverged at step 0 in features.2" in ran.stderr
     assert "of 16 runs finished" in ran.stdout
     return folder / "s"
@@ -81,7 +81,7 @@ def test_the_table_says_means_runs_and_diverged(kinkcheck: Kinkcheck, done: Path
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[0] == ["precision", "forward", "max", "pool", "accuracy", "%", "runs", "diverged",
                         "left"]  # fmt: skip
-    (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1000000"]]
+    (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1e+06"]]
     assert broken[3:] == ["--", "2", "2", "--"]
     (sound,) = [line for line in lines if line[:3] == ["float32", "exact", "hybrid:0"]]
     assert sound[4] == "±"
