@@ -132,7 +132,7 @@ def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None
     assert shown.code == 0
     names = [f"{name}.{form}" for name in ("accuracy", "loss") for form in ("png", "svg", "pdf")]
     assert shown.out.split() == [f"plots/{name}" for name in names]
-    assert "2/2" in (folder / "plots" / "accuracy.svg").read_text()
+    assert "2 of 2" in (folder / "plots" / "accuracy.svg").read_text()
     first = {name: (folder / "plots" / name).read_bytes() for name in names}
     kinkcheck("study", "plot", done, "--out", "plots", "--format", "svg", "pdf")
     for name in names:
