@@ -57,7 +57,7 @@ def _tuple(value: Any) -> Any:
 def _some(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
     if not values:
         raise InputError("must not be empty")
-    return tuple(dict.fromkeys(values))
+    return values
 
 
 Many: TypeAlias = Annotated[tuple[_Item, ...], BeforeValidator(_tuple), AfterValidator(_some)]
@@ -256,7 +256,7 @@ class Spec(_Table):
             "max_pool": (None,) if divergence else self.max_pool or (None,),
             "learning_rate": rates if isinstance(rates, tuple) else (None,),
         }
-        for values in product(*(axes[key] for key in GRID)):
+        for values in product(*(dict.fromkeys(axes[key]) for key in GRID)):
             yield dict(zip(GRID, values, strict=True))
 
     def _settings(self, cell: Mapping[str, Any]) -> Settings:

@@ -217,10 +217,10 @@ class Store:
         kept = self._connection.execute("SELECT trial FROM trials WHERE search IS NULL").fetchall()
         lost = [trial for (trial,) in kept if trial not in ids]
         if lost:
-            example, like = self._settings(lost[0]), self._trials[0]
+            example = self._settings(lost[0])
             raise InputError(
                 f"{self._folder} holds {len(lost)} trials that the spec does not have, one of them "
-                f"with {_difference(example, like)}; name another folder, or put them back"
+                f"with {_peculiarity(example, self._trials)}; name another folder, or put them back"
             )
 
     def _declare(self) -> None:
@@ -381,9 +381,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _difference(one: Settings, other: Settings) -> str:
-    """The first setting, as far as there is one, in which two trials differ."""
-    for key, value in asdict(one).items():
-        if value != asdict(other)[key]:
-            return f"{key} {value}"
-    return f"seed {one.seed}"
+def _peculiarity(one: Settings, others: Sequence[Settings]) -> str:
+    """The first setting that no other trial has; if each alone is to be had, its seed."""
+    for key in asdict(one):
+        if key not in ("init_seed", "order_seed", "augment_seed"):
+            value = getattr(one, key)
+            if all(getattr(other, key) != value for other in others):
+                return f"{key} {value}"
+    return f"{one.precision} {one.max_pool} seed {one.seed}"
