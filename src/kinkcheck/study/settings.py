@@ -105,8 +105,14 @@ class Settings:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        """The settings as a JSON object with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        """The settings as a JSON object with sorted keys.
+
+        One device goes without saying, as it did before there could be several.
+        """
+        said = asdict(self)
+        if self.devices == 1:
+            del said["devices"]
+        return json.dumps(said, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Settings:

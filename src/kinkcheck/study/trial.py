@@ -76,7 +76,7 @@ def train(
 class _Run:
     """The networks of a trial and the epochs that they have done."""
 
-    def __init__(self, job: Job, on_beat: OnBeat, spread: Spread) -> None:
+    def __init__(self, job: Job, on_beat: OnBeat, spread: Spread = on_one_device) -> None:
         self.job = job
         self.epoch = 0
         self._on_beat = on_beat
