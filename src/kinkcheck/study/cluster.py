@@ -163,7 +163,6 @@ class Cluster:
         address = self._address
         if address is not None and address not in ("auto", "local"):
             _require_reachable(address)
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # one line is enough
         lost = (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError)
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
