@@ -41,10 +41,16 @@ def main(text: str, folder: Path, kills: int, seed: int, data_dir: Path | None) 
     runs._digests(spec.trials()[0], None if data_dir is None else str(data_dir))  # loads the data
     draw = random.Random(seed)
     killed = 0
+    an_epoch = 0.1
     while True:
         pid = child(spec, folder, data_dir)
         if killed < kills:
-            time.sleep(draw.uniform(0.0, 0.3))
+            # Some epochs live, then a moment anywhere in an epoch and in what is written after it.
+            began = time.monotonic()
+            epochs = draw.choice((0, 0, 1, 1, 2))
+            if wait_for(epochs, folder, pid) and epochs:
+                an_epoch = (time.monotonic() - began) / epochs
+            time.sleep(draw.uniform(0.0, 1.2 * an_epoch))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):
@@ -52,6 +58,20 @@ def main(text: str, folder: Path, kills: int, seed: int, data_dir: Path | None) 
         else:
             print(f"killed={killed} exit={os.WEXITSTATUS(status)}", flush=True)
             sys.exit(os.WEXITSTATUS(status))
+
+
+def wait_for(epochs: int, folder: Path, pid: int) -> bool:
+    """Whether a process finishes so many epochs before it ends."""
+    before: set[str] | None = None
+    seen: set[str] = set()
+    while len(seen) < epochs:
+        there = {file.name for file in (folder / "checkpoints").glob("[!.]*.pt")}
+        before = there if before is None else before
+        seen |= there - before
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ class Lines:
     def planned(self, trials: Sequence[Standing]) -> None:
         """How many trials there are, and how many are over already."""
         self._over, self._all = sum(trial.over for trial in trials), len(trials)
-        self._say(f"{self._all} trials, {self._over} of them done")
+        counted = "1 trial" if self._all == 1 else f"{self._all} trials"
+        self._say(f"{counted}, {self._over} of them done")
 
     def started(self, settings: Settings, first_epoch: int) -> None:
         """What goes on in the middle is worth a line."""
@@ -161,10 +162,9 @@ class Bars:
 
 def epoch_text(settings: Settings, record: Record) -> str:
     """An epoch in a few words."""
-    return (
-        f"epoch {record.epoch} of {settings.epochs}, loss {record.train_loss:.4g}, "
-        f"accuracy {100 * record.test_accuracy:.2f} %"
-    )
+    loss = f"loss {record.train_loss:.4g}, " if record.epoch else ""
+    accuracy = f"accuracy {100 * record.test_accuracy:.2f} %"
+    return f"epoch {record.epoch} of {settings.epochs}, {loss}{accuracy}"
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -215,7 +215,7 @@ def estimate_sentence(found: Estimate) -> str:
         else ""
     )
     return (
-        f"{found.trials:,} trials{candidates}, {found.steps:,} steps: about "
+        f"{found.trials:,} {'trial' if found.trials == 1 else 'trials'}{candidates}, {found.steps:,} steps: about "
         f"{duration_text(found.seconds)} on this machine, one after the other, and "
         f"{found.disk / 1e6:,.0f} MB of disk. Measured on random images{sizes}; a trial that "
         "diverges stops early."
