@@ -36,12 +36,23 @@ def write_whole(path: Path, content: str) -> None:
     >>> [file.name for file in folder.iterdir()]
     ['audit.json']
     """
+    write_whole_bytes(path, content.encode())
+
+
+def write_whole_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and move it into place.
+
+    >>> folder = getfixture("tmp_path")
+    >>> write_whole_bytes(folder / "figure.png", b"...")
+    >>> [file.name for file in folder.iterdir()]
+    ['figure.png']
+    """
     if path.exists() and not path.is_file():
-        path.write_text(content, encoding="utf-8")  # a pipe or a device: nothing to replace
+        path.write_bytes(content)  # a pipe or a device: nothing to replace
         return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

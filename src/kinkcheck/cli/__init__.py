@@ -14,6 +14,7 @@ from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor
 from kinkcheck.cli.options import ManyValues
 from kinkcheck.cli.report import report
+from kinkcheck.cli.study import study
 from kinkcheck.cli.volume import volume
 from kinkcheck.errors import InputError
 
@@ -28,6 +29,7 @@ app.command(cls=ManyValues)(audit)
 app.command(cls=ManyValues)(volume)
 app.command()(report)
 app.command()(doctor)
+app.add_typer(study, name="study")
 
 
 def main() -> None:

@@ -1,0 +1,265 @@
+"""``kinkcheck study``: training studies, from the spec to the plots."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperCommand
+
+from kinkcheck.cli.options import DataDir, Device, ManyValues
+from kinkcheck.cli.watching import watching
+from kinkcheck.errors import InputError
+from kinkcheck.files import require_writable, write_whole_bytes
+from kinkcheck.report.study import (
+    accuracy_table,
+    estimate_sentence,
+    estimate_table,
+    settings_text,
+    status_table,
+    study_sentence,
+)
+from kinkcheck.study import export as exporting
+from kinkcheck.study import spec as specs
+from kinkcheck.study.cluster import Cluster
+from kinkcheck.study.estimate import estimate
+from kinkcheck.study.executor import Inline
+from kinkcheck.study.reading import Reading, reading
+from kinkcheck.study.run import run as run_study
+from kinkcheck.study.summary import groups
+
+study = typer.Typer(
+    no_args_is_help=True, help="Train networks under each selection, and compare what comes out."
+)
+
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A name that kinkcheck study specs lists, or a .toml.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Of the CPU; by default PyTorch's number.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="On a Ray cluster: HOST:PORT, auto (this machine's), local (a new one); without "
+        "ADDRESS the first that is there.",
+    ),
+]
+GpuShare = Annotated[
+    float,
+    typer.Option(metavar="F", help="Of a GPU for each trial, with --ray: 0.25 puts four on one."),
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck study run wrote to.")]
+
+
+@study.command("specs")
+def specs_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this one, to start your own from.")
+    ] = None,
+) -> None:
+    """List the specs that ship with kinkcheck, or print one of them."""
+    if name is not None:
+        print(specs.source(name), end="")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("spec", no_wrap=True)
+    table.add_column("trials", justify="right")
+    table.add_column("what it trains")
+    for each in specs.names():
+        spec = specs.shipped(each)
+        table.add_row(each, f"{len(spec.trials()):,}", spec.description)
+    Console().print(table)
+
+
+@study.command()
+def check(
+    spec: Spec,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Say what a study will take, from a short measurement; nothing is trained."""
+    declared = specs.load(spec)
+    _warn(declared)
+    console = Console(stderr=True)
+    with console.status("Measuring ...") as status:
+        found = estimate(
+            declared,
+            data_dir=data_dir,
+            device=device,
+            threads=threads,
+            on_kind=lambda done, total: status.update(f"Measuring ... {done} of {total}"),
+        )
+    out = Console()
+    out.print(estimate_table(found))
+    out.print(estimate_sentence(found), highlight=False, markup=False)
+
+
+class RayAddress(TyperCommand):
+    """A command whose option ``--ray`` may stand alone, which is to say with an empty address.
+
+    What follows it is its address unless that is an option. So SPEC has to come first.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the lonely option an empty value."""
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], "-"], strict=True):
+            given.append(argument)
+            if argument == "--ray" and (following.startswith("-") or args[0].startswith("-")):
+                given.append("")
+        return list(super().parse_args(ctx, given))
+
+
+@study.command(cls=RayAddress)
+def run(
+    spec: Spec,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="Keep what is found here; go on if it is there."),
+    ],
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    ray: Ray = None,
+    gpu_share: GpuShare = 1.0,
+) -> None:
+    """Run a study, or go on where it stopped."""
+    declared = specs.load(spec)
+    _warn(declared)
+    try:
+        with (
+            watching(Console(stderr=True)) as watcher,
+            nullcontext(Inline()) if ray is None else Cluster(ray or None, gpu_share) as executor,
+        ):
+            ended = run_study(
+                declared,
+                out,
+                data_dir=data_dir,
+                device=device,
+                threads=threads,
+                executor=executor,
+                watcher=watcher,
+            )
+    except KeyboardInterrupt:
+        print("kinkcheck: stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    table(out)
+    failed = [trial for trial in ended if trial.state == "failed"]
+    if failed:
+        print(
+            f"kinkcheck: {len(failed)} trials failed, among them "
+            f"{settings_text(failed[0].settings)}; the same command tries again",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+@study.command()
+def status(folder: Folder) -> None:
+    """Say how far a study is, and which process runs it."""
+    with reading(folder) as opened:
+        trials, candidates = opened.trials(), opened.trials(candidates=True)
+        process = opened.running()
+    console = Console()
+    console.print(status_table(trials))
+    if candidates:
+        console.print("", "searches for a learning rate:", status_table(candidates), sep="\n")
+    for trial in trials:
+        if trial.state == "failed":
+            print(f"trial {trial.trial} failed: {trial.reason}")
+    over = sum(trial.state in ("finished", "diverged") for trial in trials)
+    print(
+        f"Process {process} is at it."
+        if process is not None
+        else "All trials are done."
+        if over == len(trials)
+        else "No process is at it; start kinkcheck study run again to go on."
+    )
+
+
+@study.command()
+def table(folder: Folder) -> None:
+    """Mean and deviation of the final test accuracy, with the number of runs and diverged ones."""
+    with reading(folder) as opened:
+        found = groups(opened.trials(), searched=_searched(opened))
+    console = Console()
+    console.print(accuracy_table(found))
+    console.print(study_sentence(found), highlight=False, markup=False)
+
+
+@study.command("export")
+def export_(
+    folder: Folder,
+    form: Annotated[
+        str, typer.Option("--format", metavar="F", help=f"{', '.join(exporting.FORMATS)}.")
+    ] = "csv",
+    what: Annotated[
+        str, typer.Option("--table", metavar="T", help=f"{', '.join(exporting.QUERIES)}.")
+    ] = "epochs",
+    timing: Annotated[bool, typer.Option("--timing", help="With measured seconds.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="By default standard output.")
+    ] = None,
+) -> None:
+    """Write a table of a study as CSV, JSON or Parquet."""
+    if form not in exporting.FORMATS:
+        raise InputError(f"--format: unknown {form!r}; accepted: {', '.join(exporting.FORMATS)}")
+    if what not in exporting.QUERIES:
+        raise InputError(f"--table: unknown {what!r}; accepted: {', '.join(exporting.QUERIES)}")
+    if out is not None:
+        require_writable(out, "--out")
+    with reading(folder) as opened:
+        content = exporting.export(opened, what, form, timing=timing)
+    if out is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        write_whole_bytes(out, content)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+@study.command(cls=ManyValues)
+def plot(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to put the figures.")],
+    forms: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="F", help="png, svg, pdf; by default all."),
+    ] = None,
+) -> None:
+    """Draw accuracy by selection and loss by epoch, or weight divergence."""
+    from kinkcheck.report import study_plots  # Matplotlib takes a second to import
+
+    wanted = list(dict.fromkeys(forms or study_plots.FORMATS))
+    for form in wanted:
+        if form not in study_plots.FORMATS:
+            accepted = ", ".join(study_plots.FORMATS)
+            raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
+    with reading(folder) as opened:
+        figures = study_plots.figures(opened, searched=_searched(opened))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            for form in wanted:
+                write_whole_bytes(out / f"{name}.{form}", study_plots.draw(figure, form))
+                print(out / f"{name}.{form}")
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+def _warn(declared: specs.Spec) -> None:
+    for warning in specs.warnings(declared):
+        print(f"kinkcheck: warning: {warning}", file=sys.stderr)
+
+
+def _searched(opened: Reading) -> bool:
+    return bool(opened.rows("SELECT 1 FROM trials WHERE search IS NOT NULL LIMIT 1"))

@@ -1,0 +1,111 @@
+"""A study's tables as CSV, JSON or Parquet; equal runs give equal files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any, Literal, TypeAlias
+
+from kinkcheck.data.extras import require
+from kinkcheck.errors import InputError
+from kinkcheck.study.reading import Reading, Rows
+
+Format: TypeAlias = Literal["csv", "json", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
+
+SCHEMA = "kinkcheck.study/1"
+
+_TRIAL = (
+    "trial, data, network, batch_norm, precision, optimizer, forward, max_pool, relu, seed, "
+    "trials.learning_rate"
+)
+_EPOCH = (
+    "epoch, epochs.learning_rate AS epoch_learning_rate, train_loss, train_accuracy, test_loss, "
+    "test_accuracy, gradient_norm"
+)
+_OUTCOME = "state, diverged_step, diverged_layer, reason"
+
+QUERIES = {
+    "epochs": f"SELECT {_TRIAL}, {_EPOCH}{{timing}} FROM epochs JOIN trials USING (trial) "
+    "WHERE search IS NULL ORDER BY position, epoch",
+    "trials": f"SELECT {_TRIAL}, {_OUTCOME}, settings FROM trials WHERE search IS NULL "
+    "ORDER BY position",
+    "ties": "SELECT trial, epoch, layer, windows, tied FROM ties JOIN trials USING (trial) "
+    "WHERE search IS NULL ORDER BY position, epoch, layer",
+    "distances": "SELECT distances.* FROM distances JOIN trials USING (trial) "
+    "ORDER BY position, epoch, network",
+    "searches": f"SELECT search, number, {_TRIAL}, {_OUTCOME}, {_EPOCH}{{timing}} FROM trials "
+    "LEFT JOIN epochs USING (trial) WHERE search IS NOT NULL ORDER BY search, number, epoch",
+    "sessions": "SELECT sessions.* FROM sessions JOIN trials USING (trial) "
+    "ORDER BY position, search, number, sessions.rowid",
+}
+"""The tables that can be exported. All but ``sessions``, which says where and when, are equal for
+equal runs."""
+
+
+def export(study: Reading, table: str, form: Format, *, timing: bool = False) -> bytes:
+    """One table of a study.
+
+    Args:
+        study: open to be read.
+        table: one of :data:`QUERIES`.
+        form: ``csv`` (an empty field for nothing), ``json`` (an object with ``schema``, ``table``
+            and ``rows``; null for nothing) or ``parquet``.
+        timing: with measured seconds.
+
+    Returns:
+        The file's content. Numbers are written so that they read back as the same ones. A loss that
+        was not a number is nothing.
+
+    Raises:
+        InputError: no such table or format, or pyarrow is not installed.
+
+    >>> from kinkcheck.study.reading import reading
+    >>> from kinkcheck.study.run import run
+    >>> from kinkcheck.study.spec import shipped
+    >>> folder = getfixture("tmp_path") / "s"
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> _ = run(spec, folder)
+    >>> with reading(folder) as study:
+    ...     export(study, "ties", "csv").decode().splitlines()[0]
+    'trial,epoch,layer,windows,tied'
+    """
+    if table not in QUERIES:
+        raise InputError(f"unknown table {table!r}; accepted: {', '.join(QUERIES)}")
+    rows = study.rows(QUERIES[table].format(timing=", seconds" if timing else ""))
+    if form == "json":
+        return _json(table, rows)
+    if form == "csv":
+        return _csv(rows)
+    if form == "parquet":
+        return _parquet(rows)
+    raise InputError(f"unknown format {form!r}; accepted: {', '.join(FORMATS)}")
+
+
+def _json(table: str, rows: Rows) -> bytes:
+    content = {"schema": SCHEMA, "table": table, "rows": [_finite(row) for row in rows]}
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    infinite = (float("inf"), float("-inf"))
+    return {key: str(value) if value in infinite else value for key, value in row.items()}
+
+
+def _csv(rows: Rows) -> bytes:
+    text = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _parquet(rows: Rows) -> bytes:
+    require("pyarrow", extra="data")
+    arrow: Any = require("pyarrow.parquet", extra="data")
+    table = require("pyarrow", extra="data").Table.from_pylist(rows)
+    buffer = io.BytesIO()
+    arrow.write_table(table, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""One writer a study: a lock that names its process and dies with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from kinkcheck.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where the second writer is then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+
+class Lock:
+    """The right to write to a study, held while the block runs.
+
+    The lock is the operating system's (``flock``), so it ends with the process, however that ends;
+    the file only says whose it is. It is never deleted.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: another process has it; the message names that process.
+
+    >>> path = getfixture("tmp_path") / "lock"
+    >>> with Lock(path):
+    ...     holder(path) == os.getpid()
+    True
+    >>> holder(path) is None
+    True
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            file = open(self._path, "a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
+        if not _take(file):
+            told = _read(file)
+            file.close()
+            raise InputError(
+                f"{self._path.parent} is being written by process {told.get('pid', '?')} on "
+                f"{told.get('host', 'this machine')}; wait for it, or stop it and try again"
+            )
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()  # which gives the lock back
+
+
+def holder(path: Path) -> int | None:
+    """The id of the process that holds a lock; None if none does."""
+    try:
+        file = open(path, "r+", encoding="utf-8")  # noqa: SIM115 closed below
+    except OSError:
+        return None
+    with file:
+        if _take(file):
+            return None
+        pid = _read(file).get("pid")
+        return pid if isinstance(pid, int) else -1
+
+
+def _take(file: IO[str]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    with suppress(ValueError):
+        told = json.load(file)
+        if isinstance(told, dict):
+            return told
+    return {}

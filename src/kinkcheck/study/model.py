@@ -1,0 +1,95 @@
+"""The network of a trial, with its selections, in its precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import kinkcheck.nn
+from kinkcheck import networks, precision
+from kinkcheck.data import Images
+from kinkcheck.errors import InputError
+from kinkcheck.networks.factory import load_factory
+from kinkcheck.study.settings import Settings
+from kinkcheck.study.spec import beta_of
+from kinkcheck.study.streams import stream
+
+
+def build(
+    settings: Settings, images: Images, device: torch.device | str, max_pool: str | None = None
+) -> nn.Module:
+    """The network of a trial, drawn from its seed of initialisation.
+
+    Equal seeds give equal parameters, whatever the precision (up to its rounding) and the
+    selections. Max pooling and ReLU are always those of :mod:`kinkcheck.nn`, whose native selection
+    is bit for bit PyTorch's.
+
+    Args:
+        settings: of the trial.
+        images: the data set, for the shape of an image and the number of classes.
+        device: where to put it.
+        max_pool: stands in for the trial's own selection of max pooling.
+
+    Raises:
+        InputError: the network cannot be built, or has no module for a selection that it is given.
+
+    >>> from kinkcheck import data
+    >>> from kinkcheck.study.spec import shipped
+    >>> build(shipped("smoke").trials()[0], data.load("mnist-sample"), "cpu").features[2]
+    MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, selection='hybrid:0')
+    """
+    held = precision.parse(settings.precision)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(settings.init_seed, "init"))
+        model = _drawn(settings, images)
+    model = held.cast_model(model, device)
+    chosen = max_pool or settings.max_pool
+    if settings.forward == "compound":
+        model = _compound(model, beta_of(chosen or "native"))
+    else:
+        model = _selecting(model, "max_pool", chosen)
+    return _selecting(model, "relu", settings.relu)
+
+
+def _drawn(settings: Settings, images: Images) -> nn.Module:
+    if ":" in settings.network:
+        model = load_factory(settings.network)()
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"network: {settings.network} must return an nn.Module, not {type(model).__name__}"
+            )
+        return model
+    return networks.build(
+        settings.network,
+        in_channels=images.channels,
+        classes=images.classes,
+        image_size=images.image_size[0],
+        batch_norm=settings.batch_norm,
+        init=settings.init,
+    )
+
+
+def _selecting(model: nn.Module, operation: str, chosen: str | None) -> nn.Module:
+    """The model under a selection; without one it is native, where there is such a module."""
+    if chosen is not None:
+        return kinkcheck.nn.convert(model, **{operation: chosen})
+    try:
+        return kinkcheck.nn.convert(model, **{operation: "native"})
+    except InputError:
+        return model
+
+
+def _compound(model: nn.Module, beta: float) -> nn.Module:
+    """The model with the published formula in place of its 2-d max pools."""
+    pools = [
+        (parent, name, child)
+        for parent in list(model.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, nn.MaxPool2d)
+    ]
+    if not pools:
+        raise InputError("forward: compound needs nn.MaxPool2d modules, and the network has none")
+    for parent, name, pool in pools:
+        window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+        setattr(parent, name, kinkcheck.nn.CompoundMaxPool2d(beta, *window))
+    return model

@@ -1,0 +1,89 @@
+"""Ties and gradient norm of one mini-batch, measured without moving the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinkcheck import ops
+from kinkcheck.nn import CompoundMaxPool2d
+from kinkcheck.precision import Precision
+from kinkcheck.tape import record
+
+
+@dataclass(frozen=True)
+class Ties:
+    """How many windows of one pool are tied on the probe batch.
+
+    Attributes:
+        layer: name of the pool.
+        windows: how many it has.
+        tied: how many have more than one active branch.
+    """
+
+    layer: str
+    windows: int
+    tied: int
+
+    @property
+    def rate(self) -> float:
+        """Share of windows that are tied.
+
+        >>> Ties("features.2", 8, 2).rate
+        0.25
+        """
+        return self.tied / self.windows if self.windows else 0.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one mini-batch says about a network.
+
+    Attributes:
+        ties: of each max pool, in the order of their calls.
+        gradient_norm: 2-norm of the gradient of the mean loss, under the network's own selections;
+            it is computed in float64 from the gradient in the precision of the run.
+    """
+
+    ties: tuple[Ties, ...]
+    gradient_norm: float
+
+
+def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
+    """Measure a network on a mini-batch; mode, statistics and random state stay as they are.
+
+    Args:
+        model: the network, in the precision of the run.
+        x: images (N, C, H, W).
+        y: labels (N,).
+        held: the precision to compute in.
+
+    >>> from kinkcheck import networks, precision
+    >>> lenet = networks.build("lenet5", in_channels=1, classes=10, image_size=28)
+    >>> probed = probe(lenet, torch.zeros(4, 1, 28, 28), torch.arange(4), precision.parse("32"))
+    >>> [(ties.layer, ties.rate) for ties in probed.ties]
+    [('features.2', 1.0), ('features.6', 1.0)]
+    """
+    training = model.training
+    model.train()
+    try:
+        with held.contractions(x.device):
+            with record(model) as tape, held.computation(x.device):
+                loss = F.cross_entropy(model(x), y)
+            gradients = tape.gradient(loss, choose={})
+    finally:
+        model.train(training)
+    norms = torch.stack([gradient.double().norm() for gradient in gradients.values()])
+    compound = {
+        name for name, module in model.named_modules() if isinstance(module, CompoundMaxPool2d)
+    }
+    ties: dict[str, Ties] = {}
+    for site in tape.sites:
+        if site.kind is ops.MaxPool:
+            parent = site.layer.rpartition(".")[0]
+            layer = parent if parent in compound else site.layer  # its two pools have equal ties
+            ties.setdefault(layer, Ties(layer, site.windows, site.tied))
+    return Probe(tuple(ties.values()), norms.norm().item())

@@ -1,0 +1,243 @@
+"""A study from its spec to its end: searches, trials, and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from kinkcheck.study import search
+from kinkcheck.study.executor import Executor, Inline
+from kinkcheck.study.feed import digest, load
+from kinkcheck.study.job import Beat, EpochEnd, Job, Outcome, Record, Started
+from kinkcheck.study.search import BelowMedian, Candidate
+from kinkcheck.study.settings import Search, Settings
+from kinkcheck.study.spec import Spec
+from kinkcheck.study.store import Progress, Store
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it."""
+
+    def planned(self, trials: Sequence[Progress]) -> None:
+        """These trials are next; some may be over."""
+
+    def started(self, settings: Settings, first_epoch: int) -> None:
+        """A trial starts or goes on."""
+
+    def beat(self, settings: Settings, beat: Beat) -> None:
+        """How far an epoch is."""
+
+    def epoch(self, settings: Settings, record: Record) -> None:
+        """An epoch is done and kept."""
+
+    def ended(self, settings: Settings, outcome: Outcome) -> None:
+        """A trial is over."""
+
+    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+        """A search is over."""
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def planned(self, trials: Sequence[Progress]) -> None:
+        """Nothing."""
+
+    def started(self, settings: Settings, first_epoch: int) -> None:
+        """Nothing."""
+
+    def beat(self, settings: Settings, beat: Beat) -> None:
+        """Nothing."""
+
+    def epoch(self, settings: Settings, record: Record) -> None:
+        """Nothing."""
+
+    def ended(self, settings: Settings, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+        """Nothing."""
+
+
+def run(
+    spec: Spec,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    executor: Executor | None = None,
+    watcher: Watcher | None = None,
+) -> list[Progress]:
+    """Run a study, or go on with it where it stopped.
+
+    Args:
+        spec: what to train.
+        folder: where to keep what is found; see :class:`kinkcheck.study.store.Store`.
+        data_dir: see :func:`kinkcheck.data.load`.
+        device: where to train.
+        threads: of the CPU; by default those the study began with, and PyTorch's number for a new
+            one.
+        executor: who trains; by default this process.
+        watcher: is told what happens.
+
+    Returns:
+        Where each trial stands at the end. A failed trial is tried again next time.
+
+    Raises:
+        InputError: the device, the data or the folder cannot be used; Optuna is needed and not
+            there.
+
+    >>> from kinkcheck.study.spec import shipped
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> for trial in run(spec, getfixture("tmp_path") / "s"):
+    ...     print(trial.settings.precision, trial.settings.max_pool, trial.state)
+    float16 minimal finished
+    float32 minimal finished
+    """
+    trials = spec.trials()
+    executor = executor or Inline()
+    executor.require(list(dict.fromkeys(settings.precision for settings in trials)), device)
+    if any(settings.search for settings in trials):
+        search.require_optuna()
+    where = None if data_dir is None else str(data_dir)
+    facts = {**_digests(trials[0], where), "device": torch.device(device).type}
+    if threads is not None:
+        facts["threads"] = str(threads)
+    with Store(folder, trials, facts, spec.model_dump_json()) as store:
+        begun = store.fact("threads", str(torch.get_num_threads()))
+        running = _Running(store, executor, watcher or Silent(), where, device, int(begun))
+        running.search(trials)
+        running.train()
+        return store.progress()
+
+
+def template_of(settings: Settings) -> tuple[Settings, Search] | None:
+    """The search that a trial waits for; None if its learning rate is given."""
+    if settings.search is None:
+        return None
+    return search.template(settings, settings.search), settings.search
+
+
+@dataclass
+class _Running:
+    """A study that is being run."""
+
+    store: Store
+    executor: Executor
+    watcher: Watcher
+    data_dir: str | None
+    device: str
+    threads: int
+
+    def search(self, trials: Iterable[Settings]) -> None:
+        """Find the learning rates that trials wait for; a search that fails leaves them waiting."""
+        waiting: dict[str, tuple[Settings, Search, list[str]]] = {}
+        for settings in trials:
+            if (sought := template_of(settings)) is not None:
+                base, how = sought
+                waiting.setdefault(base.id, (base, how, []))[2].append(settings.id)
+        while waiting:
+            jobs = []
+            for name, (base, how, ids) in list(waiting.items()):
+                job = self._next_candidate(name, base, how)
+                if job is None:
+                    self._settle(name, base, ids)
+                    del waiting[name]
+                else:
+                    jobs.append((name, job))
+            failed = self._run([job for _, job in jobs])
+            for name, job in jobs:
+                if job.trial in failed:
+                    del waiting[name]
+
+    def train(self) -> None:
+        """Train every trial that is not over and has a learning rate."""
+        trials = self.store.progress()
+        self.watcher.planned(trials)
+        self._run(
+            [
+                self._job(progress, progress.learning_rate)
+                for progress in trials
+                if not progress.over and progress.learning_rate is not None
+            ]
+        )
+
+    def _next_candidate(self, name: str, base: Settings, how: Search) -> Job | None:
+        """The candidate to train next; None if there were enough."""
+        if self.store.learning_rate(name) is not None:
+            return None
+        there = self.store.progress(search=name)
+        earlier = tuple(_candidate(progress) for progress in there if progress.over)
+        if len(earlier) == len(there):
+            if len(earlier) == how.trials:
+                return None
+            self.store.add_candidate(name, len(there), search.candidate(base, how, earlier))
+            there = self.store.progress(search=name)
+        rate = there[-1].settings.learning_rate
+        assert rate is not None
+        stop = BelowMedian(how, earlier, rate) if how.pruning else None
+        return self._job(there[-1], rate, stop)
+
+    def _settle(self, name: str, base: Settings, trials: Sequence[str]) -> None:
+        """Hand the learning rate of a finished search to its trials."""
+        rate = self.store.learning_rate(name)
+        if rate is None:
+            winner = search.best([_candidate(p) for p in self.store.progress(search=name)])
+            rate = winner.learning_rate
+            self.store.settle(name, rate, winner.accuracy)
+            self.watcher.found(base, rate, winner.accuracy)
+        self.store.assign(trials, rate)
+
+    def _job(self, progress: Progress, rate: float, stop: BelowMedian | None = None) -> Job:
+        return Job(
+            trial=progress.trial,
+            settings=progress.settings,
+            learning_rate=rate,
+            data_dir=self.data_dir,
+            device=self.device,
+            threads=self.threads,
+            state=progress.checkpoint,
+            accuracies=progress.accuracies,
+            stop=stop,
+        )
+
+    def _run(self, jobs: Sequence[Job]) -> set[str]:
+        """Train jobs, keep what they bring, and say which failed."""
+        failed = set()
+        events = self.executor.run(jobs, lambda job, beat: self.watcher.beat(job.settings, beat))
+        for job, event in events:
+            if isinstance(event, Started):
+                self.store.start(job.trial, event)
+                self.watcher.started(job.settings, event.first_epoch)
+            elif isinstance(event, EpochEnd):
+                self.store.add_epoch(job.trial, event)
+                self.watcher.epoch(job.settings, event.record)
+            else:
+                self.store.end(job.trial, event)
+                self.watcher.ended(job.settings, event)
+                if event.state == "failed":
+                    failed.add(job.trial)
+        return failed
+
+
+def _candidate(progress: Progress) -> Candidate:
+    rate = progress.settings.learning_rate
+    assert rate is not None
+    return Candidate(rate, progress.state, progress.accuracies)
+
+
+def _digests(settings: Settings, data_dir: str | None) -> dict[str, str]:
+    """A digest of each split, by name."""
+    splits = {
+        settings.train_split: settings.train_images,
+        settings.test_split: settings.test_images,
+    }
+    return {
+        f"data {settings.data} {split}": digest(load(settings.data, split, count, data_dir))
+        for split, count in splits.items()
+    }

@@ -1,0 +1,128 @@
+"""What one trial's result depends on, in canonical form, and the identity that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How a learning rate is looked for.
+
+    Attributes:
+        trials: learning rates that are tried.
+        epochs: epochs of each, at a constant learning rate.
+        low: smallest learning rate; they are drawn log-uniformly.
+        high: largest.
+        pruning: whether a candidate below the median of the earlier ones at its epoch is stopped.
+        per_selection: look for each selection and forward separately, instead of once under
+            ``native`` for all.
+        seed: of the draws; candidate number n is trained from seed + n.
+
+    The defaults are those of R. Boustany (TMLR 2024).
+    """
+
+    trials: int = 10
+    epochs: int = 10
+    low: float = 1e-5
+    high: float = 1e-1
+    pruning: bool = True
+    per_selection: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that the result of one trial depends on, but the data and the machine.
+
+    Texts are canonical (``float16``, not ``16``; ``hybrid:10``, not ``hybrid:1e1``), so that equal
+    trials have equal settings. See the page on studies for what each means.
+
+    Attributes:
+        experiment: ``training`` or ``weight-divergence``.
+        max_pool: the selection of max pooling; None leaves it native.
+        relu: the selection of ReLU; None leaves it native.
+        forward: ``exact`` or ``compound``, see :class:`kinkcheck.nn.CompoundMaxPool2d`.
+        networks: in a weight divergence, the max-pooling selections of the networks that train
+            side by side, the first being the one that the others are compared with.
+        seed: the seed of the run, from which the other three are taken unless they are fixed.
+        init_seed: of the parameters.
+        order_seed: of the order of the data.
+        augment_seed: of the augmentation.
+        learning_rate: None if it is to be searched.
+        search: how, if it is to be searched.
+        devices: that share each mini-batch.
+        candidate: whether this is a candidate in a search and not a result.
+    """
+
+    experiment: str
+    data: str
+    train_split: str
+    test_split: str
+    train_images: int | None
+    test_images: int | None
+    augment: bool
+    network: str
+    batch_norm: bool
+    init: str
+    precision: str
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    clip_norm: float | None
+    learning_rate: float | None
+    search: Search | None
+    schedule: str
+    step_size: int
+    step_factor: float
+    max_pool: str | None
+    relu: str | None
+    forward: str
+    networks: tuple[str, ...] = ()
+    seed: int
+    init_seed: int
+    order_seed: int
+    augment_seed: int
+    epochs: int
+    batch_size: int
+    probe: bool
+    devices: int = 1
+    candidate: bool = False
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that equal settings have in common.
+
+        >>> from kinkcheck.study.spec import shipped
+        >>> first = shipped("smoke").trials()[0]
+        >>> first.id == Settings.from_json(first.to_json()).id
+        True
+        """
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """The settings as a JSON object with sorted keys.
+
+        One device goes without saying, as it did before there could be several.
+        """
+        said = asdict(self)
+        if self.devices == 1:
+            del said["devices"]
+        return json.dumps(said, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings that :meth:`to_json` wrote."""
+        read: Mapping[str, Any] = json.loads(text)
+        search = read["search"]
+        return cls(
+            **{
+                **read,
+                "networks": tuple(read["networks"]),
+                "search": None if search is None else Search(**search),
+            }
+        )

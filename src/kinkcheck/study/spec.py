@@ -1,0 +1,471 @@
+"""A study in one small TOML file: what is trained, under which selections, how often.
+
+>>> shipped("smoke").trials()[0].network
+'lenet5'
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from kinkcheck import networks, ops, precision, selection
+from kinkcheck.data.catalogue import lookup
+from kinkcheck.errors import InputError
+from kinkcheck.ops import Operation, require_accepted
+from kinkcheck.selection import Hybrid, Minimal, Native
+from kinkcheck.study.settings import Search, Settings
+from kinkcheck.study.streams import stream
+
+_Item = TypeVar("_Item")
+_SPECS = resources.files("kinkcheck.study") / "specs"
+
+GRID = (
+    "seed",
+    "network",
+    "batch_norm",
+    "precision",
+    "optimizer",
+    "forward",
+    "relu",
+    "max_pool",
+    "learning_rate",
+)
+"""What a trial is one combination of, the slowest first: every seed completes a table."""
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _some(values: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    if not values:
+        raise InputError("must not be empty")
+    return values
+
+
+Many: TypeAlias = Annotated[tuple[_Item, ...], BeforeValidator(_tuple), AfterValidator(_some)]
+"""One value, or a list of them."""
+
+
+def _precision(value: Any) -> str:
+    return precision.parse(str(value)).name
+
+
+def _selection(kind: type[Operation]) -> BeforeValidator:
+    return BeforeValidator(lambda text: str(require_accepted(kind, selection.parse(text))))
+
+
+def _network(name: str) -> str:
+    if name not in networks.NAMES and ":" not in name:
+        raise InputError(
+            f"unknown network {name!r}; accepted: {', '.join(networks.NAMES)}, "
+            "package.module:factory, path/to/file.py:factory"
+        )
+    return name
+
+
+def _seeds(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise InputError(f"must be 1 or more, or a list of seeds, not {value}")
+        return tuple(range(value))
+    return _tuple(value)
+
+
+def _learning_rates(value: Any) -> Any:
+    if value == "search" or isinstance(value, Uniform):
+        return value
+    if isinstance(value, dict):
+        return Uniform(**value)
+    rates = _tuple(value)
+    for rate in rates:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e6:
+            raise InputError(
+                f"must be a positive number, a list of them, 'search' or "
+                f"{{low = ..., high = ...}}, not {rate!r}"
+            )
+    return _some(tuple(float(rate) for rate in rates))
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Uniform(_Table):
+    """A learning rate drawn uniformly, once a seed."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+
+class SearchTable(_Table):
+    """The table ``[search]``: see :class:`kinkcheck.study.settings.Search`."""
+
+    trials: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    low: float = Field(default=1e-5, gt=0)
+    high: float = Field(default=1e-1, gt=0)
+    pruning: bool = True
+    per_selection: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+SeedValue: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
+Rates: TypeAlias = Annotated[
+    Literal["search"] | Uniform | tuple[float, ...], BeforeValidator(_learning_rates)
+]
+
+
+class Spec(_Table):
+    """A declared study; made by :func:`load`, :func:`shipped` or :func:`parse`.
+
+    The page on studies describes every key. A key that may have several values takes one or a
+    list; the trials are the product of all lists, without what a rule of ``exclude`` matches.
+    """
+
+    description: str = ""
+    source: str = ""
+    experiment: Literal["training", "weight-divergence"] = "training"
+
+    data: str
+    train_split: str = "train"
+    test_split: str | None = None
+    train_images: Positive | None = None
+    test_images: Positive | None = None
+    augment: bool | None = None
+
+    network: Many[Annotated[str, AfterValidator(_network)]]
+    batch_norm: Many[bool] = (False,)
+    init: Literal[networks.INITIALISATIONS] = "default"  # type: ignore[valid-type]
+    precision: Many[Annotated[str, BeforeValidator(_precision)]] = ("float32",)
+    max_pool: Many[Annotated[str, _selection(ops.MaxPool)]] | None = None
+    relu: Many[Annotated[str, _selection(ops.ReLU)]] | None = None
+    forward: Many[Literal["exact", "compound"]] = ("exact",)
+    exclude: tuple[dict[str, Any], ...] = ()
+
+    seeds: Annotated[tuple[SeedValue, ...], BeforeValidator(_seeds), AfterValidator(_some)] = tuple(
+        range(10)
+    )
+    init_seed: SeedValue | None = None
+    order_seed: SeedValue | None = None
+    augment_seed: SeedValue | None = None
+
+    optimizer: Many[Literal["sgd", "adam"]] = ("sgd",)
+    learning_rate: Rates = "search"
+    momentum: float = Field(default=0.9, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    step_size: int = Field(default=30, ge=1)
+    step_factor: float = Field(default=0.1, gt=0)
+    epochs: Positive
+    batch_size: Positive = 128
+    devices: Positive = 1
+    search: SearchTable = SearchTable()
+    probe: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_to_tuples(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("exclude"), list):
+            return {**values, "exclude": tuple(values["exclude"])}
+        return values
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Spec:
+        entry = lookup(self.data)
+        for split in (self.train_split, self._test_split):
+            entry.require_split(split)
+        if self.augment and entry.augmentation is None:
+            raise InputError(f"augment: {self.data} has no augmentation; accepted: false")
+        for rate in (self.search, self.learning_rate):
+            if isinstance(rate, SearchTable | Uniform) and rate.low > rate.high:
+                raise InputError(f"learning rates: low {rate.low:g} is above high {rate.high:g}")
+        if self.experiment == "weight-divergence":
+            if len(self.max_pool or ()) < 1:
+                raise InputError("max_pool: name the selections of the networks to compare")
+            if self.learning_rate == "search":
+                raise InputError(
+                    "learning_rate: a weight divergence takes a number, a list or "
+                    "{low = ..., high = ...}, not 'search'"
+                )
+        if any(":" in name for name in self.network) and (
+            True in self.batch_norm or self.init != "default"
+        ):
+            raise InputError(
+                "network: batch_norm and init are for built-in networks; let the factory do it"
+            )
+        if self.devices > self.batch_size:
+            raise InputError(f"devices: {self.devices} are more than batch_size {self.batch_size}")
+        if "compound" in self.forward:
+            for text in self.max_pool or ():
+                beta_of(text)
+        for number, rule in enumerate(self.exclude, start=1):
+            _require_rule(number, rule)
+        return self
+
+    @property
+    def _test_split(self) -> str:
+        return self.test_split or ("validation" if self.data == "imagenet" else "test")
+
+    def trials(self) -> tuple[Settings, ...]:
+        """The settings of every trial, in the order in which they run.
+
+        Raises:
+            InputError: the rules of ``exclude`` leave nothing.
+        """
+        rules = [{key: _matching(key, value) for key, value in r.items()} for r in self.exclude]
+        cells = [
+            cell
+            for cell in self._cells()
+            if not any(all(cell[k] in accepted for k, accepted in r.items()) for r in rules)
+        ]
+        if not cells:
+            raise InputError("exclude: the rules leave no trial")
+        return tuple(self._settings(cell) for cell in cells)
+
+    def _cells(self) -> Iterator[dict[str, Any]]:
+        divergence = self.experiment == "weight-divergence"
+        rates = self.learning_rate
+        axes: dict[str, tuple[Any, ...]] = {
+            "seed": self.seeds,
+            "network": self.network,
+            "batch_norm": self.batch_norm,
+            "precision": self.precision,
+            "optimizer": self.optimizer,
+            "forward": self.forward,
+            "relu": self.relu or (None,),
+            "max_pool": (None,) if divergence else self.max_pool or (None,),
+            "learning_rate": rates if isinstance(rates, tuple) else (None,),
+        }
+        for values in product(*(dict.fromkeys(axes[key]) for key in GRID)):
+            yield dict(zip(GRID, values, strict=True))
+
+    def _settings(self, cell: Mapping[str, Any]) -> Settings:
+        seed, sgd = cell["seed"], cell["optimizer"] == "sgd"
+        rate = cell["learning_rate"]
+        if isinstance(self.learning_rate, Uniform):
+            share = stream(seed, "learning rate") / 2**63
+            rate = self.learning_rate.low + share * (
+                self.learning_rate.high - self.learning_rate.low
+            )
+        augment = self.augment
+        if augment is None:
+            augment = lookup(self.data).augmentation is not None
+        return Settings(
+            **{**cell, "learning_rate": rate},
+            experiment=self.experiment,
+            data=self.data,
+            train_split=self.train_split,
+            test_split=self._test_split,
+            train_images=self.train_images,
+            test_images=self.test_images,
+            augment=augment,
+            init=self.init,
+            momentum=self.momentum if sgd else 0.0,
+            weight_decay=self.weight_decay if sgd else 0.0,
+            clip_norm=self.clip_norm,
+            search=Search(**self.search.model_dump()) if self.learning_rate == "search" else None,
+            schedule=self.schedule,
+            step_size=self.step_size,
+            step_factor=self.step_factor,
+            networks=(self.max_pool or ()) if self.experiment == "weight-divergence" else (),
+            init_seed=seed if self.init_seed is None else self.init_seed,
+            order_seed=seed if self.order_seed is None else self.order_seed,
+            augment_seed=seed if self.augment_seed is None else self.augment_seed,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            probe=self.probe,
+            devices=self.devices,
+        )
+
+
+def parse(text: str, where: str) -> Spec:
+    r"""The study that a TOML text declares.
+
+    Args:
+        text: TOML. The key ``extends`` names a shipped spec whose other keys are taken over.
+        where: what to call the text in an error.
+
+    Raises:
+        InputError: it is not TOML, or a key is unknown, missing or has a wrong value; one line
+            that names the key, what was given and what is accepted.
+
+    >>> parse('data = "mnist"\nnetwork = "lenet5"\nepoch = 3', "my.toml")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: my.toml: unknown key 'epoch'; did you mean 'epochs'? accepted: ...
+    """
+    try:
+        values = _with_base(tomllib.loads(text), where)
+        spec = Spec.model_validate(values)
+        spec.trials()
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: is not TOML: {error}") from None
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first(error)}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return spec
+
+
+def names() -> tuple[str, ...]:
+    """The specs that ship with the package.
+
+    >>> "smoke" in names()
+    True
+    """
+    return tuple(sorted(f.name.removesuffix(".toml") for f in _SPECS.iterdir() if _is_toml(f.name)))
+
+
+def source(name: str) -> str:
+    """The TOML text of a shipped spec.
+
+    Raises:
+        InputError: there is no such spec.
+    """
+    if name not in names():
+        raise InputError(f"unknown spec {name!r}; accepted: a .toml file, {', '.join(names())}")
+    return (_SPECS / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def shipped(name: str) -> Spec:
+    """A spec that ships with the package.
+
+    Raises:
+        InputError: there is no such spec.
+    """
+    return parse(source(name), name)
+
+
+def load(text: str) -> Spec:
+    """The spec that a name or a path to a TOML file stands for.
+
+    Raises:
+        InputError: it is neither, or the file cannot be read or is wrong.
+    """
+    if not _is_toml(text):
+        return shipped(text)
+    path = Path(text)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise InputError(f"{path} cannot be read: {reason}") from None
+    return parse(content, str(path))
+
+
+def warnings(spec: Spec) -> list[str]:
+    r"""What a study can be expected to trip over, each in one sentence that says why.
+
+    >>> text = source("smoke").replace("learning_rate", 'optimizer = "adam"\nlearning_rate')
+    >>> warnings(parse(text, "my.toml"))
+    ["optimizer = 'adam' at float16: ..."]
+    """
+    if "adam" in spec.optimizer and "float16" in spec.precision:
+        return [
+            "optimizer = 'adam' at float16: Adam's epsilon 1e-8 and the square of a gradient below "
+            "2e-4 are 0 in float16, so that its step is 0/0 there; expect these trials to diverge"
+        ]
+    return []
+
+
+def beta_of(text: str) -> float:
+    """β of a selection of max pooling that the published formula can express.
+
+    Raises:
+        InputError: it has none.
+
+    >>> beta_of("native"), beta_of("minimal"), beta_of("hybrid:10")
+    (0.0, 1.0, 10.0)
+    """
+    chosen = selection.parse(text)
+    if isinstance(chosen, Hybrid):
+        return chosen.beta
+    if isinstance(chosen, Native | Minimal):
+        return float(isinstance(chosen, Minimal))
+    raise InputError(
+        f"forward: compound has no {text}; accepted: native, minimal, hybrid:BETA, or exclude it"
+    )
+
+
+def _is_toml(name: str) -> bool:
+    return name.endswith(".toml")
+
+
+def _with_base(values: dict[str, Any], where: str) -> dict[str, Any]:
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise InputError(f"extends: must be the name of a shipped spec, not {base!r}")
+    below = _with_base(tomllib.loads(source(base)), base)
+    merged = {**below, **values}
+    if isinstance(below.get("search"), dict) and isinstance(values.get("search"), dict):
+        merged["search"] = {**below["search"], **values["search"]}
+    return merged
+
+
+def _require_rule(number: int, rule: Mapping[str, Any]) -> None:
+    for key, value in rule.items():
+        if key not in GRID:
+            raise InputError(f"exclude: unknown key {key!r}; accepted: {', '.join(GRID)}")
+        _matching(key, value)
+    if not rule:
+        raise InputError(f"exclude: rule {number} is empty")
+
+
+def _matching(key: str, value: Any) -> tuple[Any, ...]:
+    """The values of a grid key that a rule speaks of, in canonical form."""
+    canonical = {"precision": _precision, "max_pool": _text, "relu": _text}.get(key)
+    return tuple(canonical(item) if canonical else item for item in _tuple(value))
+
+
+def _text(value: Any) -> str:
+    return str(selection.parse(value))
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint in one line: key, what was given, what is accepted."""
+    # An unknown key is likelier a slip than what is missing because of it.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    where = [str(part) for part in first["loc"] if isinstance(part, str)]
+    key = ".".join(where[:2] if where[:1] == ["search"] else where[:1])
+    if first["type"] == "extra_forbidden":
+        return _unknown(key)
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing"
+    if first["type"] == "value_error":
+        reason = str(first["ctx"]["error"])
+        return f"{key}: {reason}" if key else reason
+    message = first["msg"].removeprefix("Input ").replace("should be", "must be")
+    return f"{key}: {message}, not {first['input']!r}"
+
+
+def _unknown(key: str) -> str:
+    accepted: list[str]
+    if key.startswith("search."):
+        accepted = [f"search.{field.name}" for field in fields(Search)]
+    else:
+        accepted = [*Spec.model_fields, "extends"]
+    close = get_close_matches(key, accepted, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else ""
+    return f"unknown key {key!r};{hint} accepted: {', '.join(accepted)}"

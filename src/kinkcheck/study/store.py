@@ -1,0 +1,391 @@
+"""What a study has found so far, in one file that survives a kill at any instant.
+
+The rows of an epoch and the checkpoint to go on from it become valid together: the checkpoint is
+written whole under a name of its own, then one transaction adds the rows and names the checkpoint,
+then the checkpoint before it is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kinkcheck.errors import InputError
+from kinkcheck.study import schema
+from kinkcheck.study.job import EpochEnd, Outcome, Record, Started, State
+from kinkcheck.study.lock import Lock
+from kinkcheck.study.settings import Settings
+
+LOCK = "lock"
+"""Name of the file in a study's folder that says who writes."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands.
+
+    Attributes:
+        trial: its id.
+        settings: what it is.
+        state: see :data:`kinkcheck.study.job.State`.
+        learning_rate: its own, or the one that was found for it; None as long as it is searched.
+        checkpoint: what to go on from; None if nothing is done yet, or all is.
+        accuracies: test accuracies of the epochs done.
+    """
+
+    trial: str
+    settings: Settings
+    state: State
+    learning_rate: float | None
+    checkpoint: bytes | None
+    accuracies: tuple[float, ...]
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.state in ("finished", "diverged", "pruned")
+
+
+class Store:
+    """The folder of a study, for its one writer.
+
+    ::
+
+        study.db               the tables, documented on the page on studies
+        checkpoints/ID-N.pt    trial ID after epoch N, as long as it is not over
+        lock                   who writes
+
+    Args:
+        folder: of the study; made if it is not there.
+        trials: the settings of every trial, in order. A study may grow; none of its trials may
+            disappear.
+        facts: what the study was begun with and has to go on with (digests of the data, device,
+            threads), texts by name.
+        spec: the declared study, for the record.
+
+    Raises:
+        InputError: another process writes; the folder holds a study that was begun otherwise, by a
+            newer version, or that cannot be read; or it cannot be written. What was there is left
+            as it was.
+
+    >>> from kinkcheck.study.spec import shipped
+    >>> with Store(getfixture("tmp_path") / "s", shipped("smoke").trials(), {}, "") as store:
+    ...     [progress.state for progress in store.progress()]
+    ['waiting', 'waiting', 'waiting', 'waiting']
+    """
+
+    def __init__(
+        self, folder: Path, trials: Sequence[Settings], facts: Mapping[str, str], spec: str
+    ) -> None:
+        self._folder = folder
+        self._checkpoints = folder / "checkpoints"
+        self._trials = trials
+        self._facts = dict(facts)
+        self._spec = spec
+        self._held = ExitStack()
+        self._connection: sqlite3.Connection
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            with self._written():
+                self._checkpoints.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(Lock(self._folder / LOCK))
+            path = self._folder / schema.FILE
+            if path.exists():
+                self._connection = schema.open_for_writing(path)
+            else:
+                with self._written():
+                    self._connection = schema.create(path)
+            stack.callback(self._connection.close)
+            self._require_same()
+            with self._written():
+                self._declare()
+                self._tidy()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._held.close()
+
+    def progress(self, search: str | None = None) -> list[Progress]:
+        """Where each trial stands, in order; those of a search, if one is given."""
+        found = self._connection.execute(
+            "SELECT * FROM trials WHERE search IS ? ORDER BY position, number", (search,)
+        ).fetchall()
+        return [self._progress(row) for row in found]
+
+    def fact(self, name: str, default: str) -> str:
+        """What the study was begun with; the default from now on, if that was left open."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO study VALUES (?, ?)", (name, default))
+            (value,) = connection.execute(
+                "SELECT value FROM study WHERE key = ?", (name,)
+            ).fetchone()
+        return str(value)
+
+    def learning_rate(self, search: str) -> float | None:
+        """What a search has found; None as long as it runs."""
+        row = self._connection.execute(
+            "SELECT learning_rate FROM searches WHERE search = ?", (search,)
+        ).fetchone()
+        return None if row is None else float(row[0])
+
+    def add_candidate(self, search: str, number: int, settings: Settings) -> None:
+        """A learning rate to be tried, as a trial of its own."""
+        with self._transaction():
+            self._insert(settings, position=-1, search=search, number=number)
+
+    def settle(self, search: str, rate: float, accuracy: float) -> None:
+        """A search is over."""
+        with self._transaction() as connection:
+            (candidates,) = connection.execute(
+                "SELECT count(*) FROM trials WHERE search = ?", (search,)
+            ).fetchone()
+            connection.execute(
+                "INSERT INTO searches VALUES (?, ?, ?, ?)", (search, rate, accuracy, candidates)
+            )
+
+    def assign(self, trials: Sequence[str], rate: float) -> None:
+        """Trials train at the learning rate that was found for them."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE trials SET learning_rate = ? WHERE trial = ?", [(rate, t) for t in trials]
+            )
+
+    def start(self, trial: str, started: Started) -> None:
+        """A trial starts or goes on."""
+        settings = self._settings(trial)
+        seeds = settings.init_seed, settings.order_seed, settings.augment_seed
+        session = (trial, started.first_epoch, _now(), *astuple(started.provenance), *seeds)
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE trials SET state = 'running', reason = NULL WHERE trial = ?", (trial,)
+            )
+            connection.execute(_insertion("sessions", len(session)), session)
+
+    def add_epoch(self, trial: str, ended: EpochEnd) -> None:
+        """An epoch is done; on return it cannot be lost any more."""
+        name = f"{trial}-{ended.record.epoch}.pt"
+        with self._written():
+            self._write_checkpoint(name, ended.state)
+        with self._transaction() as connection:
+            (before,) = connection.execute(
+                "SELECT checkpoint FROM trials WHERE trial = ?", (trial,)
+            ).fetchone()
+            self._add_rows(connection, trial, ended.record)
+            connection.execute("UPDATE trials SET checkpoint = ? WHERE trial = ?", (name, trial))
+        self._remove(before)
+
+    def end(self, trial: str, outcome: Outcome) -> None:
+        """A trial is over, or has failed and can go on from its checkpoint."""
+        with self._transaction() as connection:
+            (before,) = connection.execute(
+                "SELECT checkpoint FROM trials WHERE trial = ?", (trial,)
+            ).fetchone()
+            kept = before if outcome.state == "failed" else None
+            connection.execute(
+                "UPDATE trials SET state = ?, diverged_step = ?, diverged_layer = ?, reason = ?, "
+                "checkpoint = ? WHERE trial = ?",
+                (outcome.state, outcome.step, outcome.layer, outcome.reason, kept, trial),
+            )
+        if kept is None:
+            self._remove(before)
+
+    def _require_same(self) -> None:
+        """Check that the study goes on with what it was begun with."""
+        begun = dict(self._connection.execute("SELECT key, value FROM study").fetchall())
+        for name, now in self._facts.items():
+            if begun and begun.get(name) != now:
+                what = "has changed since" if name.startswith("data ") else f"is {now}, but"
+                was = "" if name.startswith("data ") else f" with {begun.get(name)}"
+                raise InputError(
+                    f"{self._folder}: {name} {what} the study began{was}; name another folder"
+                )
+        ids = {settings.id for settings in self._trials}
+        kept = self._connection.execute("SELECT trial FROM trials WHERE search IS NULL").fetchall()
+        lost = [trial for (trial,) in kept if trial not in ids]
+        if lost:
+            example = self._settings(lost[0])
+            raise InputError(
+                f"{self._folder} holds {len(lost)} trials that the spec does not have, one of them "
+                f"with {_peculiarity(example, self._trials)}; name another folder, or put them back"
+            )
+
+    def _declare(self) -> None:
+        with self._transaction() as connection:
+            for name, value in {**self._facts, "spec": self._spec}.items():
+                connection.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (name, value))
+            connection.execute("INSERT OR IGNORE INTO study VALUES ('begun', ?)", (_now(),))
+            for position, settings in enumerate(self._trials):
+                self._insert(settings, position=position)
+
+    def _insert(
+        self,
+        settings: Settings,
+        *,
+        position: int,
+        search: str | None = None,
+        number: int | None = None,
+    ) -> None:
+        columns = {
+            "trial": settings.id,
+            "position": position,
+            "search": search,
+            "number": number,
+            "data": settings.data,
+            "network": settings.network,
+            "batch_norm": settings.batch_norm,
+            "precision": settings.precision,
+            "optimizer": settings.optimizer,
+            "forward": settings.forward,
+            "max_pool": settings.max_pool,
+            "relu": settings.relu,
+            "seed": settings.seed,
+            "learning_rate": settings.learning_rate,
+            "epochs": settings.epochs,
+            "settings": settings.to_json(),
+        }
+        self._connection.execute(
+            f"INSERT INTO trials ({', '.join(columns)}) "
+            f"VALUES ({', '.join('?' * len(columns))}) "
+            "ON CONFLICT (trial) DO UPDATE SET position = excluded.position",
+            tuple(columns.values()),
+        )
+
+    def _tidy(self) -> None:
+        """Remove checkpoints that no trial names; restart trials whose checkpoint is gone.
+
+        The latter happens only if the file of the tables was cut from outside.
+        """
+        named = dict(
+            self._connection.execute(
+                "SELECT checkpoint, trial FROM trials WHERE checkpoint IS NOT NULL"
+            ).fetchall()
+        )
+        there = {file.name for file in self._checkpoints.iterdir()}
+        for name in there - set(named):
+            self._remove(name)
+        for name in set(named) - there:
+            self._restart(named[name])
+
+    def _restart(self, trial: str) -> None:
+        with self._transaction() as connection:
+            for table in ("epochs", "ties", "distances", "sessions"):
+                connection.execute(f"DELETE FROM {table} WHERE trial = ?", (trial,))
+            connection.execute(
+                "UPDATE trials SET state = 'waiting', checkpoint = NULL WHERE trial = ?", (trial,)
+            )
+
+    def _progress(self, row: sqlite3.Row) -> Progress:
+        accuracies = self._connection.execute(
+            "SELECT test_accuracy FROM epochs WHERE trial = ? AND epoch > 0 ORDER BY epoch",
+            (row["trial"],),
+        ).fetchall()
+        checkpoint = None
+        if row["checkpoint"] is not None:
+            try:
+                checkpoint = (self._checkpoints / row["checkpoint"]).read_bytes()
+            except OSError as error:
+                raise InputError(
+                    f"{self._checkpoints / row['checkpoint']} cannot be read: {error.strerror}"
+                ) from error
+        return Progress(
+            trial=row["trial"],
+            settings=Settings.from_json(row["settings"]),
+            state=row["state"],
+            learning_rate=row["learning_rate"],
+            checkpoint=checkpoint,
+            accuracies=tuple(accuracy for (accuracy,) in accuracies),
+        )
+
+    def _settings(self, trial: str) -> Settings:
+        (text,) = self._connection.execute(
+            "SELECT settings FROM trials WHERE trial = ?", (trial,)
+        ).fetchone()
+        return Settings.from_json(text)
+
+    def _add_rows(self, connection: sqlite3.Connection, trial: str, record: Record) -> None:
+        epoch = {
+            key: value for key, value in asdict(record).items() if key not in ("ties", "distances")
+        }
+        connection.execute(
+            f"INSERT INTO epochs (trial, {', '.join(epoch)}) "
+            f"VALUES (?, {', '.join('?' * len(epoch))})",
+            (trial, *epoch.values()),
+        )
+        for table, rows in (("ties", record.ties), ("distances", record.distances)):
+            for row in rows:
+                values = (trial, record.epoch, *astuple(row))
+                connection.execute(_insertion(table, len(values)), values)
+
+    def _write_checkpoint(self, name: str, state: bytes) -> None:
+        temporary = self._checkpoints / f".{name}"
+        with open(temporary, "wb") as file:
+            file.write(state)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._checkpoints / name)
+        folder = os.open(self._checkpoints, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or the name could be lost where the tables are not
+        finally:
+            os.close(folder)
+
+    def _remove(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            (self._checkpoints / checkpoint).unlink(missing_ok=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, also of what several blocks inside each other do."""
+        if self._connection.in_transaction:
+            yield self._connection
+            return
+        with self._written():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InputError(f"{self._folder} cannot be written: {error}") from error
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written: {error.strerror}") from error
+
+
+def _insertion(table: str, values: int) -> str:
+    return f"INSERT INTO {table} VALUES ({', '.join('?' * values)})"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _peculiarity(one: Settings, others: Sequence[Settings]) -> str:
+    """The first setting that no other trial has; if each alone is to be had, its seed."""
+    for key in asdict(one):
+        if key not in ("init_seed", "order_seed", "augment_seed"):
+            value = getattr(one, key)
+            if all(getattr(other, key) != value for other in others):
+                return f"{key} {value}"
+    return f"{one.precision} {one.max_pool} seed {one.seed}"

@@ -1,0 +1,136 @@
+"""Numbers over several runs of one configuration: for tables and plots, which only draw them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kinkcheck.study.reading import Trial
+
+FACTORS = (
+    "data",
+    "network",
+    "batch_norm",
+    "precision",
+    "optimizer",
+    "learning_rate",
+    "forward",
+    "relu",
+    "max_pool",
+)
+"""What tells configurations apart: all of a trial but its seed."""
+
+
+@dataclass
+class Group:
+    """The runs of one configuration.
+
+    Attributes:
+        factors: the value of each of :data:`FACTORS`.
+        accuracies: final test accuracies of the finished runs, from 0 to 1, in the order of seeds.
+        diverged: runs that diverged.
+        left: runs that are not over, or failed.
+    """
+
+    factors: Mapping[str, object]
+    accuracies: list[float] = field(default_factory=list)
+    diverged: int = 0
+    left: int = 0
+
+    @property
+    def runs(self) -> int:
+        """All runs."""
+        return len(self.accuracies) + self.diverged + self.left
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy of the finished runs; not a number if there are none.
+
+        >>> Group({}, [0.5, 1.0]).mean
+        0.75
+        """
+        return statistics.fmean(self.accuracies) if self.accuracies else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over the finished runs (n - 1); not a number for fewer than two.
+
+        >>> round(Group({}, [0.5, 1.0]).deviation, 3)
+        0.354
+        """
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
+
+
+def groups(trials: Sequence[Trial], *, searched: bool = False) -> list[Group]:
+    """The configurations of a study, in the order of their first trials.
+
+    Args:
+        trials: of the study.
+        searched: whether learning rates were searched for; then they tell nothing apart.
+    """
+    found: dict[tuple[object, ...], Group] = {}
+    for trial in trials:
+        factors = {
+            name: getattr(trial, name)
+            for name in FACTORS
+            if not (searched and name == "learning_rate")
+        }
+        group = found.setdefault(tuple(factors.values()), Group(factors))
+        if trial.state == "diverged":
+            group.diverged += 1
+        elif trial.state == "finished" and trial.test_accuracy is not None:
+            group.accuracies.append(trial.test_accuracy)
+        else:
+            group.left += 1
+    return list(found.values())
+
+
+def varying(found: Sequence[Group]) -> list[str]:
+    """The factors that differ between groups.
+
+    >>> varying([Group({"network": name, "relu": None}) for name in ("vgg11", "mlp")])
+    ['network']
+    """
+    return [
+        name
+        for name in (found[0].factors if found else ())
+        if len({str(group.factors[name]) for group in found}) > 1
+    ]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A quantity by epoch over several runs.
+
+    Attributes:
+        mean: of the runs that got that far, epoch by epoch.
+        low: mean - standard deviation (n - 1), but no less than the least run.
+        high: mean + standard deviation.
+        runs: how many got that far.
+    """
+
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    runs: tuple[int, ...]
+
+
+def band(curves: Sequence[Sequence[float]]) -> Band:
+    """Mean and deviation by epoch; numbers that are not finite are left out and not counted.
+
+    >>> band([[1.0, 2.0], [3.0]])
+    Band(mean=(2.0, 2.0), low=(1.0, 2.0), high=(3.414..., 2.0), runs=(2, 1))
+    """
+    columns: list[tuple[float, float, float, int]] = []
+    for epoch in range(max(map(len, curves), default=0)):
+        there = [c[epoch] for c in curves if epoch < len(c) and math.isfinite(c[epoch])]
+        if not there:
+            columns.append((math.nan, math.nan, math.nan, 0))
+            continue
+        mean = statistics.fmean(there)
+        deviation = statistics.stdev(there) if len(there) > 1 else 0.0
+        columns.append((mean, max(mean - deviation, min(there)), mean + deviation, len(there)))
+    mean_, low, high, runs = zip(*columns, strict=True) if columns else ((), (), (), ())
+    return Band(mean_, low, high, runs)

@@ -1,0 +1,198 @@
+"""Specs: what a TOML file declares, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kinkcheck.errors import InputError
+from kinkcheck.study import spec
+from kinkcheck.study.settings import Settings
+
+BASE = """
+data = "mnist-sample"
+network = "lenet5"
+epochs = 2
+learning_rate = 0.01
+"""
+
+BETAS = ("hybrid:0", "hybrid:1", "hybrid:10", "hybrid:100", "hybrid:1000", "hybrid:10000")
+
+
+def trials(extra: str = "") -> tuple[Settings, ...]:
+    return spec.parse(BASE + extra, "my.toml").trials()
+
+
+def test_the_grid_is_the_product_of_all_lists() -> None:
+    found = trials(
+        'seeds = [3, 5]\nbatch_norm = [false, true]\nprecision = [16, "mixed"]\n'
+        'max_pool = ["hybrid:0", "minimal"]\nrelu = ["native", "branch:1"]\n'
+        'forward = ["exact", "compound"]\noptimizer = ["sgd", "adam"]\n'
+    )
+    assert len(found) == 2**7
+    assert len({settings.id for settings in found}) == 2**7
+    # Every seed completes a table before the next begins.
+    assert [s.seed for s in found] == [3] * 64 + [5] * 64
+    assert {s.precision for s in found} == {"float16", "mixed"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "left"),
+    [
+        ('[[exclude]]\nforward = "compound"\nmax_pool = ["hybrid:1e1", "minimal"]', 4),
+        ("[[exclude]]\nprecision = 16", 3),
+        ('[[exclude]]\nprecision = 16\n[[exclude]]\nmax_pool = "hybrid:10"', 2),
+    ],
+)
+def test_rules_take_cells_out(rules: str, left: int) -> None:
+    grid = {
+        4: 'max_pool = ["native", "hybrid:10", "minimal"]\nforward = ["exact", "compound"]\n',
+        3: 'max_pool = ["native", "hybrid:10", "minimal"]\nprecision = [16, 32]\n',
+        2: 'max_pool = ["native", "hybrid:10", "minimal"]\nprecision = [16, 32]\n',
+    }[left]
+    assert len(trials(f"seeds = 1\n{grid}{rules}")) == left
+
+
+def test_texts_are_canonical_so_that_ids_are() -> None:
+    one, other = (
+        trials('max_pool = "hybrid:1e1"\nprecision = 16'),
+        trials('max_pool = ["hybrid:10", "hybrid:10.0"]\nprecision = "float16"'),
+    )
+    assert [s.id for s in one] == [s.id for s in other]
+
+
+def test_an_id_is_a_function_of_every_setting() -> None:
+    settings = trials()[0]
+    for name, value in {"epochs": 3, "init_seed": 9, "weight_decay": 0.0, "augment": True}.items():
+        assert replace(settings, **{name: value}).id != settings.id  # type: ignore[arg-type]
+
+
+def test_an_id_stays_what_it_was() -> None:
+    # Stored studies are recognised by it: a change here is a change of what a store can go on with.
+    assert spec.shipped("smoke").trials()[0].id == "9dbf7450aeb8"
+
+
+def test_one_stream_can_be_held_fixed() -> None:
+    found = trials("seeds = 3\ninit_seed = 7")
+    assert [(s.seed, s.init_seed, s.order_seed) for s in found] == [(0, 7, 0), (1, 7, 1), (2, 7, 2)]
+
+
+def test_a_drawn_rate_lies_in_its_range_and_belongs_to_the_seed() -> None:
+    text = BASE.replace("0.01", "{ low = 0.01, high = 0.012 }")
+    found = spec.parse(text + "seeds = 50\nmax_pool = ['minimal', 'last']", "my.toml").trials()
+    assert all(s.learning_rate is not None and 0.01 <= s.learning_rate <= 0.012 for s in found)
+    assert len({s.learning_rate for s in found}) == 50
+
+
+def test_adam_has_its_defaults_and_sgd_the_published_settings() -> None:
+    sgd, adam = trials('seeds = 1\noptimizer = ["sgd", "adam"]')
+    assert (sgd.momentum, sgd.weight_decay) == (0.9, 5e-4)
+    assert (adam.momentum, adam.weight_decay) == (0.0, 0.0)
+
+
+def test_augmentation_is_on_where_it_is_published() -> None:
+    assert not trials()[0].augment
+    assert spec.parse(BASE.replace("mnist-sample", "cifar10"), "my.toml").trials()[0].augment
+
+
+def test_networks_of_a_weight_divergence_may_repeat() -> None:
+    (trial,) = spec.shipped("vgg11-weight-divergence").trials()
+    assert trial.networks == (*BETAS, "hybrid:0")
+    assert (trial.momentum, trial.weight_decay, trial.schedule) == (0.0, 0.0, "constant")
+    assert trial.learning_rate is not None
+    assert 0.01 <= trial.learning_rate <= 0.012
+
+
+@pytest.mark.parametrize("name", spec.names())
+def test_shipped_specs_are_sound(name: str) -> None:
+    shipped = spec.shipped(name)
+    assert shipped.description
+    assert shipped.trials()
+    if not name.endswith("-small") and name != "smoke":
+        assert f"{name}-small" in spec.names()
+
+
+def test_published_settings() -> None:
+    lenet = spec.shipped("mnist-lenet5")
+    assert lenet.max_pool == BETAS
+    assert (lenet.epochs, lenet.batch_size, lenet.seeds) == (100, 128, tuple(range(10)))
+    assert (lenet.momentum, lenet.weight_decay, lenet.schedule) == (0.9, 5e-4, "cosine")
+    search = lenet.search
+    assert (search.trials, search.epochs, search.low, search.high) == (10, 10, 1e-5, 1e-1)
+    assert not search.per_selection
+    resnet = spec.shipped("imagenet-resnet50").trials()[0]
+    assert (resnet.epochs, resnet.batch_size, resnet.learning_rate) == (80, 512, 0.1)
+    assert (resnet.schedule, resnet.step_size, resnet.step_factor) == ("step", 30, 0.1)
+    assert resnet.precision == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (BASE + "epoch = 3", "my.toml: unknown key 'epoch'; did you mean 'epochs'? accepted: "),
+        (BASE + "[search]\nsteps = 3", "my.toml: unknown key 'search.steps'; "),
+        ("epochs = 3", "my.toml: the key 'data' is missing"),
+        (BASE.replace("2", '"ten"'), "my.toml: epochs: must be a valid integer, not 'ten'"),
+        (BASE.replace("2", "0"), "my.toml: epochs: must be greater than or equal to 1, not 0"),
+        (BASE.replace("mnist-sample", "minst"), "my.toml: unknown data set 'minst'; accepted: "),
+        (BASE.replace("lenet5", "lenet"), "my.toml: network: unknown network 'lenet'; accepted: "),
+        (BASE + "max_pool = []", "my.toml: max_pool: must not be empty"),
+        (BASE + 'max_pool = "hybird:1"', "my.toml: max_pool: unknown selection 'hybird:1'"),
+        (BASE + 'max_pool = "branch:1"', "my.toml: max_pool: max_pool has no selection branch:1; "),
+        (BASE + 'precision = "8"', "my.toml: precision: unknown precision '8'; accepted: "),
+        (BASE + 'forward = "both"', "my.toml: forward: must be 'exact' or 'compound', not 'both'"),
+        (
+            BASE + 'forward = "compound"\nmax_pool = "last"',
+            "my.toml: forward: compound has no last; accepted: native, minimal, hybrid:BETA",
+        ),
+        (BASE + "seeds = 0", "my.toml: seeds: must be 1 or more, or a list of seeds, not 0"),
+        (BASE + "seeds = [-1]", "my.toml: seeds: must be greater than or equal to 0, not -1"),
+        (BASE.replace("0.01", "-1"), "my.toml: learning_rate: must be a positive number"),
+        (BASE.replace("0.01", '"auto"'), "my.toml: learning_rate: must be a positive number"),
+        (BASE + "augment = true", "my.toml: augment: mnist-sample has no augmentation"),
+        (BASE + '[[exclude]]\nprecison = "16"', "my.toml: exclude: unknown key 'precison'"),
+        (BASE + '[[exclude]]\nnetwork = "lenet5"', "my.toml: exclude: the rules leave no trial"),
+        (BASE + '[[exclude]]', "my.toml: exclude: rule 1 is empty"),
+        (BASE + 'train_split = "dev"', "my.toml: unknown split 'dev' of mnist-sample; accepted: "),
+        ('extends = "smok"', "my.toml: unknown spec 'smok'; accepted: a .toml file, "),
+        ("data = ", "my.toml: is not TOML: "),
+        (
+            BASE + "[search]\nlow = 1.0",
+            "my.toml: learning rates: low 1 is above high 0.1",
+        ),
+        (
+            BASE.replace("0.01", '"search"')
+            + 'experiment = "weight-divergence"\nmax_pool = "last"',
+            "my.toml: learning_rate: a weight divergence takes a number",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_spec_gets_one_line(text: str, complaint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        spec.parse(text, "my.toml")
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.toml cannot be read: No such file"):
+        spec.load(str(tmp_path / "nowhere.toml"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"binary\.toml cannot be read: is not text"):
+        spec.load(str(binary))
+
+
+def test_a_file_is_found_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text('extends = "smoke"\nepochs = 1')
+    found = spec.load(str(tmp_path / "my.toml"))
+    assert (found.epochs, found.network) == (1, ("lenet5",))
+
+
+def test_adam_at_float16_gets_a_warning_that_says_why() -> None:
+    found = spec.parse(BASE + 'precision = [16, 32]\noptimizer = ["sgd", "adam"]', "my.toml")
+    (warning,) = spec.warnings(found)
+    assert "epsilon 1e-8" in warning
+    assert spec.warnings(spec.parse(BASE + "precision = 16", "my.toml")) == []
