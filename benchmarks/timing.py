@@ -12,20 +12,22 @@ import torch
 from rich.table import Table
 
 
-def medians(*runs: Callable[[], None], repeats: int) -> list[float]:
+def medians(
+    *runs: Callable[[], None], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Median seconds of each run; the runs take turns, so that a busy spell hits all of them."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats + 1):
         for run, measured in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             run()
-            measured.append(time.perf_counter() - start)
+            measured.append(clock() - start)
     return [statistics.median(measured[1:]) for measured in seconds]
 
 
 def where() -> str:
     """Processor, threads and version, for the title of a table."""
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def table(title: str, left: list[str], right: list[str]) -> Table:
@@ -38,7 +40,7 @@ def table(title: str, left: list[str], right: list[str]) -> Table:
     return empty
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -22,6 +22,7 @@ from kinkcheck.report.study import (
     status_table,
     study_sentence,
 )
+from kinkcheck.report.tensorboard import TensorBoard
 from kinkcheck.study import export as exporting
 from kinkcheck.study import spec as specs
 from kinkcheck.study.estimate import estimate
@@ -96,12 +97,16 @@ def run(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard logs here as well.")
+    ] = None,
 ) -> None:
     """Run a study, or go on where it stopped."""
     declared = specs.load(spec)
     _warn(declared)
+    others = [] if tensorboard is None else [TensorBoard(tensorboard)]
     try:
-        with watching(Console(stderr=True)) as watcher:
+        with watching(Console(stderr=True), *others) as watcher:
             ended = run_study(
                 declared, out, data_dir=data_dir, device=device, threads=threads, watcher=watcher
             )
