@@ -33,7 +33,7 @@ import kinkcheck
 from kinkcheck import networks
 from timing import medians, processor, table
 
-NETWORKS = ["lenet5", "mlp", "mlp-2048"]
+NETWORKS = ["lenet5", "mlp"]
 MEMBERS = [3, 8]
 BATCH = 128
 
@@ -119,7 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
     rows = table(
-        f"Training steps, batch {BATCH}, {options.device}; {processor()}, torch {torch.__version__}",
+        f"Training steps, batch {BATCH}, {options.device}; {processor()}, "
+        f"torch {torch.__version__}",
         ["network"],
         ["members", "threads", "one after the other, ms", "side by side, ms", "ratio"],
     )

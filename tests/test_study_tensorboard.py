@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from command_line import Kinkcheck
+from kinkcheck.report.tensorboard import TensorBoard, run_name
+from kinkcheck.study.job import Outcome, Record
 from kinkcheck.study.reading import reading
+from kinkcheck.study.spec import parse
 
 SPEC = """
 data = "mnist-sample"
@@ -43,9 +46,23 @@ def test_a_run_a_trial(kinkcheck: Kinkcheck, folder: Path) -> None:
     runs = {path.name.rpartition("-")[2]: path for path in (folder / "logs" / "s").iterdir()}
     assert set(runs) == {trial.trial for trial in trials}
     for trial, path in runs.items():
-        expected = [(epoch, accuracy) for name, epoch, accuracy in kept if name == trial]
-        assert logged(path, "accuracy/test") == pytest.approx(expected)
+        expected = [(row["epoch"], row["test_accuracy"]) for row in kept if row["trial"] == trial]
+        assert logged(path, "accuracy/test") == expected
         assert len(logged(path, "ties/features.2")) == 2
+
+
+def test_a_trial_that_goes_on_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    settings = parse(SPEC, "s.toml").trials()[0]
+    for first, last in ((1, 3), (3, 4)):
+        watcher = TensorBoard(tmp_path / "logs")
+        watcher.started(settings, first)
+        for epoch in range(first, last + 1):
+            watcher.epoch(settings, Record(epoch, 0.1, 2.0, 0.5, 1.5, epoch / 8, seconds=1.0))
+        if first > 1:
+            watcher.ended(settings, Outcome("diverged", 7, "features.0"))
+    expected = [(epoch, epoch / 8) for epoch in (1, 2, 3, 4)]
+    assert logged(tmp_path / "logs" / run_name(settings), "accuracy/test") == expected
 
 
 def test_a_missing_package_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -150,8 +151,8 @@ def _ties(site: Site) -> SiteTies:
 
 
 def _norm(gradient: Mapping[str, Tensor]) -> float:
-    norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradient.values()]
-    return torch.stack([norm.cpu() for norm in norms]).norm().item()
+    norms = (torch.linalg.vector_norm(g, dtype=torch.float64).item() for g in gradient.values())
+    return math.hypot(*norms)
 
 
 @contextmanager

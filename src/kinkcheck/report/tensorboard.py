@@ -41,12 +41,13 @@ class TensorBoard(Silent):
             ) from error
 
     def started(self, settings: Settings, first_epoch: int) -> None:
-        """A folder for the trial."""
-        self._writers[settings] = self._new(
-            str(self._folder / run_name(settings)),
-            purge_step=first_epoch if first_epoch > 1 else None,
+        """A folder for the trial; it may have been started before, here or by another process."""
+        self._close(settings)
+        writer = self._new(
+            str(self._folder / run_name(settings)), purge_step=first_epoch if first_epoch > 1 else 0
         )
-        self._writers[settings].add_text("settings", f"    {settings.to_json()}")
+        writer.add_text("settings", f"    {settings.to_json()}")
+        self._writers[settings] = writer
 
     def epoch(self, settings: Settings, record: Record) -> None:
         """All numbers of an epoch."""
@@ -57,11 +58,14 @@ class TensorBoard(Silent):
 
     def ended(self, settings: Settings, outcome: Outcome) -> None:
         """How it ended."""
-        writer = self._writers.pop(settings, None)
-        if writer is not None:
+        if settings in self._writers:
             where = "" if outcome.step is None else f" at step {outcome.step} in {outcome.layer}"
-            writer.add_text("outcome", f"{outcome.state}{where}")
-            writer.close()
+            self._writers[settings].add_text("outcome", f"{outcome.state}{where}")
+            self._close(settings)
+
+    def _close(self, settings: Settings) -> None:
+        if settings in self._writers:
+            self._writers.pop(settings).close()
 
 
 def run_name(settings: Settings) -> str:
