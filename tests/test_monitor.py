@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_the_gradient_is_that_of_the_run_under_autocast() -> None:
     loss.backward()
     norms = torch.stack([p.grad.double().norm() for p in model.parameters()])  # type: ignore[union-attr]
     assert record is not None
-    assert record.gradient_norm == norms.norm().item()
+    assert record.gradient_norm == pytest.approx(norms.norm().item(), rel=1e-12)
 
 
 def test_selections_are_those_that_are_asked_for() -> None:
@@ -194,10 +195,17 @@ def test_an_interrupted_run_goes_on_counting() -> None:
     assert monitor.step(*batch).step == 20  # type: ignore[union-attr]
 
 
-def test_compiled_modules_are_measured_inside() -> None:
+def test_compiled_modules_are_measured_inside_and_stay_compiled() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    monitor = Monitor(torch.compile(model, backend="eager"), F.mse_loss)  # type: ignore[arg-type]
+    compiled = torch.compile(model, backend="eager")
+    monitor = Monitor(compiled, F.mse_loss, every=1)  # type: ignore[arg-type]
     assert monitor.model is model
+    batch = torch.ones(1, 2), torch.zeros(1, 2)
+    F.mse_loss(compiled(batch[0]), batch[1]).backward()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(2):
+            assert monitor.step(*batch).ties[0].operation == "relu"  # type: ignore[union-attr]
+            F.mse_loss(compiled(batch[0]), batch[1]).backward()
 
 
 def some_records(path: Path, values: list[float], start: int = 0) -> list[Record]:
@@ -278,3 +286,15 @@ def test_bad_steps() -> None:
     monitor = Monitor(pool, F.mse_loss, selections=("native", "branch:1"))
     with pytest.raises(InputError, match="max_pool has no selection branch:1; accepted: native"):
         monitor.step(torch.ones(1, 1), torch.ones(1, 1))
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parent.parent / "docs" / "monitor.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+    assert [record.step for record in names["monitor"].records] == [0, 10, 20]
+    assert len((tmp_path / "monitor.jsonl").read_text().splitlines()) == 3
