@@ -23,6 +23,7 @@ bench: $(READY)  ## Measure speed, as ratios in one run.
 	$(VENV)/bin/python benchmarks/max_pool.py --grid
 	$(VENV)/bin/python benchmarks/networks.py
 	$(VENV)/bin/python benchmarks/audit.py
+	$(VENV)/bin/python benchmarks/study.py
 
 sanitize: $(READY)  ## The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 	PATH=$(CURDIR)/$(VENV)/bin:$$PATH PYTHON=$(VENV)/bin/python sh tools/sanitize.sh

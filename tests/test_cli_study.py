@@ -1,0 +1,292 @@
+"""``kinkcheck study`` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import Kinkcheck, command, fits
+from kinkcheck import cli
+from kinkcheck.study import schema
+
+SPEC = """
+data = "mnist-sample"
+train_images = 96
+test_images = 32
+network = "lenet5"
+precision = ["16", "32"]
+forward = ["exact", "compound"]
+max_pool = ["hybrid:0", "hybrid:1000000"]
+seeds = 2
+learning_rate = 0.05
+epochs = 2
+batch_size = 32
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study that is done."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "my.toml").write_text(SPEC)
+    ran = command("study", "run", str(folder / "my.toml"), "--out", str(folder / "s"))
+    assert ran.returncode == 0, ran.stderr
+    assert "16 trials, 0 of them done" in ran.stderr
+    assert "[16/16] lenet5 float32 compound hybrid:1000000 seed 1: " in ran.stderr
+    assert "diverged at step 0 in features.2" in ran.stderr
+    assert "of 16 runs finished" in ran.stdout
+    return folder / "s"
+
+
+def test_specs_are_listed_and_printed(kinkcheck: Kinkcheck) -> None:
+    listed = kinkcheck("study", "specs")
+    assert listed.code == 0
+    assert "mnist-lenet5-small" in listed.text
+    assert fits(listed.out)
+    printed = kinkcheck("study", "specs", "smoke")
+    assert 'network = "lenet5"' in printed.out
+    assert kinkcheck("study", "specs", "smok").code == 2
+
+
+def test_a_check_trains_nothing(kinkcheck: Kinkcheck) -> None:
+    found = kinkcheck("study", "check", "smoke")
+    assert found.code == 0
+    assert "4 trials, 192 steps: about" in found.text
+    assert "MB of disk" in found.text
+    assert fits(found.out)
+
+
+def test_a_check_warns_of_adam_at_float16(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "my.toml").write_text('extends = "smoke"\noptimizer = "adam"')
+    found = kinkcheck("study", "check", "my.toml")
+    assert found.code == 0
+    assert found.err.startswith("kinkcheck: warning: optimizer = 'adam' at float16: Adam's epsilon")
+
+
+def test_the_table_says_means_runs_and_diverged(kinkcheck: Kinkcheck, done: Path) -> None:
+    shown = kinkcheck("study", "table", done)
+    assert shown.code == 0
+    assert fits(shown.out)
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines[0] == ["precision", "forward", "max", "pool", "accuracy", "%", "runs", "diverged",
+                        "left"]  # fmt: skip
+    (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1000000"]]
+    assert broken[3:] == ["--", "2", "2", "--"]
+    (sound,) = [line for line in lines if line[:3] == ["float32", "exact", "hybrid:0"]]
+    assert sound[4] == "±"
+    assert sound[6:] == ["2", "--", "--"]
+
+
+def test_the_status_of_a_study_that_is_done(kinkcheck: Kinkcheck, done: Path) -> None:
+    shown = kinkcheck("study", "status", done)
+    assert "finished" in shown.out
+    assert "diverged" in shown.out
+    assert shown.out.endswith("All trials are done.\n")
+
+
+def test_exports_read_back(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(exported(done))))
+    assert len({row["trial"] for row in rows}) < 16  # some diverged before their first epoch
+    assert "seconds" not in rows[0]
+    assert "seconds" in exported(done, "--timing").splitlines()[0]
+    document = json.loads(exported(done, "--format", "json"))
+    assert (document["schema"], document["table"]) == ("kinkcheck.study/1", "epochs")
+    for row, also in zip(rows, document["rows"], strict=True):
+        assert float(row["train_loss"]) == also["train_loss"]
+    assert kinkcheck("study", "export", done, "--format", "parquet", "--out", "e.parquet").code == 0
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(folder / "e.parquet").to_pylist() == document["rows"]
+    trials = list(csv.DictReader(io.StringIO(exported(done, "--table", "trials"))))
+    assert len(trials) == 16
+    assert {row["diverged_layer"] for row in trials if row["state"] == "diverged"} >= {"features.2"}
+
+
+def exported(folder: Path, *options: str) -> str:
+    ran = command("study", "export", str(folder), *options)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_exports_of_equal_runs_are_equal(done: Path, tmp_path: Path) -> None:
+    again = command("study", "run", str(done.parent / "my.toml"), "--out", str(tmp_path / "again"))
+    assert again.returncode == 0
+    for table in ("epochs", "trials", "ties"):
+        options = ("--table", table)
+        assert exported(done, *options) == exported(tmp_path / "again", *options)
+
+
+def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None:
+    shown = kinkcheck("study", "plot", done, "--out", "plots")
+    assert shown.code == 0
+    names = [f"{name}.{form}" for name in ("accuracy", "loss") for form in ("png", "svg", "pdf")]
+    assert shown.out.split() == [f"plots/{name}" for name in names]
+    assert "2/2" in (folder / "plots" / "accuracy.svg").read_text()
+    first = {name: (folder / "plots" / name).read_bytes() for name in names}
+    kinkcheck("study", "plot", done, "--out", "plots", "--format", "svg", "pdf")
+    for name in names:
+        assert (folder / "plots" / name).read_bytes() == first[name]
+    assert (folder / "plots" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_weight_divergence_has_its_own_figure(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "d.toml").write_text(
+        'extends = "vgg11-weight-divergence-small"\ndata = "mnist-sample"\nnetwork = "lenet5"\n'
+        "train_images = 64\ntest_images = 32\nepochs = 2\n"
+    )
+    assert kinkcheck("study", "run", "d.toml", "--out", "d").code == 0
+    shown = kinkcheck("study", "plot", "d", "--out", "plots", "--format", "svg")
+    assert shown.out.split() == ["plots/divergence.svg"]
+    assert "β" in (folder / "plots" / "divergence.svg").read_text()
+    found = kinkcheck("study", "export", "d", "--table", "distances", "--format", "json")
+    assert found.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "smok", "--out", "s"), "unknown spec 'smok'; accepted: a .toml file, "),
+        (("run", "no.toml", "--out", "s"), "no.toml cannot be read: No such file or directory"),
+        (("run", "wrong.toml", "--out", "s"), "wrong.toml: unknown key 'epoch'; did you mean"),
+        (("run", "smoke", "--out", "my_nets.py"), "my_nets.py cannot be written: "),
+        (("run", "smoke", "--out", "s", "--device", "abacus"), "device 'abacus' cannot be used"),
+        (("run", "smoke"), "Missing option '--out'"),
+        (("run", "smoke", "--out", "s", "--threads", "0"), "Invalid value for '--threads'"),
+        (("table", "."), ". holds no study: there is no study.db in it"),
+        (("status", "nowhere"), "nowhere holds no study: there is no study.db in it"),
+        (("export", ".", "--format", "xml"), "--format: unknown 'xml'; accepted: csv, json, "),
+        (("export", ".", "--table", "runs"), "--table: unknown 'runs'; accepted: epochs, trials"),
+        (("export", ".", "--out", "no/e.csv"), "--out: the folder no does not exist"),
+        (("plot", ".", "--out", "p", "--format", "gif"), "--format: unknown 'gif'; accepted: png"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    kinkcheck: Kinkcheck, folder: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    (folder / "wrong.toml").write_text('extends = "smoke"\nepoch = 1')
+    found = kinkcheck("study", *arguments)
+    assert found.code == 2
+    assert found.out == ""
+    assert found.err.startswith(f"kinkcheck: {complaint}")
+    assert found.err.count("\n") == 1
+
+
+def test_a_newer_study_is_refused_by_every_reader(
+    kinkcheck: Kinkcheck, done: Path, folder: Path
+) -> None:
+    (folder / "s").mkdir()
+    (folder / "s" / schema.FILE).write_bytes((done / schema.FILE).read_bytes())
+    with sqlite3.connect(folder / "s" / schema.FILE) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for reader in (("status",), ("table",), ("export",), ("plot", "--out", "p")):
+        found = kinkcheck("study", reader[0], "s", *reader[1:])
+        assert found.code == 2
+        assert "was written by a newer kinkcheck (tables 99;" in found.err
+
+
+def test_a_trial_that_fails_costs_the_exit_code(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "fails.toml").write_text(
+        'extends = "smoke"\nnetwork = "my_nets.py:Failing"\nmax_pool = "native"\nprecision = "32"\n'
+    )
+    (folder / "fails.toml").write_text(
+        'data = "mnist-sample"\nnetwork = "my_nets.py:Failing"\nseeds = 1\nepochs = 1\n'
+        "learning_rate = 0.1\n"
+    )
+    found = kinkcheck("study", "run", "fails.toml", "--out", "s")
+    assert found.code == 1
+    assert "failed: ValueError: first second" in found.err
+    assert "1 trials failed, among them my_nets.py:Failing float32 seed 0" in found.err
+    shown = kinkcheck("study", "status", "s")
+    assert "failed: ValueError: first second" in shown.text
+
+
+def test_an_interrupted_study_says_how_to_go_on(folder: Path) -> None:
+    (folder / "my.toml").write_text(SPEC.replace("epochs = 2", "epochs = 2000"))
+    process = start("study", "run", "my.toml", "--out", "s")
+    wait_for_epochs(folder / "s", process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(
+        "kinkcheck: stopped; the same command goes on from here\nkinkcheck: interrupted\n"
+    )
+
+
+def test_a_second_process_is_refused_and_readers_are_not(
+    kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    (folder / "my.toml").write_text(SPEC.replace("epochs = 2", "epochs = 2000"))
+    process = start("study", "run", "my.toml", "--out", "s")
+    try:
+        wait_for_epochs(folder / "s", process)
+        second = kinkcheck("study", "run", "my.toml", "--out", "s")
+        assert second.code == 2
+        assert f"s is being written by process {process.pid} on " in second.err
+        shown = kinkcheck("study", "status", "s")
+        assert f"Process {process.pid} is at it." in shown.out
+        assert "running" in shown.out
+        assert kinkcheck("study", "table", "s").code == 0
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    shown = kinkcheck("study", "status", "s")
+    assert shown.out.endswith("No process is at it; start kinkcheck study run again to go on.\n")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from kinkcheck.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(cli.__file__).parents[2]),
+            "OMP_NUM_THREADS": "1",
+        },
+    )  # fmt: skip
+
+
+def wait_for_epochs(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any((folder / "checkpoints").glob("*.pt")):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no epoch came: {process.communicate()}")
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from kinkcheck.cli.watching import watching
+    from kinkcheck.study import spec
+    from kinkcheck.study.run import run
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    declared = spec.parse(SPEC, "my.toml")
+    with watching(console) as watcher:
+        run(declared, tmp_path / "s", threads=1, watcher=watcher)
+    text = screen.getvalue()
+    assert "lenet5 float16 hybrid:0 seed 0" in text
+    assert "diverged at step 0 in features.2" in text
+    assert "%" in text
+
+
+def test_lines_are_few(kinkcheck: Kinkcheck, folder: Path, monkeypatch: Any) -> None:
+    (folder / "my.toml").write_text(SPEC)
+    found = kinkcheck("study", "run", "my.toml", "--out", "s")
+    assert found.code == 0
+    assert len(found.err.splitlines()) <= 1 + 2 * 16
+    assert not any(line.startswith(" ") for line in found.err.splitlines())
