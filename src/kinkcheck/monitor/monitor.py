@@ -21,7 +21,7 @@ class Monitor:
     """Measures a model every n steps of its training, and changes nothing about the training.
 
     A training with a monitor gives the same parameters as one without, bit for bit. A measurement
-    costs about as much as a training step, and a little more for every site that has ties.
+    takes as long as one to three training steps.
 
     Args:
         model: the model that is trained. Of a compiled one, or one in DistributedDataParallel, the
