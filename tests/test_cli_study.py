@@ -43,7 +43,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = command("study", "run", str(folder / "my.toml"), "--out", str(folder / "s"))
     assert ran.returncode == 0, ran.stderr
     assert "16 trials, 0 of them done" in ran.stderr
-    assert "[16/16] lenet5 float32 compound hybrid:1000000 seed 1: " in ran.stderr
+    assert "[16/16] lenet5 float32 compound hybrid:1e+06 seed 1: " in ran.stderr
     assert "diverged at step 0 in features.2" in ran.stderr
     assert "of 16 runs finished" in ran.stdout
     return folder / "s"
@@ -81,7 +81,7 @@ def test_the_table_says_means_runs_and_diverged(kinkcheck: Kinkcheck, done: Path
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[0] == ["precision", "forward", "max", "pool", "accuracy", "%", "runs", "diverged",
                         "left"]  # fmt: skip
-    (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1000000"]]
+    (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1e+06"]]
     assert broken[3:] == ["--", "2", "2", "--"]
     (sound,) = [line for line in lines if line[:3] == ["float32", "exact", "hybrid:0"]]
     assert sound[4] == "±"
@@ -132,7 +132,7 @@ def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None
     assert shown.code == 0
     names = [f"{name}.{form}" for name in ("accuracy", "loss") for form in ("png", "svg", "pdf")]
     assert shown.out.split() == [f"plots/{name}" for name in names]
-    assert "2/2" in (folder / "plots" / "accuracy.svg").read_text()
+    assert "2 of 2" in (folder / "plots" / "accuracy.svg").read_text()
     first = {name: (folder / "plots" / name).read_bytes() for name in names}
     kinkcheck("study", "plot", done, "--out", "plots", "--format", "svg", "pdf")
     for name in names:

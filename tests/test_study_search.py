@@ -76,7 +76,7 @@ def test_stopping_is_optunas_median_rule(accuracies: tuple[float, ...]) -> None:
     stop = BelowMedian(Search(), earlier, 0.02)
     for epoch, accuracy in enumerate(accuracies):
         trial.report(accuracy, epoch)
-        assert stop(accuracies[: epoch + 1]) is trial.should_prune()
+        assert stop(accuracies[: epoch + 1]) == trial.should_prune()
 
 
 def test_nothing_is_stopped_before_there_are_five() -> None:

@@ -117,7 +117,7 @@ def study_sentence(found: Sequence[Group]) -> str:
         if math.isnan(deviation):
             sentence += "; one seed does not tell that from chance"
         else:
-            sentence += f"; between seeds its standard deviation is up to {100 * deviation:.2f}"
+            sentence += f"; its standard deviation between seeds is up to {100 * deviation:.2f}"
     return f"{sentence}."
 
 

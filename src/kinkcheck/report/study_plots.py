@@ -28,7 +28,10 @@ _STYLE: Any = {
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.framealpha": 0.7,
+    "legend.frameon": True,
+    "legend.edgecolor": "none",
+    "xtick.labelsize": 8,
     "svg.hashsalt": "kinkcheck",  # equal figures are equal files
     "text.parse_math": False,
 }
@@ -73,8 +76,8 @@ def draw(figure: Callable[[], Figure], form: str) -> bytes:
 def accuracy_figure(found: Sequence[Group]) -> Figure:
     """Box plots of final test accuracy by selection, a panel for all else that varies.
 
-    Boxes span the quartiles, whiskers the whole range; every run is a dot. Below a box stands how
-    many of its runs diverged.
+    Boxes span the quartiles, whiskers the whole range; every run that finished is a dot. Below a
+    selection stands how many of its runs diverged.
     """
     panels = _panels(found)
     figure, all_axes = _grid(len(panels), "final test accuracy, %")
@@ -88,14 +91,13 @@ def accuracy_figure(found: Sequence[Group]) -> Figure:
         )  # fmt: skip
         for place, values in zip(places, shown, strict=True):
             axes.plot(np.full(len(values), place), values, "o", ms=3, color="#5f9fd4")
-        for place, group in zip(places, together, strict=True):
-            if group.diverged:
-                axes.annotate(
-                    f"{group.diverged}/{group.runs}\ndiverged",
-                    (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                    textcoords="offset points", ha="center", fontsize=6, color="#8e1b10",
-                )  # fmt: skip
-        axes.set_xticks(places, _short(labels))
+        axes.set_xticks(
+            places,
+            [
+                f"{label}\n{group.diverged} of {group.runs}\ndiverged" if group.diverged else label
+                for label, group in zip(_short(labels), together, strict=True)
+            ],
+        )
         axes.set_xlim(-0.5, len(together) - 0.5)
         axes.set_xlabel(_axis(labels))
         axes.set_title(title)
@@ -124,6 +126,7 @@ def loss_figure(
             diverged = f" ({group.diverged}/{group.runs} diverged)" if group.diverged else ""
             _line(axes, range(1, len(over.mean) + 1), over, f"{label}{diverged}", number)
         axes.set_yscale("log")
+        _plain_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_title(title)
         axes.legend(title=_axis(labels))
@@ -136,7 +139,7 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for row in rows:
         key = row["network"], row["max_pool"]
         networks.setdefault(key, {}).setdefault(row["trial"], []).append(row)
-    figure = Figure(figsize=(8, 3.2))
+    figure = Figure(figsize=(9.2, 3.2))
     left, right = figure.subplots(1, 2)
     labels = _short([max_pool for _, max_pool in networks])
     first = labels[0]
@@ -152,6 +155,7 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             if axes is right or number:
                 _line(axes, range(len(over.mean)), over, name, number)
     left.set_yscale("symlog", linthresh=1e-3)
+    _plain_numbers(left)
     left.set_ylabel("‖θ0 - θi‖1")
     right.set_ylabel("test accuracy, %")
     for axes in (left, right):
@@ -161,12 +165,15 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _line(axes: Axes, epochs: range, over: Band, label: str, number: int) -> None:
-    mean, deviation = np.array(over.mean), np.array(over.deviation)
     colour = f"C{number}"
-    axes.plot(epochs, mean, color=colour, label=label, linewidth=1.2)
-    axes.fill_between(
-        epochs, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
-    )
+    axes.plot(epochs, over.mean, color=colour, label=label, linewidth=1.2)
+    axes.fill_between(epochs, over.low, over.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Numbers like 0.1 instead of powers, and none between them."""
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _panels(found: Sequence[Group]) -> dict[str, list[Group]]:
@@ -184,7 +191,7 @@ def _panels(found: Sequence[Group]) -> dict[str, list[Group]]:
 def _grid(panels: int, ylabel: str) -> tuple[Figure, list[Axes]]:
     columns = min(panels, 2)
     rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(4 * columns, 2.8 * rows))
+    figure = Figure(figsize=(4.6 * columns, 2.8 * rows))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[panels:]:
         unused.remove()

@@ -106,12 +106,14 @@ class Band:
 
     Attributes:
         mean: of the runs that got that far, epoch by epoch.
-        deviation: their standard deviation (n - 1); 0 for one run.
+        low: mean - standard deviation (n - 1), but no less than the least run.
+        high: mean + standard deviation.
         runs: how many got that far.
     """
 
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     runs: tuple[int, ...]
 
 
@@ -119,12 +121,16 @@ def band(curves: Sequence[Sequence[float]]) -> Band:
     """Mean and deviation by epoch; numbers that are not finite are left out and not counted.
 
     >>> band([[1.0, 2.0], [3.0]])
-    Band(mean=(2.0, 2.0), deviation=(1.4142135623730951, 0.0), runs=(2, 1))
+    Band(mean=(2.0, 2.0), low=(1.0, 2.0), high=(3.414..., 2.0), runs=(2, 1))
     """
-    mean, deviation, runs = [], [], []
+    columns: list[tuple[float, float, float, int]] = []
     for epoch in range(max(map(len, curves), default=0)):
         there = [c[epoch] for c in curves if epoch < len(c) and math.isfinite(c[epoch])]
-        mean.append(statistics.fmean(there) if there else math.nan)
-        deviation.append(statistics.stdev(there) if len(there) > 1 else 0.0)
-        runs.append(len(there))
-    return Band(tuple(mean), tuple(deviation), tuple(runs))
+        if not there:
+            columns.append((math.nan, math.nan, math.nan, 0))
+            continue
+        mean = statistics.fmean(there)
+        deviation = statistics.stdev(there) if len(there) > 1 else 0.0
+        columns.append((mean, max(mean - deviation, min(there)), mean + deviation, len(there)))
+    mean_, low, high, runs = zip(*columns, strict=True) if columns else ((), (), (), ())
+    return Band(mean_, low, high, runs)
