@@ -1,5 +1,6 @@
 """What the examples in the docstrings may use without importing it."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -8,6 +9,13 @@ import torch
 from kinkcheck.kernels import triton
 
 pytest_plugins = ["command_line"]
+
+# Adapters whose base class comes from a package that need not be there.
+collect_ignore = [
+    f"src/kinkcheck/monitor/{package}.py"
+    for package in ("lightning", "transformers")
+    if find_spec(package) is None
+]
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ def medians(
 
 def where() -> str:
     """Processor, threads and version, for the title of a table."""
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def table(title: str, left: list[str], right: list[str]) -> Table:
@@ -54,7 +54,7 @@ def table(title: str, left: list[str], right: list[str]) -> Table:
     return empty
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import kinkcheck.nn as knn
+from kinkcheck.monitor import Monitor
 
 
 def network() -> nn.Module:
@@ -31,6 +32,8 @@ def main(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
     model = nn.parallel.DistributedDataParallel(network())
+    if rank == 0:  # measured by one process alone
+        Monitor(model, lambda outputs, _: outputs.square().sum()).step(images()[:1])
     model(images()[rank : rank + 1]).square().sum().backward()
     torch.save(model.module[0].weight.grad, f"{folder}/gradient{rank}.pt")
     torch.distributed.barrier()

@@ -24,6 +24,7 @@ from kinkcheck.report.study import (
     status_table,
     study_sentence,
 )
+from kinkcheck.report.tensorboard import TensorBoard
 from kinkcheck.study import export as exporting
 from kinkcheck.study import spec as specs
 from kinkcheck.study.cluster import Cluster
@@ -130,13 +131,17 @@ def run(
     threads: Threads = None,
     ray: Ray = None,
     gpu_share: GpuShare = 1.0,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard logs here as well.")
+    ] = None,
 ) -> None:
     """Run a study, or go on where it stopped."""
     declared = specs.load(spec)
     _warn(declared)
+    others = [] if tensorboard is None else [TensorBoard(tensorboard)]
     try:
         with (
-            watching(Console(stderr=True)) as watcher,
+            watching(Console(stderr=True), *others) as watcher,
             nullcontext(Inline()) if ray is None else Cluster(ray or None, gpu_share) as executor,
         ):
             ended = run_study(

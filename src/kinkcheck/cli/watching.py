@@ -26,8 +26,14 @@ _PATIENCE = 5.0  # seconds between two lines about epochs
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[Watcher]:
-    """What fits the console: a live view, or lines."""
+def watching(console: Console, *others: Watcher) -> Iterator[Watcher]:
+    """What fits the console, a live view or lines, and other watchers besides."""
+    with _shown(console) as shown:
+        yield Several(shown, *others)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Watcher]:
     if not console.is_terminal:
         yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
         return
@@ -40,6 +46,47 @@ def watching(console: Console) -> Iterator[Watcher]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield Bars(bars)
+
+
+class Several:
+    """Watchers that are told one after the other.
+
+    Args:
+        watchers: in their order.
+    """
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def planned(self, trials: Sequence[Standing]) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.planned(trials)
+
+    def started(self, settings: Settings, first_epoch: int) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.started(settings, first_epoch)
+
+    def beat(self, settings: Settings, beat: Beat) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.beat(settings, beat)
+
+    def epoch(self, settings: Settings, record: Record) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.epoch(settings, record)
+
+    def ended(self, settings: Settings, outcome: Outcome) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.ended(settings, outcome)
+
+    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+        """Told to all."""
+        for watcher in self._watchers:
+            watcher.found(settings, learning_rate, accuracy)
 
 
 class Lines:

@@ -1,0 +1,56 @@
+"""The monitor as a callback of Lightning: ``pip install kinkcheck[lightning]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from kinkcheck.data.extras import require
+from kinkcheck.monitor.monitor import Monitor
+
+_Callback: Any = require("lightning.pytorch.callbacks", extra="lightning").Callback
+
+
+class LightningMonitor(_Callback):  # type: ignore[misc]
+    """Measures on every n-th training batch, before the step, and logs to the trainer's loggers.
+
+    Only the first of several processes measures.
+
+    Args:
+        monitor: of the LightningModule, or of a module in it.
+        loss: function of a batch; by default batches are inputs and targets for the monitor's own
+            loss. Do not pass ``training_step``: it may log and count.
+
+    >>> from lightning.pytorch import LightningModule
+    >>> module = LightningModule()
+    >>> callback = LightningMonitor(Monitor(module, torch.nn.functional.cross_entropy))
+    """
+
+    def __init__(self, monitor: Monitor, loss: Callable[[Any], Tensor] | None = None) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self._loss = loss
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
+        """Measure, if this batch is one of those to measure."""
+        if not trainer.is_global_zero:
+            return
+        loss = self._loss
+        with trainer.precision_plugin.forward_context():
+            if loss is None:
+                record = self.monitor.step(*batch)
+            else:
+                record = self.monitor.step_closure(lambda: loss(batch))
+        if record is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics(record.scalars(), step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints: how many batches there were."""
+        return {"steps": self.monitor.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting where a checkpoint stopped."""
+        self.monitor.steps = state["steps"]

@@ -1,0 +1,300 @@
+"""A monitored training is the training that it would have been; what is recorded is right."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import kinkcheck
+from kinkcheck import InputError
+from kinkcheck.audit.variation import gradient_variation
+from kinkcheck.monitor import Monitor, Record
+
+
+class Net(nn.Module):
+    """Everything that a measurement could disturb: statistics, dropout, draws of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3)
+        )
+        self.block = nn.Sequential(nn.Linear(100, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(16, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = random.random() + np.random.rand()
+        x = self.features(x + noise * 1e-3).flatten(1)
+        # Recomputed in the backward pass, where it updates the statistics a second time.
+        return self.head(checkpoint(self.block, x, use_reentrant=False))
+
+
+def batches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(count):
+        # A few levels of grey, so that windows are tied.
+        x = torch.randint(3, (6, 1, 12, 12), generator=draws).float()
+        yield x, torch.randint(3, (6,), generator=draws)
+
+
+def seed_everything() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+def train(
+    monitored: Callable[[nn.Module], Callable[[Tensor, Tensor], object]] | None,
+    precision: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Everything that a training leaves behind, with a measurement at three places of each step."""
+    seed_everything()
+    model = Net()
+    model.features[1].eval()
+    step = monitored(model) if monitored else lambda x, y: None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    losses, gradients = [], []
+    for x, y in batches(5):
+        autocast = torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None)
+        optimizer.zero_grad()
+        with autocast:
+            step(x, y)
+            loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        gradients += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        with autocast:
+            step(x, y)
+        optimizer.step()
+        with autocast:
+            step(x, y)
+        losses.append(loss.detach())
+    return {
+        "losses": losses,
+        "gradients": gradients,
+        "state": model.state_dict(),
+        "grad": [p.grad for p in model.parameters()],
+        "modes": [module.training for module in model.modules()],
+        "buffers": [len(module._buffers) for module in model.modules()],
+        "draws": (torch.rand(3), np.random.rand(), random.random()),
+    }
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_monitored_training_is_the_same_bit_for_bit(
+    probe: bool, precision: torch.dtype | None, tmp_path: Path
+) -> None:
+    monitors = []
+
+    def monitored(model: nn.Module) -> Callable[[Tensor, Tensor], object]:
+        monitors.append(
+            Monitor(
+                model,
+                F.cross_entropy,
+                every=2,
+                probe=next(batches(1)) if probe else None,
+                file=tmp_path / "records.jsonl",
+            )
+        )
+        return monitors[0].step
+
+    torch.testing.assert_close(train(monitored, precision), train(None, precision), rtol=0, atol=0)
+    (monitor,) = monitors
+    assert [record.step for record in monitor.records] == list(range(0, 15, 2))
+    assert all(math.isfinite(record.loss) for record in monitor.records)
+
+
+def test_a_record_says_what_the_run_does() -> None:
+    seed_everything()
+    convolution = nn.Conv2d(1, 4, 3)
+    convolution.weight.data.mul_(8).round_()  # few values, so many ties that are not zeros
+    model = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(100, 3))
+    x, y = next(batches(1))
+    record = Monitor(model, F.cross_entropy, every=7).step(x, y)
+
+    with kinkcheck.record(model) as tape:
+        loss = F.cross_entropy(model(x), y)
+    native, minimal = (tape.gradient(loss, choose=choose) for choose in ("native", "minimal"))
+    assert record is not None
+    assert record.loss == loss.item()
+    assert record.variation == gradient_variation(minimal, native)
+    assert record.variation.l1 > 0
+    assert [(ties.layer, ties.operation, ties.windows, ties.tied) for ties in record.ties] == [
+        (site.layer, site.operation, site.windows, site.tied) for site in tape.sites
+    ]
+    loss.backward()
+    norm = torch.cat([p.grad.double().flatten() for p in model.parameters()]).norm()  # type: ignore[union-attr]
+    assert record.gradient_norm == pytest.approx(norm.item(), rel=1e-12)
+
+
+def test_the_gradient_is_that_of_the_run_under_autocast() -> None:
+    seed_everything()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = next(batches(1))
+    monitor = Monitor(model, F.cross_entropy)
+    with torch.autocast("cpu", torch.bfloat16):
+        record = monitor.step(x, y)
+        loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    norms = torch.stack([p.grad.double().norm() for p in model.parameters()])  # type: ignore[union-attr]
+    assert record is not None
+    assert record.gradient_norm == pytest.approx(norms.norm().item(), rel=1e-12)
+
+
+def test_selections_are_those_that_are_asked_for() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
+    monitor = Monitor(model, F.mse_loss, selections=("branch:0", "branch:1"), every=1)
+    assert monitor.step(torch.zeros(1, 2), torch.ones(1, 2)).variation.l1 == 0  # type: ignore[union-attr]
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    found = monitor.step(torch.tensor([[1.0, -1.0]]), torch.ones(1, 2))
+    assert found is not None
+    assert found.variation.l1 == 4.0
+    assert found.variation.relative_l1 == math.inf
+
+
+def test_gradients_may_be_off_where_it_is_called() -> None:
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        record = Monitor(model, F.mse_loss).step(torch.ones(1, 2), torch.zeros(1, 1))
+        assert not torch.is_grad_enabled()
+    assert record is not None
+    assert record.gradient_norm > 0
+
+
+def test_a_closure_computes_any_loss() -> None:
+    model = nn.Linear(2, 1)
+    calls = []
+
+    def closure() -> Tensor:
+        calls.append(1)
+        return model(torch.ones(1, 2)).sum()
+
+    monitor = Monitor(model, every=3)
+    assert [monitor.step_closure(closure) is None for _ in range(4)] == [False, True, True, False]
+    assert len(calls) == 2
+
+
+def test_an_interrupted_run_goes_on_counting() -> None:
+    monitor = Monitor(nn.Linear(2, 1), F.mse_loss, every=10)
+    monitor.steps = 19
+    batch = torch.ones(1, 2), torch.zeros(1, 1)
+    assert monitor.step(*batch) is None
+    assert monitor.step(*batch).step == 20  # type: ignore[union-attr]
+
+
+def test_compiled_modules_are_measured_inside_and_stay_compiled() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    compiled = torch.compile(model, backend="eager")
+    monitor = Monitor(compiled, F.mse_loss, every=1)  # type: ignore[arg-type]
+    assert monitor.model is model
+    batch = torch.ones(1, 2), torch.zeros(1, 2)
+    F.mse_loss(compiled(batch[0]), batch[1]).backward()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(2):
+            assert monitor.step(*batch).ties[0].operation == "relu"  # type: ignore[union-attr]
+            F.mse_loss(compiled(batch[0]), batch[1]).backward()
+
+
+def some_records(path: Path, values: list[float], start: int = 0) -> list[Record]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
+    seen: list[Record] = []
+    monitor = Monitor(model, F.mse_loss, every=1, file=path, on_record=seen.append)
+    monitor.steps = start
+    for value in values:
+        monitor.step(torch.full((1, 1), value), torch.zeros(1, 2))
+    assert seen == monitor.records
+    return seen
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    records = some_records(path, [0.5, math.nan]) + some_records(path, [0.25], start=2)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert lines[0]["loss"] == records[0].loss
+    assert lines[1]["loss"] == "nan"
+    assert lines[1]["variation"]["l1"] == "nan"
+    assert lines[2]["ties"] == [
+        {"layer": "1", "operation": "relu", "call": 0, "windows": 2, "tied": 0}
+    ]
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "records.csv"
+    records = some_records(path, [0.5, math.nan]) + some_records(path, [0.25], start=2)
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert [float(row["loss"]) for row in (rows[0], rows[2])] == [records[0].loss, records[2].loss]
+    assert rows[1]["loss"] == "nan"
+    assert set(rows[0]) == {"step", *records[0].scalars()}
+
+
+def test_a_csv_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records.csv"
+    path.write_text("step,loss\n0,1.0\n")
+    with pytest.raises(InputError, match=r"file: .*records.csv has other columns; name another"):
+        some_records(path, [0.5])
+    assert path.read_text() == "step,loss\n0,1.0\n"
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    path = tmp_path / "records.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.warns(UserWarning, match=r"records.jsonl cannot be written: No space left"):
+        assert len(some_records(path, [0.5])) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "every: must be at least 1, not 0"),
+        ({"selections": ("native",)}, r"selections: must be two, not \('native',\)"),
+        ({"selections": "minimal"}, "selections: must be two, not 'minimal'"),
+        ({"selections": ("native", "best")}, "unknown selection 'best'"),
+        ({"file": "records.txt"}, r"file: records.txt must end in .jsonl or .csv"),
+        ({"file": "no/records.csv"}, "file: the folder no does not exist"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Monitor(nn.Linear(1, 1), F.mse_loss, **arguments)
+
+
+def test_bad_steps() -> None:
+    with pytest.raises(InputError, match="loss: needed by step"):
+        Monitor(nn.Linear(1, 1)).step(torch.ones(1, 1), torch.ones(1, 1))
+    with pytest.raises(InputError, match="inputs: needed by step"):
+        Monitor(nn.Linear(1, 1), F.mse_loss).step()
+    pool = nn.Sequential(nn.Linear(1, 1), nn.MaxPool1d(1))
+    monitor = Monitor(pool, F.mse_loss, selections=("native", "branch:1"))
+    with pytest.raises(InputError, match="max_pool has no selection branch:1; accepted: native"):
+        monitor.step(torch.ones(1, 1), torch.ones(1, 1))
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parent.parent / "docs" / "monitor.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+    assert [record.step for record in names["monitor"].records] == [0, 10, 20]
+    assert len((tmp_path / "monitor.jsonl").read_text().splitlines()) == 3
