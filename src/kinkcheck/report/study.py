@@ -208,6 +208,7 @@ def estimate_table(found: Estimate) -> Table:
 
 def estimate_sentence(found: Estimate) -> str:
     """What the whole study costs, and what the estimate rests on."""
+    trials = "1 trial" if found.trials == 1 else f"{found.trials:,} trials"
     candidates = f" and {found.candidates:,} candidates of searches" if found.candidates else ""
     sizes = (
         "; the data were not looked at, their published sizes were taken (give --data-dir)"
@@ -215,7 +216,7 @@ def estimate_sentence(found: Estimate) -> str:
         else ""
     )
     return (
-        f"{found.trials:,} {'trial' if found.trials == 1 else 'trials'}{candidates}, {found.steps:,} steps: about "
+        f"{trials}{candidates}, {found.steps:,} steps: about "
         f"{duration_text(found.seconds)} on this machine, one after the other, and "
         f"{found.disk / 1e6:,.0f} MB of disk. Measured on random images{sizes}; a trial that "
         "diverges stops early."
