@@ -20,9 +20,14 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-// What takes or returns vectors is worth its speed only within its caller. INLINED is for lambdas.
+// What takes or returns vectors is worth its speed only within its caller. INLINED is for lambdas;
+// a build with sanitizers, which slow down compilers too, does without.
+#define INLINE inline __attribute__((always_inline))
+#if defined(__SANITIZE_ADDRESS__)
+#define INLINED
+#else
 #define INLINED __attribute__((always_inline))
-#define INLINE inline INLINED
+#endif
 
 template <class S>
 struct Lanes;
