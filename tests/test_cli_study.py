@@ -163,6 +163,8 @@ def test_a_weight_divergence_has_its_own_figure(kinkcheck: Kinkcheck, folder: Pa
         (("run", "smoke", "--out", "s", "--device", "abacus"), "device 'abacus' cannot be used"),
         (("run", "smoke"), "Missing option '--out'"),
         (("run", "smoke", "--out", "s", "--threads", "0"), "Invalid value for '--threads'"),
+        (("run",), "Missing argument 'SPEC'"),
+        (("check", "smoke", "--device", "abacus"), "device 'abacus' cannot be used"),
         (("table", "."), ". holds no study: there is no study.db in it"),
         (("status", "nowhere"), "nowhere holds no study: there is no study.db in it"),
         (("export", ".", "--format", "xml"), "--format: unknown 'xml'; accepted: csv, json, "),
@@ -210,6 +212,7 @@ def test_a_trial_that_fails_costs_the_exit_code(kinkcheck: Kinkcheck, folder: Pa
     assert "1 trials failed, among them my_nets.py:Failing float32 seed 0" in found.err
     shown = kinkcheck("study", "status", "s")
     assert "failed: ValueError: first second" in shown.text
+    assert kinkcheck("study", "plot", "s", "--out", "plots", "--format", "svg").code == 0
 
 
 def test_an_interrupted_study_says_how_to_go_on(folder: Path) -> None:

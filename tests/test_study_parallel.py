@@ -76,6 +76,13 @@ def test_two_processes_find_what_one_finds(precision: str, rounding: float) -> N
         assert ours.learning_rate == theirs.learning_rate
 
 
+def test_a_last_batch_smaller_than_half_the_processes() -> None:
+    text = TEXT.replace("devices = 2", "devices = 3").replace("epochs = 3", "epochs = 1")
+    job = jobs(text)["float32"]
+    (three, *_), (one, *_) = records(list(train_parallel(job))), records(list(train(job)))
+    assert math.isclose(three.train_loss, one.train_loss, rel_tol=1e-4)
+
+
 def test_a_trial_goes_on_bit_for_bit() -> None:
     job = jobs(TEXT.replace("161", "170").replace("max_pool", "batch_norm = true\nmax_pool"))[
         "float32"

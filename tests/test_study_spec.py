@@ -151,6 +151,8 @@ def test_published_settings() -> None:
         (BASE + "seeds = [-1]", "my.toml: seeds: must be greater than or equal to 0, not -1"),
         (BASE.replace("0.01", "-1"), "my.toml: learning_rate: must be a positive number"),
         (BASE.replace("0.01", '"auto"'), "my.toml: learning_rate: must be a positive number"),
+        (BASE + "momentum = inf", "my.toml: momentum: must be a finite number, not inf"),
+        (BASE + "[search]\nhigh = inf", "my.toml: search.high: must be a finite number, not inf"),
         (BASE + "augment = true", "my.toml: augment: mnist-sample has no augmentation"),
         (BASE + '[[exclude]]\nprecison = "16"', "my.toml: exclude: unknown key 'precison'"),
         (BASE + '[[exclude]]\nnetwork = "lenet5"', "my.toml: exclude: the rules leave no trial"),

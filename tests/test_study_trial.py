@@ -274,6 +274,17 @@ def test_dropout_is_drawn_again_after_a_restart() -> None:
     assert without_seconds(split(whole)[0][2:]) == without_seconds(split(rest)[0])
 
 
+def test_a_trial_that_was_stopped_early_stays_stopped() -> None:
+    # Killed after its last epoch was kept and before its end was.
+    found = settings(epochs=5)
+    stopping = job(found, stop=lambda accuracies: len(accuracies) == 2)
+    whole = list(trial.train(stopping))
+    last = [event for event in whole if isinstance(event, EpochEnd)][-1]
+    assert last.record.epoch == 2
+    again = replace(stopping, state=last.state, accuracies=(0.1, 0.2))
+    assert split(list(trial.train(again))) == ([], Outcome("pruned"))
+
+
 def without_seconds(records: list[Record]) -> list[Record]:
     return [replace(record, seconds=0.0) for record in records]
 

@@ -112,7 +112,7 @@ class RayAddress(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give the lonely option an empty value."""
         given: list[str] = []
-        for argument, following in zip(args, [*args[1:], "-"], strict=True):
+        for argument, following in zip(args, [*args[1:], "-"], strict=bool(args)):
             given.append(argument)
             if argument == "--ray" and (following.startswith("-") or args[0].startswith("-")):
                 given.append("")
@@ -165,6 +165,13 @@ def run(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+    if not all(trial.over for trial in ended):
+        print(
+            "kinkcheck: a search for a learning rate failed, and the trials that wait for it did "
+            f"not start; `kinkcheck study status {out}` says why; the same command tries again",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
 
 
 @study.command()
@@ -177,7 +184,7 @@ def status(folder: Folder) -> None:
     console.print(status_table(trials))
     if candidates:
         console.print("", "searches for a learning rate:", status_table(candidates), sep="\n")
-    for trial in trials:
+    for trial in (*trials, *candidates):
         if trial.state == "failed":
             print(f"trial {trial.trial} failed: {trial.reason}")
     over = sum(trial.state in ("finished", "diverged") for trial in trials)

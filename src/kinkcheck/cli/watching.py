@@ -189,7 +189,8 @@ class Bars:
 
     def ended(self, settings: Settings, outcome: Outcome) -> None:
         """Its bar goes; a line stays if it did not just finish."""
-        self._bars.remove_task(self._running.pop(settings))
+        if settings in self._running:  # not if it failed before it started
+            self._bars.remove_task(self._running.pop(settings))
         self._advance(settings, self._left.get(settings, 0))
         if outcome.state in ("diverged", "failed"):
             self._say(f"{settings_text(settings)}: {outcome_text(outcome)}")

@@ -120,12 +120,15 @@ def loss_figure(
     figure, all_axes = _grid(len(panels), "training loss")
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):
         labels = [_selection(group.factors) for group in together]
+        drawn = False
         for number, (group, label) in enumerate(zip(together, _short(labels), strict=True)):
             runs = by_group[tuple(group.factors.values())]
             over = band([losses.get(run.trial, ()) for run in runs])
+            drawn |= bool(over.mean)
             diverged = f" ({group.diverged}/{group.runs} diverged)" if group.diverged else ""
             _line(axes, range(1, len(over.mean) + 1), over, f"{label}{diverged}", number)
-        axes.set_yscale("log")
+        if drawn:  # a scale of logarithms needs a number
+            axes.set_yscale("log")
         _plain_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_title(title)

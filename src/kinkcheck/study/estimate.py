@@ -17,6 +17,7 @@ from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.images import ImageSet
 from kinkcheck.study import model
 from kinkcheck.study.determinism import deterministic
+from kinkcheck.study.executor import require_precisions
 from kinkcheck.study.feed import load
 from kinkcheck.study.learner import Learner
 from kinkcheck.study.search import template
@@ -110,6 +111,7 @@ def estimate(
     (4, 192)
     """
     trials = spec.trials()
+    require_precisions(list(dict.fromkeys(settings.precision for settings in trials)), device)
     searches = {
         template(settings, settings.search).id: template(settings, settings.search)
         for settings in trials

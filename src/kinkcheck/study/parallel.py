@@ -178,7 +178,7 @@ class Shared(nn.Module):
         """The scores of the whole batch."""
         rank, ranks = dist.get_rank(), dist.get_world_size()
         share = -(-len(x) // ranks)
-        filled = torch.cat([x, x[: share * ranks - len(x)]])
+        filled = x[torch.arange(share * ranks, device=x.device) % len(x)]
         scores = self._copy(filled[rank * share : (rank + 1) * share])
         if self.training:
             _average([buffer for buffer in self._copy.buffers() if buffer.is_floating_point()])

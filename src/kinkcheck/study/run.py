@@ -232,11 +232,10 @@ def _candidate(progress: Progress) -> Candidate:
 
 
 def _digests(settings: Settings, data_dir: str | None) -> dict[str, str]:
-    """A digest of each split, by name."""
-    splits = {
-        settings.train_split: settings.train_images,
-        settings.test_split: settings.test_images,
-    }
+    """A digest of each split, by name: of as many images as are used of it."""
+    splits = {settings.train_split: settings.train_images}
+    used, count = splits.get(settings.test_split, 0), settings.test_images
+    splits[settings.test_split] = None if used is None or count is None else max(used, count)
     return {
         f"data {settings.data} {split}": digest(load(settings.data, split, count, data_dir))
         for split, count in splits.items()

@@ -207,9 +207,10 @@ class Store:
         """Check that the study goes on with what it was begun with."""
         begun = dict(self._connection.execute("SELECT key, value FROM study").fetchall())
         for name, now in self._facts.items():
-            if begun and begun.get(name) != now:
+            # A study that was killed as it began has not all of them yet.
+            if name in begun and begun[name] != now:
                 what = "has changed since" if name.startswith("data ") else f"is {now}, but"
-                was = "" if name.startswith("data ") else f" with {begun.get(name)}"
+                was = "" if name.startswith("data ") else f" with {begun[name]}"
                 raise InputError(
                     f"{self._folder}: {name} {what} the study began{was}; name another folder"
                 )

@@ -60,6 +60,10 @@ def train(
     yield Started(run.epoch + 1, provenance(job.device, job.threads))
     if job.state is None and job.settings.networks:
         yield run.start()
+    if accuracies and job.stop is not None and job.stop(accuracies):
+        # The epoch that stops it was kept, and what came after it was not.
+        yield run.outcome("pruned")
+        return
     while run.epoch < job.settings.epochs:
         with deterministic(job.device, job.threads, run.next_seed):
             ended = run.next_epoch()
