@@ -36,8 +36,11 @@ def deterministic(device: str, threads: int, seed: int) -> Iterator[None]:
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     filling = _memory.fill_uninitialized_memory
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    with torch.random.fork_rng():
+    cudnn = torch.backends.cudnn
+    flags = cudnn.flags(
+        enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
+    )
+    with torch.random.fork_rng(), flags:
         try:
             torch.manual_seed(seed)
             if threads != before:
@@ -45,14 +48,12 @@ def deterministic(device: str, threads: int, seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling memory that is about to be overwritten costs time and changes no result.
             _memory.fill_uninitialized_memory = False
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             yield
         finally:
             if threads != before:
                 torch.set_num_threads(before)
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
             _memory.fill_uninitialized_memory = filling
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
 def flags(device: str) -> dict[str, Any]:
