@@ -213,10 +213,11 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on(own: spec.Spec, tmp_
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert told.splitlines()[-2:] == [
+    # Ray may have a word of its own about the stream that was left.
+    assert {
         "kinkcheck: stopped; the same command goes on from here",
         "kinkcheck: interrupted",
-    ]
+    } <= set(told.splitlines())
     assert not processes_with(f"KINKCHECK_TEST={tmp_path}")
     Path("slow").unlink()
     run(own, Path("s"), threads=1)
