@@ -22,6 +22,7 @@ import kinkcheck
 from kinkcheck import InputError
 from kinkcheck.audit.variation import gradient_variation
 from kinkcheck.monitor import Monitor, Record
+from kinkcheck.monitor.lines import _append_csv
 
 
 class Net(nn.Module):
@@ -259,6 +260,16 @@ def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
     path.symlink_to("/dev/full")
     with pytest.warns(UserWarning, match=r"records.jsonl cannot be written: No space left"):
         assert len(some_records(path, [0.5])) == 1
+
+
+def test_a_csv_whose_first_write_failed_gets_its_header_with_the_second(tmp_path: Path) -> None:
+    (record,) = some_records(tmp_path / "other.csv", [0.5])
+    path, begun = tmp_path / "later" / "records.csv", []
+    with pytest.raises(FileNotFoundError):
+        _append_csv(path, record, begun)
+    path.parent.mkdir()
+    _append_csv(path, record, begun)
+    assert path.read_text() == (tmp_path / "other.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,13 @@ def _append_json(path: Path, record: Record, _: list[str]) -> None:
 def _append_csv(path: Path, record: Record, begun: list[str]) -> None:
     row = {"step": record.step, **record.scalars()}
     content = io.StringIO()
-    if not begun:
-        begun += row
-        if _columns(path, begun) is None:
-            csv.writer(content).writerow(begun)
-    csv.DictWriter(content, begun, extrasaction="ignore").writerow(row)
+    columns = begun or list(row)
+    if not begun and _columns(path, columns) is None:
+        csv.writer(content).writerow(columns)
+    csv.DictWriter(content, columns, extrasaction="ignore").writerow(row)
     with open(path, "a", encoding="utf-8", newline="") as file:
         file.write(content.getvalue())
+    begun[:] = columns  # only now: a write that failed has left no header
 
 
 def _columns(path: Path, expected: list[str]) -> list[str] | None:
