@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
+WORKERS := -n logical --dist loadgroup
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -12,7 +13,7 @@ demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
 	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
 
 test: check  ## Lint, types and the whole test suite.
-	$(VENV)/bin/pytest -q
+	$(VENV)/bin/pytest -q $(WORKERS)
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -26,7 +27,7 @@ bench: $(READY)  ## Measure speed, as ratios in one run.
 	$(VENV)/bin/python benchmarks/study.py
 
 sanitize: $(READY)  ## The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer.
-	PATH=$(CURDIR)/$(VENV)/bin:$$PATH PYTHON=$(VENV)/bin/python sh tools/sanitize.sh
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH PYTHON=$(VENV)/bin/python sh tools/sanitize.sh $(WORKERS)
 
 clean:
 	rm -rf $(VENV) build
