@@ -88,6 +88,17 @@ def test_the_table_says_means_runs_and_diverged(kinkcheck: Kinkcheck, done: Path
     assert sound[6:] == ["2", "--", "--"]
 
 
+def test_drawn_rates_tell_no_configurations_apart(kinkcheck: Kinkcheck, folder: Path) -> None:
+    drawn = SPEC.replace("0.05", "{ low = 0.01, high = 0.1 }").replace("epochs = 2", "epochs = 1")
+    (folder / "my.toml").write_text(drawn)
+    shown = kinkcheck("study", "run", "my.toml", "--out", "s")
+    assert shown.code == 0
+    header, *rows = shown.out.splitlines()[:9]
+    assert "rate" not in header.split()
+    assert len(rows) == 8
+    assert all(row.split()[-3] == "2" for row in rows)
+
+
 def test_the_status_of_a_study_that_is_done(kinkcheck: Kinkcheck, done: Path) -> None:
     shown = kinkcheck("study", "status", done)
     assert "finished" in shown.out
@@ -108,6 +119,17 @@ def test_exports_read_back(kinkcheck: Kinkcheck, done: Path, folder: Path) -> No
     import pyarrow.parquet
 
     assert pyarrow.parquet.read_table(folder / "e.parquet").to_pylist() == document["rows"]
+
+
+def test_a_table_without_rows_has_its_columns(
+    kinkcheck: Kinkcheck, done: Path, folder: Path
+) -> None:
+    assert exported(done, "--table", "distances").startswith("trial,epoch,network,max_pool,l1,")
+    command = ("study", "export", done, "--table", "distances", "--format", "parquet")
+    assert kinkcheck(*command, "--out", "d.parquet").code == 0
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(folder / "d.parquet").column_names[:2] == ["trial", "epoch"]
     trials = list(csv.DictReader(io.StringIO(exported(done, "--table", "trials"))))
     assert len(trials) == 16
     assert {row["diverged_layer"] for row in trials if row["state"] == "diverged"} >= {"features.2"}

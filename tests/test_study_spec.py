@@ -55,6 +55,14 @@ def test_rules_take_cells_out(rules: str, left: int) -> None:
     assert len(trials(f"seeds = 1\n{grid}{rules}")) == left
 
 
+def test_a_forward_without_beta_can_be_taken_out() -> None:
+    grid = 'seeds = 1\nmax_pool = ["hybrid:0", "last"]\nforward = ["exact", "compound"]\n'
+    found = trials(f'{grid}[[exclude]]\nmax_pool = "last"\nforward = "compound"')
+    assert [(s.forward, s.max_pool) for s in found] == [
+        ("exact", "hybrid:0"), ("exact", "last"), ("compound", "hybrid:0"),
+    ]  # fmt: skip
+
+
 def test_texts_are_canonical_so_that_ids_are() -> None:
     one, other = (
         trials('max_pool = "hybrid:1e1"\nprecision = 16'),
@@ -154,6 +162,25 @@ def test_published_settings() -> None:
         (BASE + "momentum = inf", "my.toml: momentum: must be a finite number, not inf"),
         (BASE + "[search]\nhigh = inf", "my.toml: search.high: must be a finite number, not inf"),
         (BASE + "augment = true", "my.toml: augment: mnist-sample has no augmentation"),
+        (
+            BASE.replace("0.01", "{ low = 0.01, hi = 0.012 }"),
+            "my.toml: learning_rate: must be {low = ..., high = ...} with two positive numbers, "
+            "not {'low': 0.01, 'hi': 0.012}",
+        ),
+        (
+            BASE.replace("0.01", '{ low = "a", high = 1.0 }'),
+            "my.toml: learning_rate: must be {low = ..., high = ...} with two positive numbers",
+        ),
+        (
+            BASE + 'max_pool = ["hybrid:0", "hybrid:1"]\n[[exclude]]\nmax_pool = "hybrid:2"',
+            "my.toml: exclude: rule 1: the spec has no max_pool 'hybrid:2'; "
+            "accepted: hybrid:0, hybrid:1",
+        ),
+        (
+            BASE + '[[exclude]]\nrelu = "branch:1"',
+            "my.toml: exclude: rule 1: the spec has no relu 'branch:1'; "
+            "accepted: nothing, the spec lists no relu",
+        ),
         (BASE + '[[exclude]]\nprecison = "16"', "my.toml: exclude: unknown key 'precison'"),
         (BASE + '[[exclude]]\nnetwork = "lenet5"', "my.toml: exclude: the rules leave no trial"),
         (BASE + '[[exclude]]', "my.toml: exclude: rule 1 is empty"),

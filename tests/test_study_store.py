@@ -258,6 +258,14 @@ def test_a_second_writer_is_told_of_the_first(begun: Path) -> None:
     assert holder(begun / "lock") is None
 
 
+def test_readers_that_ask_who_writes_do_not_see_each_other(begun: Path) -> None:
+    import fcntl
+
+    with open(begun / "lock") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert holder(begun / "lock") is None
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(begun: Path, whole: dict[str, bytes]) -> None:
     program = (
         "import os, pathlib, signal, sys\n"

@@ -30,7 +30,7 @@ from kinkcheck.study import spec as specs
 from kinkcheck.study.cluster import Cluster
 from kinkcheck.study.estimate import estimate
 from kinkcheck.study.executor import Inline
-from kinkcheck.study.reading import Reading, reading
+from kinkcheck.study.reading import reading
 from kinkcheck.study.run import run as run_study
 from kinkcheck.study.summary import groups
 
@@ -201,7 +201,7 @@ def status(folder: Folder) -> None:
 def table(folder: Folder) -> None:
     """Mean and deviation of the final test accuracy, with the number of runs and diverged ones."""
     with reading(folder) as opened:
-        found = groups(opened.trials(), searched=_searched(opened))
+        found = groups(opened.trials(), by_rate=opened.lists_rates())
     console = Console()
     console.print(accuracy_table(found))
     console.print(study_sentence(found), highlight=False, markup=False)
@@ -257,7 +257,7 @@ def plot(
             accepted = ", ".join(study_plots.FORMATS)
             raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
     with reading(folder) as opened:
-        figures = study_plots.figures(opened, searched=_searched(opened))
+        figures = study_plots.figures(opened)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
@@ -271,7 +271,3 @@ def plot(
 def _warn(declared: specs.Spec) -> None:
     for warning in specs.warnings(declared):
         print(f"kinkcheck: warning: {warning}", file=sys.stderr)
-
-
-def _searched(opened: Reading) -> bool:
-    return bool(opened.rows("SELECT 1 FROM trials WHERE search IS NOT NULL LIMIT 1"))

@@ -44,7 +44,8 @@ def _shown(console: Console) -> Iterator[Watcher]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    # An epoch may take minutes: the speed is that of the last hour, not of the last half minute.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=3600) as bars:
         yield Bars(bars)
 
 

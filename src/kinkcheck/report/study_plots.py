@@ -38,21 +38,21 @@ _STYLE: Any = {
 _SELECTIONS = ("max_pool", "relu")
 
 
-def figures(study: Reading, *, searched: bool) -> dict[str, Callable[[], Figure]]:
+def figures(study: Reading) -> dict[str, Callable[[], Figure]]:
     """The figures that a study has data for, by file name without ending.
 
     Args:
         study: open to be read.
-        searched: whether its learning rates were searched for.
     """
     distances = study.distances()
     if distances:
         return {"divergence": lambda: divergence_figure(distances)}
     trials, losses = study.trials(), study.losses()
-    found = groups(trials, searched=searched)
+    by_rate = study.lists_rates()
+    found = groups(trials, by_rate=by_rate)
     return {
         "accuracy": lambda: accuracy_figure(found),
-        "loss": lambda: loss_figure(trials, losses, searched=searched),
+        "loss": lambda: loss_figure(trials, losses, by_rate=by_rate),
     }
 
 
@@ -105,7 +105,7 @@ def accuracy_figure(found: Sequence[Group]) -> Figure:
 
 
 def loss_figure(
-    trials: Sequence[Trial], losses: Mapping[str, Sequence[float]], *, searched: bool
+    trials: Sequence[Trial], losses: Mapping[str, Sequence[float]], *, by_rate: bool = True
 ) -> Figure:
     """Mean training loss by epoch with a band of one standard deviation, a line a selection.
 
@@ -113,9 +113,9 @@ def loss_figure(
     """
     by_group: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
-        (group,) = groups([trial], searched=searched)
+        (group,) = groups([trial], by_rate=by_rate)
         by_group.setdefault(tuple(group.factors.values()), []).append(trial)
-    found = groups(trials, searched=searched)
+    found = groups(trials, by_rate=by_rate)
     panels = _panels(found)
     figure, all_axes = _grid(len(panels), "training loss")
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):

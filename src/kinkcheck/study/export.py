@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from kinkcheck.data.extras import require
@@ -73,13 +74,14 @@ def export(study: Reading, table: str, form: Format, *, timing: bool = False) ->
     """
     if table not in QUERIES:
         raise InputError(f"unknown table {table!r}; accepted: {', '.join(QUERIES)}")
-    rows = study.rows(QUERIES[table].format(timing=", seconds" if timing else ""))
+    query = QUERIES[table].format(timing=", seconds" if timing else "")
+    rows = study.rows(query)
     if form == "json":
         return _json(table, rows)
     if form == "csv":
-        return _csv(rows)
+        return _csv(study.columns(query), rows)
     if form == "parquet":
-        return _parquet(rows)
+        return _parquet(study.columns(query), rows)
     raise InputError(f"unknown format {form!r}; accepted: {', '.join(FORMATS)}")
 
 
@@ -93,19 +95,17 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
     return {key: str(value) if value in infinite else value for key, value in row.items()}
 
 
-def _csv(rows: Rows) -> bytes:
+def _csv(columns: Sequence[str], rows: Rows) -> bytes:
     text = io.StringIO(newline="")
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 
-def _parquet(rows: Rows) -> bytes:
-    require("pyarrow", extra="data")
-    arrow: Any = require("pyarrow.parquet", extra="data")
-    table = require("pyarrow", extra="data").Table.from_pylist(rows)
+def _parquet(columns: Sequence[str], rows: Rows) -> bytes:
+    arrow: Any = require("pyarrow", extra="data")
+    parquet: Any = require("pyarrow.parquet", extra="data")
     buffer = io.BytesIO()
-    arrow.write_table(table, buffer)
+    parquet.write_table(arrow.table({c: [row[c] for row in rows] for c in columns}), buffer)
     return buffer.getvalue()

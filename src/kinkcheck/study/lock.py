@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # not on Windows, where the second writer is then not noticed
     fcntl = None  # type: ignore[assignment]
+
+_TRIES, _PAUSE = 5, 0.1  # a reader that asks who writes holds the lock for a moment
 
 
 class Lock:
@@ -47,7 +50,7 @@ class Lock:
             file = open(self._path, "a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
-        if not _take(file):
+        if not _take_for_good(file):
             told = _read(file)
             file.close()
             raise InputError(
@@ -78,17 +81,26 @@ def holder(path: Path) -> int | None:
     except OSError:
         return None
     with file:
-        if _take(file):
+        if _take(file, shared=True):
             return None
         pid = _read(file).get("pid")
         return pid if isinstance(pid, int) else -1
 
 
-def _take(file: IO[str]) -> bool:
+def _take_for_good(file: IO[str]) -> bool:
+    for _ in range(_TRIES - 1):
+        if _take(file, shared=False):
+            return True
+        time.sleep(_PAUSE)
+    return _take(file, shared=False)
+
+
+def _take(file: IO[str], *, shared: bool) -> bool:
     if fcntl is None:
         return True
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,11 @@ class Reading:
         """The table ``distances``, in order."""
         return self.rows("SELECT * FROM distances ORDER BY trial, network, epoch")
 
+    def lists_rates(self) -> bool:
+        """Whether the spec lists its learning rates, instead of searching or drawing them."""
+        ((spec,),) = self._connection.execute("SELECT value FROM study WHERE key = 'spec'")
+        return isinstance(json.loads(spec)["learning_rate"], list)
+
     def running(self) -> int | None:
         """The id of the process that writes; None if none does."""
         return holder(self.folder / LOCK)
@@ -102,6 +108,10 @@ class Reading:
     def rows(self, query: str, values: Sequence[object] = ()) -> Rows:
         """What a query finds, each row by the names of its columns."""
         return [dict(row) for row in self._connection.execute(query, values)]
+
+    def columns(self, query: str) -> list[str]:
+        """The names of the columns that a query finds, be there rows or not."""
+        return [column for column, *_ in self._connection.execute(query).description]
 
 
 @contextmanager

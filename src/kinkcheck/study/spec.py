@@ -93,7 +93,12 @@ def _learning_rates(value: Any) -> Any:
     if value == "search" or isinstance(value, Uniform):
         return value
     if isinstance(value, dict):
-        return Uniform(**value)
+        try:
+            return Uniform(**value)
+        except ValidationError:
+            raise InputError(
+                f"must be {{low = ..., high = ...}} with two positive numbers, not {value!r}"
+            ) from None
     rates = _tuple(value)
     for rate in rates:
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e6:
@@ -215,11 +220,8 @@ class Spec(_Table):
             )
         if self.devices > self.batch_size:
             raise InputError(f"devices: {self.devices} are more than batch_size {self.batch_size}")
-        if "compound" in self.forward:
-            for text in self.max_pool or ():
-                beta_of(text)
         for number, rule in enumerate(self.exclude, start=1):
-            _require_rule(number, rule)
+            self._require_rule(number, rule)
         return self
 
     @property
@@ -230,7 +232,7 @@ class Spec(_Table):
         """The settings of every trial, in the order in which they run.
 
         Raises:
-            InputError: the rules of ``exclude`` leave nothing.
+            InputError: the rules of ``exclude`` leave nothing, or a compound forward without β.
         """
         rules = [{key: _matching(key, value) for key, value in r.items()} for r in self.exclude]
         cells = [
@@ -240,12 +242,22 @@ class Spec(_Table):
         ]
         if not cells:
             raise InputError("exclude: the rules leave no trial")
+        for cell in cells:
+            if cell["forward"] == "compound":
+                alone = (cell["max_pool"],) if cell["max_pool"] else ()
+                for text in self._side_by_side or alone:
+                    beta_of(text)
         return tuple(self._settings(cell) for cell in cells)
 
-    def _cells(self) -> Iterator[dict[str, Any]]:
-        divergence = self.experiment == "weight-divergence"
+    @property
+    def _side_by_side(self) -> tuple[str, ...]:
+        """The selections of the networks that one trial trains together."""
+        return (self.max_pool or ()) if self.experiment == "weight-divergence" else ()
+
+    @property
+    def _axes(self) -> dict[str, tuple[Any, ...]]:
         rates = self.learning_rate
-        axes: dict[str, tuple[Any, ...]] = {
+        return {
             "seed": self.seeds,
             "network": self.network,
             "batch_norm": self.batch_norm,
@@ -253,9 +265,27 @@ class Spec(_Table):
             "optimizer": self.optimizer,
             "forward": self.forward,
             "relu": self.relu or (None,),
-            "max_pool": (None,) if divergence else self.max_pool or (None,),
+            "max_pool": (None,) if self._side_by_side else self.max_pool or (None,),
             "learning_rate": rates if isinstance(rates, tuple) else (None,),
         }
+
+    def _require_rule(self, number: int, rule: Mapping[str, Any]) -> None:
+        if not rule:
+            raise InputError(f"exclude: rule {number} is empty")
+        for key, value in rule.items():
+            if key not in GRID:
+                raise InputError(f"exclude: unknown key {key!r}; accepted: {', '.join(GRID)}")
+            there = self._axes[key]
+            for item in _matching(key, value):
+                if item not in there:
+                    listed = ", ".join(str(each) for each in there if each is not None)
+                    raise InputError(
+                        f"exclude: rule {number}: the spec has no {key} {item!r}; "
+                        f"accepted: {listed or f'nothing, the spec lists no {key}'}"
+                    )
+
+    def _cells(self) -> Iterator[dict[str, Any]]:
+        axes = self._axes
         for values in product(*(dict.fromkeys(axes[key]) for key in GRID)):
             yield dict(zip(GRID, values, strict=True))
 
@@ -287,7 +317,7 @@ class Spec(_Table):
             schedule=self.schedule,
             step_size=self.step_size,
             step_factor=self.step_factor,
-            networks=(self.max_pool or ()) if self.experiment == "weight-divergence" else (),
+            networks=self._side_by_side,
             init_seed=seed if self.init_seed is None else self.init_seed,
             order_seed=seed if self.order_seed is None else self.order_seed,
             augment_seed=seed if self.augment_seed is None else self.augment_seed,
@@ -422,15 +452,6 @@ def _with_base(values: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(below.get("search"), dict) and isinstance(values.get("search"), dict):
         merged["search"] = {**below["search"], **values["search"]}
     return merged
-
-
-def _require_rule(number: int, rule: Mapping[str, Any]) -> None:
-    for key, value in rule.items():
-        if key not in GRID:
-            raise InputError(f"exclude: unknown key {key!r}; accepted: {', '.join(GRID)}")
-        _matching(key, value)
-    if not rule:
-        raise InputError(f"exclude: rule {number} is empty")
 
 
 def _matching(key: str, value: Any) -> tuple[Any, ...]:

@@ -63,19 +63,18 @@ class Group:
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
 
 
-def groups(trials: Sequence[Trial], *, searched: bool = False) -> list[Group]:
+def groups(trials: Sequence[Trial], *, by_rate: bool = True) -> list[Group]:
     """The configurations of a study, in the order of their first trials.
 
     Args:
         trials: of the study.
-        searched: whether learning rates were searched for; then they tell nothing apart.
+        by_rate: whether learning rates tell configurations apart: they do where the spec lists
+            them, not where they were searched for or drawn.
     """
     found: dict[tuple[object, ...], Group] = {}
     for trial in trials:
         factors = {
-            name: getattr(trial, name)
-            for name in FACTORS
-            if not (searched and name == "learning_rate")
+            name: getattr(trial, name) for name in FACTORS if by_rate or name != "learning_rate"
         }
         group = found.setdefault(tuple(factors.values()), Group(factors))
         if trial.state == "diverged":
