@@ -15,7 +15,6 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -446,7 +445,8 @@ class _Layers:
         self._stack.append(module)
         if isinstance(module, torch.jit.ScriptModule):
             self._miss(type(module).__name__, "scripted module")
-        if isinstance(module, OptimizedModule):
+        # What torch.compile returns; to import its class takes longer than to import PyTorch.
+        if hasattr(module, "_orig_mod"):
             self._miss(type(module).__name__, "compiled module, run uncompiled while recorded")
 
     def _leave_module(self, module: nn.Module, _: Any, __: Any) -> None:

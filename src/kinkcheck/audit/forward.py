@@ -46,8 +46,8 @@ class Kinks:
     reached: Tensor | None = None
 
     def listen(self) -> None:
-        """See what arrives in the backward passes from now on."""
-        if self.edge is None:
+        """See what arrives in the backward passes from now on, where windows are tied."""
+        if self.edge is None or not self.site.tied:
             return
         place = self.edge.output_nr
 
@@ -176,7 +176,7 @@ class Forward:
 
         A tied window is dead if no gradient has arrived at it in any backward pass, or if its
         entries are zeros of a ReLU, which lets nothing through there. Bool tensors of the shape of
-        the site's output.
+        the site's output; of no dimension where no window is tied.
         """
         rectifiers = {
             kinks.edge.node
@@ -185,6 +185,9 @@ class Forward:
         }
         live = []
         for kinks in self.kinks:
+            if not kinks.site.tied:
+                live.append(torch.tensor(False))
+                continue
             tied = kinks.operation.tied()
             if kinks.reached is None:
                 live.append(torch.zeros_like(tied))

@@ -18,6 +18,7 @@ from kinkcheck.audit.noise import another_order
 from kinkcheck.audit.variation import l1_distance, l1_norm
 from kinkcheck.errors import InputError
 from kinkcheck.precision import PRECISIONS
+from kinkcheck.products import one_product
 
 FLOAT64 = PRECISIONS["float64"]
 
@@ -53,6 +54,7 @@ class Lifted:
     separate: bool
 
 
+@one_product()
 def lift(
     model: nn.Module,
     pair: tuple[Any, Any],

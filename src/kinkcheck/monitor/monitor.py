@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from kinkcheck.errors import InputError
@@ -133,8 +132,12 @@ class Monitor:
 
 def _bare(model: nn.Module) -> nn.Module:
     """The module that a compiled or a distributed one wraps."""
-    while isinstance(model, OptimizedModule | DistributedDataParallel):
-        wrapped = model._orig_mod if isinstance(model, OptimizedModule) else model.module
-        assert isinstance(wrapped, nn.Module)
-        model = wrapped
-    return model
+    while True:
+        # torch.compile's module is known by what it wraps: its class is slow to import.
+        compiled = getattr(model, "_orig_mod", None)
+        if isinstance(compiled, nn.Module):
+            model = compiled
+        elif isinstance(model, DistributedDataParallel):
+            model = model.module
+        else:
+            return model
