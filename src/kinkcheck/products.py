@@ -86,11 +86,16 @@ def _padded(x: Tensor, how: Sequence[Any]) -> Tensor:
     return F.pad(x, (width, width, height, height)).permute(0, 2, 3, 1).contiguous()
 
 
+def _factor(weight: Tensor) -> Tensor:
+    """The weight as a matrix of output channels by all else; a view if it is channels_last."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, how: Sequence[Any]) -> Tensor:
     windows = _windows(_padded(x, how), weight.shape[2:], how)
     places = windows.shape[:3]
-    factor = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
-    product = windows.reshape(-1, len(factor)) @ factor
+    factor = _factor(weight)
+    product = windows.reshape(-1, factor.shape[1]) @ factor.T
     if bias is not None:
         product += bias
     result = product.view(*places, len(weight)).permute(0, 3, 1, 2)
@@ -106,7 +111,7 @@ def _differentiate(
     windows = _windows(padded, kernel, how)
     grad_x = grad_weight = grad_bias = None
     if wanted[0]:
-        spread = (grad @ weight.permute(0, 2, 3, 1).reshape(len(weight), -1)).view(windows.shape)
+        spread = (grad @ _factor(weight)).view(windows.shape)
         folded = torch.zeros_like(padded)
         into = _windows(folded, kernel, how)
         # Windows overlap, those of one place in the kernel do not.

@@ -29,9 +29,8 @@ That is the order of PyTorch's CPU kernels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -142,7 +141,14 @@ def max_pool_tied(input: Tensor, windows: Windows) -> Tensor:
     >>> max_pool_tied(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
     tensor([[False,  True]])
     """
-    return _ActiveSet(input, windows).size > 1
+    value = max_pool(input, windows)
+    once = torch.zeros_like(value, dtype=torch.bool)
+    tied = torch.zeros_like(once)
+    for of, at in _places(input, value, windows):
+        attains = input[at] == value[of]  # never true of a NaN, which is alone in its window
+        tied[of] |= once[of] & attains
+        once[of] |= attains
+    return tied
 
 
 def max_pool_persists(input: Tensor, windows: Windows, lifted: Tensor) -> Tensor:
@@ -159,14 +165,25 @@ def max_pool_persists(input: Tensor, windows: Windows, lifted: Tensor) -> Tensor
     >>> max_pool_persists(x, windows, lifted)
     tensor([[False,  True]])
     """
-    active = _ActiveSet(input, windows)
-    low = torch.full_like(active.value, math.inf, dtype=lifted.dtype)
-    high = torch.full_like(low, -math.inf)
-    for place, (of, at) in enumerate(active.places):
-        attains = active.attains(place)
-        low[of] = torch.where(attains, torch.minimum(low[of], lifted[at]), low[of])
-        high[of] = torch.where(attains, torch.maximum(high[of], lifted[at]), high[of])
-    return low == high
+    value = max_pool(input, windows)
+    chosen = torch.zeros_like(value, dtype=lifted.dtype)
+    once = torch.zeros_like(value, dtype=torch.bool)
+    differs = torch.zeros_like(once)
+    for of, at in _places(input, value, windows):
+        attains, entry = input[at] == value[of], lifted[at]
+        differs[of] |= attains & once[of] & (entry != chosen[of])
+        chosen[of] = torch.where(attains, entry, chosen[of])
+        once[of] |= attains
+    return ~differs
+
+
+def _places(input: Tensor, value: Tensor, windows: Windows) -> list[tuple[Any, Any]]:
+    """For every place of a window, which windows have it and where in the input it is then."""
+    pooled = windows.dimensions
+    return [
+        ((..., *of), (..., *at))
+        for of, at in windows.entries(input.shape[-pooled:], value.shape[-pooled:])
+    ]
 
 
 class _ActiveSet:
@@ -180,11 +197,7 @@ class _ActiveSet:
 
     def __init__(self, input: Tensor, windows: Windows) -> None:
         self.value = max_pool(input, windows)
-        pooled = windows.dimensions
-        self.places = [
-            ((..., *of), (..., *at))
-            for of, at in windows.entries(input.shape[-pooled:], self.value.shape[-pooled:])
-        ]
+        self.places = _places(input, self.value, windows)
         self._input = input
         self.size = torch.zeros_like(self.value, dtype=torch.int64)
         self.first = torch.full_like(self.size, len(self.places))
