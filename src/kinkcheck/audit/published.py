@@ -164,6 +164,8 @@ def volumes(
     draws: int = 1,
     batches: int | None = None,
     precisions: Sequence[str] = PRECISIONS,
+    lifted: bool = True,
+    device: str = "cpu",
     seed: int = 0,
     confidence: float = 0.95,
     until_width: float | None = None,
@@ -178,6 +180,8 @@ def volumes(
         draws: parameter draws.
         batches: mini-batches; None for as many whole ones as the images make.
         precisions: names as in :mod:`kinkcheck.precision`.
+        lifted: also judge every point by the lift.
+        device: where to run.
         seed: of parameters and data order.
         confidence: of every interval.
         until_width: as in :func:`kinkcheck.audit.volume.estimate_volume`.
@@ -218,6 +222,8 @@ def volumes(
                 draws=draws,
                 precisions=precisions,
                 operations=["max_pool"],
+                lifted=lifted,
+                device=device,
                 seed=seed,
                 confidence=confidence,
                 until_width=until_width,

@@ -13,6 +13,7 @@ from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor
 from kinkcheck.cli.options import ManyValues
+from kinkcheck.cli.paper import paper
 from kinkcheck.cli.report import report
 from kinkcheck.cli.study import study
 from kinkcheck.cli.volume import volume
@@ -30,6 +31,7 @@ app.command(cls=ManyValues)(volume)
 app.command()(report)
 app.command()(doctor)
 app.add_typer(study, name="study")
+app.add_typer(paper, name="paper")
 
 
 def main() -> None:

@@ -1,0 +1,25 @@
+"""Every experiment by its name, in the order of the papers."""
+
+from __future__ import annotations
+
+from kinkcheck.errors import InputError
+from kinkcheck.paper.experiment import Experiment
+from kinkcheck.paper.volumes import VOLUME_BY_PRECISION
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (VOLUME_BY_PRECISION,)
+}
+
+
+def lookup(name: str) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        InputError: there is none.
+
+    >>> lookup("volume-by-precision").source[:3]
+    'B24'
+    """
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {name!r}; accepted: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]

@@ -1,0 +1,92 @@
+"""A number of ours beside the published one."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One value of ours and the published one.
+
+    Attributes:
+        what: which value it is, in words.
+        ours: the value measured here.
+        published: the published value.
+        low, high: the 95 % interval of ``ours - published`` as far as sampling explains it; None
+            where neither side says how much it varies.
+
+    >>> Comparison("volume, float32", 48.7, 55.2, -20.8, 7.8).within
+    True
+    """
+
+    what: str
+    ours: float
+    published: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the published value."""
+        return self.ours - self.published
+
+    @property
+    def within(self) -> bool | None:
+        """Whether sampling alone explains the difference; None where that is not known."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= 0 <= self.high
+
+
+def of_intervals(
+    what: str,
+    ours: tuple[float, float, float],
+    published: tuple[float, float, float],
+) -> Comparison:
+    """Two values, each with its own interval ``(value, low, high)``.
+
+    The interval of the difference takes the worst of both: it holds the difference wherever both
+    hold their values.
+
+    >>> of_intervals("p", (0.5, 0.4, 0.6), (0.7, 0.55, 0.8)).within
+    True
+    """
+    value, low, high = ours
+    theirs, their_low, their_high = published
+    return Comparison(what, value, theirs, low - their_high, high - their_low)
+
+
+def of_means(what: str, ours: Sequence[float], published: Sequence[float]) -> Comparison:
+    """The means of two sets of runs, by Welch's t interval for their difference.
+
+    Without two runs on each side, of which one varies, there is no interval. Source: B. L. Welch
+    (Biometrika 1947).
+
+    Args:
+        what: which value it is.
+        ours: one number a run, at least one.
+        published: one number a run, at least one.
+
+    >>> of_means("accuracy", [0.90, 0.92], [0.91, 0.93, 0.92]).within
+    True
+    >>> of_means("accuracy", [0.90], [0.91, 0.93]).within is None
+    True
+    """
+    mean, theirs = statistics.fmean(ours), statistics.fmean(published)
+    if min(len(ours), len(published)) < 2:
+        return Comparison(what, mean, theirs)
+    parts = [statistics.variance(runs) / len(runs) for runs in (ours, published)]
+    spread = sum(parts)
+    if spread == 0:
+        return Comparison(what, mean, theirs)
+    freedom = spread**2 / sum(
+        part**2 / (len(runs) - 1) for part, runs in zip(parts, (ours, published), strict=True)
+    )
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(spread)
+    return Comparison(what, mean, theirs, mean - theirs - half, mean - theirs + half)

@@ -1,0 +1,32 @@
+"""The published numbers, bundled with the package: facts to compare with, never targets.
+
+All are from the repository that accompanies R. Boustany (TMLR 2024): its result files, notebook
+outputs and bar charts. The column ``source``, where there is one, says which.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from importlib import resources
+
+_FOLDER = resources.files("kinkcheck.paper") / "published"
+
+NAMES = (
+    "best_learning_rates",
+    "bifurcation_volumes",
+    "imagenet_resnet50_mixed",
+    "training_curves",
+    "training_final",
+)
+"""The tables there are."""
+
+
+@cache
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """The rows of one of :data:`NAMES`, as they stand in the file.
+
+    >>> table("bifurcation_volumes")[0]["value"]
+    'VGG11'
+    """
+    return tuple(csv.DictReader((_FOLDER / f"{name}.csv").read_text("utf-8").splitlines()))

@@ -1,0 +1,76 @@
+"""Tables and sentences of the papers' experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from kinkcheck.paper.comparison import Comparison
+from kinkcheck.paper.experiment import Row
+
+_SHOWN = 40  # rows; the file has all
+
+
+def numbers_table(rows: Sequence[Row]) -> Table:
+    """The numbers of an experiment as they are, a column each."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for column in columns:
+        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows[:_SHOWN]:
+        table.add_row(*(value_text(row.get(column)) for column in columns))
+    if len(rows) > _SHOWN:
+        table.add_row(f"and {len(rows) - _SHOWN} more rows")
+    return table
+
+
+def value_text(value: str | int | float | bool | None) -> str:
+    """A value as it is shown.
+
+    >>> [value_text(value) for value in (None, True, 0.12345678, 12, "native")]
+    ['--', 'yes', '0.1235', '12', 'native']
+    """
+    if value is None:
+        return "--"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def comparison_table(found: Sequence[Comparison]) -> Table:
+    """Ours, the published value, the difference, and whether sampling explains it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("value")
+    for heading in ("ours", "published", "difference"):
+        table.add_column(heading, justify="right")
+    table.add_column("within sampling error")
+    words = {True: "yes", False: "no", None: "not known"}
+    for each in found:
+        table.add_row(
+            each.what,
+            f"{each.ours:.4g}",
+            f"{each.published:.4g}",
+            f"{each.difference:+.3g}",
+            words[each.within],
+        )
+    return table
+
+
+def comparison_sentence(name: str, found: Sequence[Comparison]) -> str:
+    """How many of the published values ours agree with.
+
+    >>> comparison_sentence("x", [Comparison("a", 1.0, 2.0, -2.0, 1.0)])
+    'x: 1 of 1 published values agree with ours within sampling error (95 %).'
+    """
+    judged = [each for each in found if each.within is not None]
+    agreeing = sum(bool(each.within) for each in judged)
+    text = (
+        f"{name}: {agreeing} of {len(judged)} published values agree with ours within sampling "
+        "error (95 %)"
+    )
+    open_ = len(found) - len(judged)
+    if open_:
+        text += f"; of {open_} more the sampling error is not known"
+    return f"{text}."
