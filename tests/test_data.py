@@ -617,7 +617,65 @@ def test_augmented_batches_are_seeded_and_normalised_after_cropping() -> None:
     assert not torch.equal(once[0][0] == -1, once[1][0] == -1)
 
 
-def test_only_cifar_is_augmented(tmp_path: Path) -> None:
+def test_photographs_are_cropped_at_random_as_published() -> None:
+    """Where an image tells its coordinates, the crop tells its rectangle."""
+    height, width = 300, 400
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, width)[None].round()
+    ramp[..., 1] = np.linspace(0, 255, height)[:, None].round()
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "png")
+    areas, ratios, flips = [], [], 0
+    for seed in range(300):
+        found = decode.random_crop(file.getvalue(), np.random.default_rng(seed), (3, 224, 224))
+        assert found.shape == (3, 224, 224)
+        row, column = found[0, 112].astype(float), found[1, :, 112].astype(float)
+        flips += row[0] > row[-1]
+        assert column[0] <= column[-1]
+        # The first and last pixel are half a pixel inside the rectangle.
+        wide = abs(row[-1] - row[0]) / 255 * width * 224 / 223
+        high = (column[-1] - column[0]) / 255 * height * 224 / 223
+        areas.append(wide * high / (width * height))
+        ratios.append(wide / high)
+    assert 0.06 < min(areas) < 0.15
+    assert 0.8 < max(areas) < 1.05
+    # Rectangles that do not fit are drawn again, which takes some of the large ones.
+    assert 0.4 < np.mean(areas) < 0.6
+    assert 0.7 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.4
+    assert 110 < flips < 190
+
+
+def test_a_photograph_that_no_rectangle_fits_is_cropped_in_the_centre() -> None:
+    strip = np.zeros((10, 1000, 3), np.uint8)
+    strip[:, 493:506] = 255
+    file = io.BytesIO()
+    Image.fromarray(strip).save(file, "png")
+    found = [
+        decode.random_crop(file.getvalue(), np.random.default_rng(seed), (3, 224, 224))
+        for seed in range(5)
+    ]
+    # 13 columns of 10 rows: 4/3, as broad as it may be.
+    assert all((crop == 255).all() for crop in found)
+
+
+def test_augmented_photographs_depend_on_seed_and_number_alone(data_dir: Path) -> None:
+    loaded = data.load("imagenet", "validation", data_dir=data_dir).take(6)
+
+    def augmented(batch_size: int, **seeds: int) -> torch.Tensor:
+        batches = loaded.batches(batch_size, augment=True, **seeds)
+        return torch.cat([x for x, _ in batches])
+
+    once = augmented(4, augment_seed=1)
+    assert torch.equal(once, augmented(6, augment_seed=1))
+    assert not torch.equal(once, augmented(4, augment_seed=2))
+    assert not torch.equal(once, torch.cat([x for x, _ in loaded.batches(4)]))
+    shuffled, labels = next(loaded.batches(6, seed=3, augment=True, augment_seed=1))
+    assert torch.equal(shuffled, next(loaded.batches(6, seed=3, augment=True, augment_seed=1))[0])
+    assert torch.equal(labels, next(loaded.batches(6, seed=3))[1])
+
+
+def test_what_is_augmented_after_decoding(tmp_path: Path) -> None:
     small(tmp_path / "cifar10", "cifar10")
     loaded = data.load("cifar10", data_dir=tmp_path)
     x, _ = next(loaded.batches(6, seed=0, augment=True))

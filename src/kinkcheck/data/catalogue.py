@@ -29,8 +29,9 @@ class Entry:
         splits: the published number of images of each split.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
-        augmentation: the published training augmentation, if any.
-        streamed: too large to be decoded into memory.
+        augmentation: the published training augmentation of decoded images, if any.
+        streamed: photographs, too many to be decoded into memory; where they are augmented, a part
+            of each is decoded at random.
 
     >>> lookup("svhn").splits
     {'train': 73257, 'test': 26032, 'extra': 531131}
@@ -49,6 +50,15 @@ class Entry:
     std: tuple[float, ...] = _HALF
     augmentation: Augmentation | None = None
     streamed: bool = False
+
+    @property
+    def augments(self) -> bool:
+        """Whether the published training augments the images.
+
+        >>> [name for name in NAMES if lookup(name).augments]
+        ['cifar10', 'cifar100', 'imagenet']
+        """
+        return self.augmentation is not None or self.streamed
 
     def require_split(self, split: str) -> None:
         """Make sure that a split was published.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
 
 _SHORTER_SIDE = 256  # ImageNet's usual evaluation: resize to this, then crop the centre
+_AREAS, _RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # and its usual training: of the crop
+_TRIES = 10
 
 
 def exact(encoded: bytes | None, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -73,6 +76,61 @@ def centre(encoded: bytes | None, shape: tuple[int, int, int]) -> NDArray[np.uin
     left = round((image.size[0] - width) / 2)
     top = round((image.size[1] - height) / 2)
     return _pixels(image.crop((left, top, left + width, top + height)))
+
+
+def random_crop(
+    encoded: bytes | None, draws: np.random.Generator, shape: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """A part of an RGB photograph at random, as ImageNet models are trained.
+
+    A rectangle of 8 to 100 % of the area (uniform) and of an aspect ratio of 3/4 to 4/3 (uniform in
+    its logarithm) anywhere in the image, resized (bilinear with antialiasing), and mirrored with
+    probability 1/2: torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``. Where ten
+    rectangles do not fit, the largest in the centre whose ratio is in range.
+
+    Args:
+        encoded: the image file's bytes, in any format that Pillow reads.
+        draws: where the rectangle and the flip are drawn.
+        shape: (3, height, width) of the result.
+
+    Returns:
+        uint8 of that shape.
+
+    Raises:
+        InputError: not an image, or Pillow is not installed.
+
+    Source: C. Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
+
+    >>> import PIL.Image
+    >>> file = io.BytesIO()
+    >>> PIL.Image.new("RGB", (640, 480), color=(1, 2, 3)).save(file, "png")
+    >>> random_crop(file.getvalue(), np.random.default_rng(0), (3, 224, 224))[:, 0, 0]
+    array([1, 2, 3], dtype=uint8)
+    """
+    _, height, width = shape
+    pillow = require("PIL.Image", extra="data")
+    image = _open(encoded, "RGB")
+    left, top, wide, high = _rectangle(image.width, image.height, draws)
+    part = image.crop((left, top, left + wide, top + high))
+    part = part.resize((width, height), pillow.Resampling.BILINEAR)
+    if draws.random() < 0.5:
+        part = part.transpose(pillow.Transpose.FLIP_LEFT_RIGHT)
+    return _pixels(part)
+
+
+def _rectangle(width: int, height: int, draws: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, width and height."""
+    for _ in range(_TRIES):
+        area = width * height * draws.uniform(_AREAS[0], _AREAS[1])
+        ratio = math.exp(draws.uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1])))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            left = int(draws.integers(0, width - wide + 1))
+            top = int(draws.integers(0, height - high + 1))
+            return left, top, wide, high
+    narrow, broad = _RATIOS
+    wide, high = min(width, round(height * broad)), min(height, round(width / narrow))
+    return (width - wide) // 2, (height - high) // 2, wide, high
 
 
 def _open(encoded: bytes | None, mode: str) -> Any:

@@ -51,7 +51,8 @@ class Images(ABC):
         classes: number of classes; labels are 0, 1, ..., classes - 1.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
-        augmentation: what ``batches(augment=True)`` does to raw images; None if there is none.
+        augmentation: what ``batches(augment=True)`` does to raw images; None if there is none, or
+            if it is done where they are decoded.
 
     >>> issubclass(ImageSet, Images), issubclass(StreamedImages, Images)
     (True, True)
@@ -79,9 +80,17 @@ class Images(ABC):
 
     @abstractmethod
     def _raw_batches(
-        self, batch_size: int, generator: torch.Generator | None
+        self, batch_size: int, generator: torch.Generator | None, augment_seed: int | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 and labels int64 on the CPU, shuffled if there is a generator."""
+        """Images uint8 and labels int64 on the CPU, shuffled if there is a generator.
+
+        With ``augment_seed`` those are augmented that are augmented where they are decoded.
+        """
+
+    @property
+    def augments(self) -> bool:
+        """Whether ``batches(augment=True)`` is possible."""
+        return self.augmentation is not None
 
     @property
     def channels(self) -> int:
@@ -119,6 +128,7 @@ class Images(ABC):
         seed: int | None = None,
         drop_last: bool = False,
         augment: bool = False,
+        augment_seed: int | None = None,
         device: torch.device | str = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: every image once, in normalised mini-batches.
@@ -128,11 +138,13 @@ class Images(ABC):
 
         Args:
             batch_size: images a batch; the last batch has fewer if they do not come out even.
-            seed: None for the stored order, else the seed of the shuffle and the augmentation.
+            seed: None for the stored order, else the seed of the shuffle and, unless it has its
+                own, of the augmentation.
                 An :class:`ImageSet` draws a uniform permutation; :class:`StreamedImages` shuffles
                 its files, and the images within a window of 1,000.
             drop_last: leave out a last batch that has fewer images.
             augment: apply the set's augmentation to the raw images; needs a seed.
+            augment_seed: a seed of its own for the augmentation.
             device: where the batches are wanted. They travel as bytes; augmentation and
                 normalisation happen there.
 
@@ -152,30 +164,39 @@ class Images(ABC):
         """
         # Checked here and not in the generator, where it would wait for the first batch.
         _require_count("batch_size", batch_size)
-        if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**63):
-            raise InputError(f"seed must be None or an integer from 0 to 2**63 - 1, not {seed!r}")
-        if augment and self.augmentation is None:
+        for name, given in (("seed", seed), ("augment_seed", augment_seed)):
+            if given is not None and (not isinstance(given, int) or not 0 <= given < 2**63):
+                raise InputError(
+                    f"{name} must be None or an integer from 0 to 2**63 - 1, not {given!r}"
+                )
+        if augment and not self.augments:
             raise InputError(f"augment: {self.name} has no augmentation; accepted: False")
-        if augment and seed is None:
+        if augment and seed is None and augment_seed is None:
             raise InputError("augment draws at random: give a seed, not None")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        augmentation = self.augmentation if augment else None
-        return self._epoch(batch_size, generator, drop_last, augmentation, torch.device(device))
+        draws = None
+        if augment:
+            # Without a seed of its own the augmentation draws on from where the shuffle ended.
+            draws = generator
+            if augment_seed is not None:
+                draws = torch.Generator().manual_seed(augment_seed)
+        return self._epoch(batch_size, generator, drop_last, draws, torch.device(device))
 
     def _epoch(
         self,
         batch_size: int,
         generator: torch.Generator | None,
         drop_last: bool,
-        augmentation: Augmentation | None,
+        draws: torch.Generator | None,
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._raw_batches(batch_size, generator):
+        augment_seed = None if draws is None else draws.initial_seed()
+        for images, labels in self._raw_batches(batch_size, generator, augment_seed):
             if drop_last and len(labels) < batch_size:
                 return
             images, labels = images.to(device), labels.to(device)
-            if augmentation is not None and generator is not None:
-                images = augmentation(images, generator)
+            if draws is not None and self.augmentation is not None:
+                images = self.augmentation(images, draws)
             yield self.normalise(images), labels
 
 
@@ -243,7 +264,7 @@ class ImageSet(Images):
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def _raw_batches(
-        self, batch_size: int, generator: torch.Generator | None
+        self, batch_size: int, generator: torch.Generator | None, augment_seed: int | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self)
         stored = generator is None
@@ -259,7 +280,8 @@ class StreamedImages(Images):
     """Photographs that stay on disk or on the hub and are decoded batch by batch.
 
     Memory holds one batch and, when shuffled, a window of 1,000 encoded images. Photographs are
-    resized to 256 pixels on the shorter side and cropped to their centre.
+    resized to 256 pixels on the shorter side and cropped to their centre; augmented, a part at
+    random is resized and mirrored (see :func:`kinkcheck.data.decode.random_crop`).
 
     Attributes:
         rows: the encoded images.
@@ -290,13 +312,20 @@ class StreamedImages(Images):
         _require_count("count", count)
         return replace(self, rows=self.rows.take(count))
 
+    @property
+    def augments(self) -> bool:
+        """Always: a part of each photograph can be decoded at random."""
+        return True
+
     def _raw_batches(
-        self, batch_size: int, generator: torch.Generator | None
+        self, batch_size: int, generator: torch.Generator | None, augment_seed: int | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         seed = None if generator is None else generator.initial_seed()
         # Threads help: Pillow releases the interpreter's lock while it decodes and resizes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for images, labels in self.rows.batches(batch_size, seed=seed, apply=pool.map):
+            for images, labels in self.rows.batches(
+                batch_size, seed=seed, augment_seed=augment_seed, apply=pool.map
+            ):
                 yield torch.from_numpy(images), torch.from_numpy(labels)
 
 

@@ -21,10 +21,7 @@ from kinkcheck.data.catalogue import CATALOGUE, Entry
 from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
 
-Apply: TypeAlias = Callable[
-    [Callable[[bytes | None], NDArray[np.uint8]], Iterable[bytes | None]],
-    Iterable[NDArray[np.uint8]],
-]
+Apply: TypeAlias = Callable[..., Iterable[NDArray[np.uint8]]]
 """The type of ``map``, as far as it is used here."""
 
 ENVIRONMENT = "KINKCHECK_DATA_DIR"
@@ -142,7 +139,12 @@ class Rows:
         return Rows(self.source, self.dataset.take(count), min(count, self.size))
 
     def batches(
-        self, batch_size: int, *, seed: int | None = None, apply: Apply = map
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augment_seed: int | None = None,
+        apply: Apply = map,
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Images and their labels, decoded ``batch_size`` at a time.
 
@@ -150,6 +152,8 @@ class Rows:
             batch_size: number of rows; the last batch may have fewer.
             seed: None for the stored order; else, for a streamed set, the files are shuffled, and
                 the images within a window of 1,000.
+            augment_seed: of a streamed set, decode a part of each image at random; image number n
+                of the epoch draws from a generator of its own. None for the centre.
             apply: calls the decoder on every image, in order; a thread pool's ``map``, say.
 
         Returns:
@@ -161,6 +165,7 @@ class Rows:
         """
         entry, dataset = self.source.entry, self.dataset
         decoder = decode.centre if entry.streamed else decode.exact
+        number = 0
         if seed is not None:
             dataset = dataset.shuffle(seed=seed, buffer_size=_WINDOW)
         batches = iter(dataset.iter(batch_size=batch_size))
@@ -171,9 +176,18 @@ class Rows:
                 return
             encoded = [image and image["bytes"] for image in batch[entry.image_column]]
             try:
-                images = np.stack(list(apply(partial(decoder, shape=entry.shape), encoded)))
+                if augment_seed is None:
+                    decoded = apply(partial(decoder, shape=entry.shape), encoded)
+                else:
+                    draws = [
+                        np.random.default_rng((augment_seed, number + n))
+                        for n in range(len(encoded))
+                    ]
+                    decoded = apply(partial(decode.random_crop, shape=entry.shape), encoded, draws)
+                images = np.stack(list(decoded))
             except InputError as error:
                 raise InputError(f"{self.source}: {error}") from error
+            number += len(encoded)
             yield images, self._labels(batch[entry.label_column])
 
     def _labels(self, values: list[Any]) -> NDArray[np.int64]:

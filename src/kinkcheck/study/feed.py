@@ -116,20 +116,27 @@ class StreamedFeed(Feed):
     def epoch(
         self, batch_size: int, epoch: int, order_seed: int, augment_seed: int | None
     ) -> Iterator[Batch]:
-        """Every image once, shuffled; see :meth:`Feed.epoch`.
-
-        Order and augmentation come from one generator: ``augment_seed`` only says whether.
-        """
+        """Every image once, shuffled; see :meth:`Feed.epoch`."""
         return self._batches(
-            batch_size, seed=stream(order_seed, "order", epoch), augment=augment_seed is not None
+            batch_size,
+            seed=stream(order_seed, "order", epoch),
+            augment_seed=None if augment_seed is None else stream(augment_seed, "augment", epoch),
         )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Every image once in stored order; see :meth:`Feed.in_order`."""
-        return self._batches(batch_size, seed=None, augment=False)
+        return self._batches(batch_size, seed=None, augment_seed=None)
 
-    def _batches(self, batch_size: int, *, seed: int | None, augment: bool) -> Iterator[Batch]:
-        batches = self.images.batches(batch_size, seed=seed, augment=augment, device=self._device)
+    def _batches(
+        self, batch_size: int, *, seed: int | None, augment_seed: int | None
+    ) -> Iterator[Batch]:
+        batches = self.images.batches(
+            batch_size,
+            seed=seed,
+            augment=augment_seed is not None,
+            augment_seed=augment_seed,
+            device=self._device,
+        )
         for x, y in batches:
             yield self._held.cast(x, self._device), y
 

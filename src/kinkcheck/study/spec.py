@@ -199,7 +199,7 @@ class Spec(_Table):
         entry = lookup(self.data)
         for split in (self.train_split, self._test_split):
             entry.require_split(split)
-        if self.augment and entry.augmentation is None:
+        if self.augment and not entry.augments:
             raise InputError(f"augment: {self.data} has no augmentation; accepted: false")
         for rate in (self.search, self.learning_rate):
             if isinstance(rate, SearchTable | Uniform) and rate.low > rate.high:
@@ -299,7 +299,7 @@ class Spec(_Table):
             )
         augment = self.augment
         if augment is None:
-            augment = lookup(self.data).augmentation is not None
+            augment = lookup(self.data).augments
         return Settings(
             **{**cell, "learning_rate": rate},
             experiment=self.experiment,
