@@ -91,19 +91,7 @@ def audit(
     >>> [(site.layer, site.windows, site.tied) for site in report.sites]
     [('1', 8, 8)]
     """
-    for name, given in (("precisions", precisions), ("selections", selections)):
-        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
-    _require(draws >= 1, f"draws: must be at least 1, not {draws}")
-    _require(
-        draws == 1 or not isinstance(network, nn.Module),
-        f"draws: {draws} parameter draws need a function that returns a network, not a module",
-    )
-    at = [precision.parse(text) for text in precisions]
-    _require(bool(at), "precisions: at least one is needed")
-    for each in at:
-        precision.require_available(each, device)
-    selected = [parse(selection) for selection in selections]
-    _require(bool(selected), "selections: at least one is needed")
+    at, selected = checked(network, draws, precisions, selections, device)
     switch = Switch(parse(reference), selected, operations)
     census = Census()
     pairs = list(batches)
@@ -150,6 +138,36 @@ def audit(
         unseen=census.unseen(),
         operations=None if operations is None else list(operations),
     )
+
+
+def checked(
+    network: nn.Module | Factory,
+    draws: int,
+    precisions: Sequence[str | Precision],
+    selections: Sequence[str | Selection],
+    device: str,
+) -> tuple[list[Precision], list[Selection]]:
+    """The precisions and selections that texts stand for.
+
+    Raises:
+        InputError: there is none, one is unknown or not available on the device, or a module is to
+            be drawn several times.
+
+    >>> checked(nn.Linear(1, 1), 1, ["16"], ["minimal"], "cpu")[0][0].name
+    'float16'
+    """
+    for name, given in (("precisions", precisions), ("selections", selections)):
+        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
+        _require(bool(given), f"{name}: at least one is needed")
+    _require(draws >= 1, f"draws: must be at least 1, not {draws}")
+    _require(
+        draws == 1 or not isinstance(network, nn.Module),
+        f"draws: {draws} parameter draws need a function that returns a network, not a module",
+    )
+    at = [precision.parse(text) for text in precisions]
+    for each in at:
+        precision.require_available(each, device)
+    return at, [parse(selection) for selection in selections]
 
 
 def build(network: nn.Module | Factory) -> nn.Module:

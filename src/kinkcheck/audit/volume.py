@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from kinkcheck import precision
 from kinkcheck.audit import run
 from kinkcheck.audit.forward import Loss
 from kinkcheck.audit.intervals import Cell, estimate, require_confidence
@@ -133,23 +132,12 @@ def estimate_volume(
     (6, 'McDiarmid')
     """
     require_confidence(confidence)
-    for name, given in (("precisions", precisions), ("selections", selections)):
-        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
-        _require(bool(given), f"{name}: at least one is needed")
-    _require(draws >= 1, f"draws: must be at least 1, not {draws}")
-    _require(
-        draws == 1 or not isinstance(network, nn.Module),
-        f"draws: {draws} parameter draws need a function that returns a network, not a module",
-    )
+    at, selected = run.checked(network, draws, precisions, selections, device)
     _require(bool(batches), "batches: at least one is needed")
     _require(
         until_width is None or 0 < until_width < 1,
         f"until_width: must be between 0 and 1, not {until_width}",
     )
-    at = [precision.parse(text) for text in precisions]
-    for each in at:
-        precision.require_available(each, device)
-    selected = [parse(selection) for selection in selections]
     switched = {
         "selections": selected,
         "reference": parse(reference),
