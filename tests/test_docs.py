@@ -239,4 +239,5 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:[^\"]*)", html)
         assert not loaded
         assert not re.findall(r":(?:func|class|meth|mod|data|attr):", html)
+        assert not re.findall("(?:<|&lt;)autoref", html)
         assert "&gt;&gt;&gt;" not in re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL)

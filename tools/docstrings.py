@@ -14,6 +14,7 @@ from griffe import AliasResolutionError, Extension, NameResolutionError, Object
 
 _ROLE = re.compile(r":[a-z]+:`(~?)([^`]+)`")
 _RULE = re.compile(r"^=+(?: +=+)+$")
+_NAMES = re.compile(r"^( +)(\w+(?:, \w+)+)(:.*(?:\n\1 .*)*)$", re.MULTILINE)
 _LITERAL = re.compile(r" ?::$", re.MULTILINE)
 
 
@@ -23,9 +24,10 @@ class Markdown(Extension):
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Once all modules are read, so that names can be resolved."""
         if obj.docstring is not None:
-            text = _ROLE.sub(lambda role: _link(obj, role[2], bool(role[1])), obj.docstring.value)
-            text = _LITERAL.sub(":", text)
-            obj.docstring.value = _doctests(_tables(text))
+            text = _tables(obj.docstring.value)  # first, by its columns
+            text = _ROLE.sub(lambda role: _link(obj, role[2], bool(role[1])), text)
+            text = _NAMES.sub(_one_name_each, _LITERAL.sub(":", text))
+            obj.docstring.value = _doctests(text)
 
 
 def _link(obj: Object, name: str, short: bool) -> str:
@@ -49,6 +51,11 @@ def _resolved(obj: Object, name: str) -> str:
     except (NameResolutionError, AliasResolutionError):
         return name
     return f"{path}.{rest}" if rest else path
+
+
+def _one_name_each(entry: re.Match[str]) -> str:
+    """``a, b: what they are`` in a list of arguments or attributes, as an entry for each."""
+    return "\n".join(f"{entry[1]}{name}{entry[3]}" for name in entry[2].split(", "))
 
 
 def _doctests(text: str) -> str:
