@@ -7,7 +7,7 @@ WORKERS := -n logical --dist loadgroup
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench sanitize clean
+.PHONY: demo test check docs bench sanitize clean
 
 demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
 	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
@@ -19,6 +19,10 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: export NO_MKDOCS_2_WARNING := 1  # the theme's own switch for its notice
+docs: $(READY)  ## The site, into build/site; a warning is an error.
+	$(VENV)/bin/python -m mkdocs build --strict
 
 bench: $(READY)  ## Measure speed, as ratios in one run.
 	$(VENV)/bin/python benchmarks/max_pool.py --grid
