@@ -98,7 +98,8 @@ def attribution(rows: Sequence[Row]) -> list[Row]:
     """The accuracy that is lost against β = 0, and of that what each of the two costs.
 
     The Jacobian's part is what the exact forward loses at β; the forward value's is what the
-    compound one loses beyond it. A run that diverged counts with the share of class 0.
+    compound one loses beyond it: nothing can be left to lose where the Jacobian alone ruins a
+    training. A run that diverged counts with the share of class 0.
     """
     finals = [row for row in rows if row["epoch"] is None]
     alike = ("data", "network", "batch_norm", "optimizer", "precision")
@@ -156,6 +157,7 @@ def _error_panel(axes: Axes, rows: Sequence[Row]) -> None:
                     (place, number(row["error_greatest"])), ha="center", va="bottom", fontsize=7,
                 )  # fmt: skip
     axes.set_yscale("log")
+    training_figures.plain_numbers(axes.yaxis)
     axes.set_xticks(
         range(len(BETAS)), [training_figures.selection_text(f"hybrid:{beta:g}") for beta in BETAS]
     )
@@ -184,7 +186,7 @@ FORWARD_CONFOUND = Experiment(
     source="kinkcheck",
     shows="how much of the collapse at large β is the Jacobian's norm, how much the forward value",
     cost="1,440 trainings; weeks on one GPU (an estimate)",
-    cost_reduced="72 trainings of LeNet-5; about 8 minutes on two cores",
+    cost_reduced="72 trainings of LeNet-5; about 10 minutes on two cores",
     measure=measure,
     draw=draw,
     compare=_compare,

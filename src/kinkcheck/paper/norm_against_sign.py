@@ -2,7 +2,7 @@
 
 At a tie of m entries ‖hybrid(β)‖² = 1/m + (1 − β)²(1 − 1/m), which is that of hybrid(2 − β): the
 two differ in direction alone. ``last`` and ``random`` have norm 1, as native has; native is
-``first``. All train with the exact forward: nothing but the derivative differs.
+``first``. All train with the exact forward.
 """
 
 from __future__ import annotations
@@ -101,9 +101,11 @@ def draw(rows: Sequence[Row]) -> Figure:
             [number(row["norm"]) * shift for row in there],
             [sum(runs_of(row)) / len(runs_of(row)) for row in there],
             yerr=[half(runs_of(row)) for row in there],
-            color=INKS[at], marker=MARKERS[at], linestyle="", ms=4, capsize=2, lw=0.8, label=str(said),
+            color=INKS[at], marker=MARKERS[at], linestyle="", ms=4, capsize=2, lw=0.8,
+            label=str(said),
         )  # fmt: skip
     left.set_xscale("log")
+    training_figures.plain_numbers(left.xaxis)
     left.set_xlabel(f"‖h‖ at a tie of {_TIED} (marks of one norm side by side)")
     left.set_ylabel("final test accuracy, %")
     runs = sorted({int(number(row["runs"])) for row in rows})

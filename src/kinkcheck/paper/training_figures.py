@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
@@ -63,9 +64,12 @@ def accuracy_panel(axes: Axes, rows: Sequence[Row]) -> None:
                 axes.plot(
                     place + 0.06, shown, "x" if lost else ".", ms=5 if lost else 3, color=INKS[at]
                 )
-    axes.set_xticks(range(len(chosen)), [selection_text(text) for text in chosen])
-    if max(map(len, chosen)) > 6 and len(chosen) > 4:
-        axes.tick_params(axis="x", rotation=45 if len(chosen) > 7 else 20)
+    labels = [selection_text(text) for text in chosen]
+    axes.set_xticks(range(len(chosen)), labels)
+    if max(map(len, labels)) > 5:
+        axes.tick_params(axis="x", rotation=45)
+    low, high = axes.get_ylim()  # an interval may leave what an accuracy can be
+    axes.set_ylim(max(low, -4), min(high, 104))
     axes.set_xlabel(_axis(chosen))
     axes.set_ylabel("final test accuracy, %")
     axes.set_title(title(rows[0]) + "\n× diverged: NaN predicts class 0")
@@ -86,14 +90,27 @@ def loss_panel(axes: Axes, rows: Sequence[Row]) -> None:
         low, high = ([number(row[key]) for row in together] for key in ("loss_low", "loss_high"))
         axes.fill_between(epochs, low, high, color=ink, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    plain_numbers(axes.yaxis)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     runs = sorted({int(row["runs"] or 0) for row in rows})
     said = f"{runs[0]}-{runs[-1]} runs" if len(runs) > 1 else f"{runs[0]} run{'s' * (runs[0] > 1)}"
     axes.set_title(f"{title(rows[0])}\n{rows[0]['precision']}, {rows[0]['forward']}; {said}")
     axes.legend(title=_axis([selection(each[0]) for each in lines.values()]))
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Numbers like 0.1 on a scale of logarithms, not markup; between powers only on short scales.
+
+    >>> axes = Figure().subplots()
+    >>> plain_numbers(axes.xaxis)
+    >>> axes.xaxis.get_major_formatter()(0.001, 0)
+    '0.001'
+    """
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = sorted(axis.get_view_interval())
+    short = low > 0 and high < 10 * low
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if short else "")
 
 
 def half(runs: Sequence[float]) -> float:

@@ -65,6 +65,7 @@ def draw(rows: Sequence[Row]) -> Figure:
                     ms=3 if len(epochs) < 20 else 0, label=label if first else None,
                 )  # fmt: skip
     left.set_yscale("symlog", linthresh=1e-3)
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     left.set_ylim(bottom=0)
     left.set_ylabel("‖θ0 − θi‖1")
     right.set_ylabel("test accuracy, %")
