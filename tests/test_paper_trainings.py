@@ -126,14 +126,14 @@ def test_norms_are_those_of_the_vectors(name: str, tied: int) -> None:
 
 def test_partners_are_compared() -> None:
     rows = [
-        final(accuracies="90 92"), final(max_pool="hybrid:2", accuracies="80 82"),
-        final(max_pool="last", accuracies="91"),
+        final(accuracies="90 92"), final(max_pool="hybrid:2", accuracies="80 84"),
+        final(max_pool="last", accuracies="91 93"),
     ]  # fmt: skip
     native, other, last = norm_against_sign.with_partners(rows)
     assert native["partner"] is None
-    assert other["difference"] == pytest.approx(-10)
-    # Welch for two and two runs of variance 2: 10 ± t(2; 0.975)·√2.
-    assert other["low"] == pytest.approx(-10 - 4.302653 * math.sqrt(2), rel=1e-5)
+    assert other["difference"] == pytest.approx(-9)
+    # Differences -10 and -8, of standard error 1: -9 ± t(1; 0.975).
+    assert other["low"] == pytest.approx(-9 - 12.7062, rel=1e-5)
     assert (last["partner"], last["low"]) == ("hybrid:0", None)
 
 
@@ -220,3 +220,11 @@ def test_norms_and_signs_as_ink() -> None:
         [final(max_pool=name) for name in norm_against_sign.SELECTIONS]
     )
     assert save(lambda: norm_against_sign.draw(rows), "svg")
+
+
+def test_a_study_that_is_not_over_gives_no_numbers(tmp_path: Path) -> None:
+    factory = tmp_path / "broken.py"
+    factory.write_text("def make():\n    raise RuntimeError('no')\n")
+    spec = trainings.changed("smoke", network=f'"{factory}:make"')
+    with pytest.raises(InputError, match="4 of 4 trials are not over"):
+        trainings.train(Setup(tmp_path, threads=1), "broken", spec)

@@ -15,7 +15,7 @@ RELU_TRAININGS = (
         full={"relu-mnist-mlp": {}},
         small={"relu-mnist-mlp-small": {}},
         cost="300 trainings and their searches; days on one GPU (an estimate)",
-        cost_reduced="8 trainings; about 2 minutes on two cores (an estimate)",
+        cost_reduced="8 trainings; 2 minutes on two busy cores",
         reduced_cannot=(
             "The reduced run trains on 2,000 digits for 3 epochs at one learning rate, two runs "
             "each: it can show a value that fails, not one that is a little worse."

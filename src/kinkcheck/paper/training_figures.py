@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
 from kinkcheck.paper.experiment import Row
@@ -91,6 +92,7 @@ def loss_panel(axes: Axes, rows: Sequence[Row]) -> None:
         axes.fill_between(epochs, low, high, color=ink, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     runs = sorted({int(row["runs"] or 0) for row in rows})

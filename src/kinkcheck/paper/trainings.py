@@ -102,11 +102,11 @@ def finish(setup: Setup, name: str, spec: Spec) -> Path:
         threads=setup.threads,
         watcher=_Watcher(setup, name, spec),
     )
-    failed = [trial for trial in ended if trial.state == "failed"]
-    if failed or not all(trial.over for trial in ended):
+    left = sum(not trial.over for trial in ended)
+    if left:
         raise InputError(
-            f"{name}: {len(failed)} of {len(ended)} trials failed; kinkcheck study status {folder} "
-            "says why; the same command tries them again"
+            f"{name}: {left} of {len(ended)} trials are not over; kinkcheck study status {folder} "
+            "says why; the same command goes on with them"
         )
     return folder
 
