@@ -1,0 +1,230 @@
+"""The experiments of the papers that train."""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinkcheck.errors import InputError
+from kinkcheck.paper import (
+    EXPERIMENTS,
+    Experiment,
+    Row,
+    Setup,
+    forward_confound,
+    norm_against_sign,
+    relu_training,
+    training_by_beta,
+    training_figures,
+    trainings,
+    weight_divergence,
+)
+from kinkcheck.paper import run as run_experiment
+from kinkcheck.paper.style import save
+from kinkcheck.study.spec import parse
+
+TRAINED = (*training_by_beta.ACCURACIES, *relu_training.RELU_TRAININGS)
+
+
+def rounded(value: Fraction, bits: int = 11, least: int = -24) -> Fraction:
+    """To the nearest float of so many bits, ties to even; the oracle's own arithmetic."""
+    if not value:
+        return value
+    exponent = math.floor(math.log2(abs(value))) - bits + 1
+    unit = Fraction(2) ** max(exponent, least)
+    return round(value / unit) * unit  # Python rounds a half to even
+
+
+def final(**keys: str | int | float | bool | None) -> Row:
+    base: Row = {
+        "data": "mnist", "network": "lenet5", "batch_norm": False, "optimizer": "sgd",
+        "precision": "float16", "forward": "compound", "relu": None, "max_pool": "hybrid:0",
+        "runs": 2, "diverged": 0, "diverged_at": "", "accuracy": 99.0, "accuracies": "99.2 99.3",
+        "class_0": 9.8, "learning_rate": 0.02, "epoch": None,
+    }  # fmt: skip
+    return {**base, **keys}
+
+
+@pytest.mark.parametrize("beta", [10, 100, 1000])
+def test_the_forward_error_is_that_of_rational_arithmetic(beta: int) -> None:
+    values = np.array([0.1, 0.33, 1.7, 2.5, 3.14], dtype=np.float16)
+    windows = torch.zeros(5, 1, 2, 2, dtype=torch.float16)
+    windows[:, 0, 1, 0] = torch.from_numpy(values)
+    errors = []
+    for value in map(Fraction, map(float, values)):
+        got = rounded(rounded(beta * value) + rounded((1 - beta) * value))
+        errors.append(float(abs(got - value) / value))
+    row = forward_confound.error([windows], beta, "float16")
+    assert row["error_greatest"] == pytest.approx(max(errors), rel=1e-12)
+    assert row["error_median"] == pytest.approx(float(np.median(errors)), rel=1e-12)
+    assert row["not_finite"] == 0
+
+
+def test_the_forward_value_overflows_past_65504() -> None:
+    windows = torch.tensor([6.0, 7.0], dtype=torch.float16).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    row = forward_confound.error([windows], 1e4, "float16")
+    assert row["not_finite"] == 50
+    assert forward_confound.error([windows], 1.0, "float16")["error_greatest"] == 0
+
+
+def test_what_is_lost_is_split_between_jacobian_and_forward_value() -> None:
+    rows = [
+        final(forward="exact", accuracies="99 97"),
+        final(forward="exact", max_pool="hybrid:1000", accuracies="96 94"),
+        final(forward="compound"),
+        final(forward="compound", max_pool="hybrid:1000", accuracies="nan nan"),
+    ]
+    (row,) = forward_confound.attribution(rows)
+    assert row["by_jacobian"] == pytest.approx(3)
+    assert row["by_forward_value"] == pytest.approx(95 - 9.8)
+    assert row["lost"] == pytest.approx(98 - 9.8)
+
+
+def test_collapses_are_compared_as_shares_and_the_rest_as_accuracies() -> None:
+    fine, lost = trainings.compare(
+        [final(), final(max_pool="hybrid:1000", diverged=2, accuracies="nan nan")]
+    )
+    assert fine.what.endswith("accuracy, %")
+    assert fine.published == pytest.approx(99.224)  # by hand, from ten runs at 16 bits
+    assert lost.what.endswith("runs that collapsed, %")
+    assert (lost.ours, lost.published, lost.within) == (100, 100, True)
+
+
+def test_published_collapses() -> None:
+    # Four of five runs of VGG-11 at 32 bits and 10⁴; on ImageNet, one of two at 10³ or both.
+    (vgg,) = trainings.compare(
+        [final(data="cifar10", network="vgg11", precision="float32", max_pool="hybrid:10000")]
+    )
+    assert vgg.published == 80
+    image = final(
+        data="imagenet", network="resnet50", batch_norm=True, precision="mixed",
+        max_pool="hybrid:1000", diverged=2,
+    )  # fmt: skip
+    (found,) = trainings.compare([image])
+    assert found.what.endswith("collapsed, %")
+    assert found.published in (50, 100)
+
+
+def test_the_exact_forward_was_not_published() -> None:
+    assert trainings.compare([final(forward="exact"), final(max_pool="hybrid:7")]) == []
+
+
+@pytest.mark.parametrize("tied", [2, 4])
+@pytest.mark.parametrize("name", norm_against_sign.SELECTIONS)
+def test_norms_are_those_of_the_vectors(name: str, tied: int) -> None:
+    native, minimal = np.eye(tied)[0], np.full(tied, 1 / tied)
+    beta = float(name.partition(":")[2]) if name.startswith("hybrid") else 0.0
+    expected = np.linalg.norm(native + beta * (minimal - native))
+    assert norm_against_sign.norm(name, tied) == pytest.approx(expected)
+    partner = norm_against_sign.partner_of(name)
+    if partner:
+        assert norm_against_sign.norm(partner, tied) == pytest.approx(expected)
+
+
+def test_partners_are_compared() -> None:
+    rows = [
+        final(accuracies="90 92"), final(max_pool="hybrid:2", accuracies="80 84"),
+        final(max_pool="last", accuracies="91 93"),
+    ]  # fmt: skip
+    native, other, last = norm_against_sign.with_partners(rows)
+    assert native["partner"] is None
+    assert other["difference"] == pytest.approx(-9)
+    # Differences -10 and -8, of standard error 1: -9 ± t(1; 0.975).
+    assert other["low"] == pytest.approx(-9 - 12.7062, rel=1e-5)
+    assert (last["partner"], last["low"]) == ("hybrid:0", None)
+
+
+@pytest.mark.parametrize("experiment", TRAINED, ids=lambda experiment: experiment.name)
+def test_specs_can_be_read_at_both_sizes(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = []
+    monkeypatch.setattr(trainings, "train", lambda setup, name, spec: trained.append(spec) or [])
+    for reduced in (True, False):
+        experiment.measure(Setup(tmp_path, reduced=reduced))
+    assert all(spec.trials() for spec in trained)
+    assert EXPERIMENTS[experiment.name] is experiment
+
+
+def test_the_full_form_needs_its_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="svhn") as caught:
+        EXPERIMENTS["accuracy-vgg11-svhn"].measure(Setup(tmp_path / "w", data_dir=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_small_training_from_numbers_to_ink(tmp_path: Path) -> None:
+    said = []
+    setup = Setup(tmp_path / "work", reduced=True, threads=1, on_progress=lambda *a: said.append(a))
+    small = {"epochs": "1", "train_images": "64", "seeds": "2", "forward": '"compound"'}
+    small["max_pool"] = '["hybrid:0", "hybrid:1e9"]'
+    experiment = training_by_beta.experiment(
+        "tiny", source="", shows="", full={}, small={"smoke": small}, cost="", cost_reduced="",
+        reduced_cannot="",
+    )  # fmt: skip
+    numbers = run_experiment(experiment, tmp_path, setup)
+    finals = {
+        (row["precision"], row["max_pool"]): row for row in numbers.rows if row["epoch"] is None
+    }
+    lost = finals["float16", "hybrid:1e+09"]  # β is not a float16
+    assert (lost["runs"], lost["diverged"], lost["accuracy"]) == (2, 2, None)
+    assert trainings.runs_of(lost) == [lost["class_0"]] * 2
+    assert finals["float32", "hybrid:0"]["diverged"] == 0
+    assert (tmp_path / "tiny.png").stat().st_size > 10_000
+    assert said[-1][1] == said[-1][2] == 800
+    assert all(done <= total for _, done, total in said)
+    # Going on with what is there trains nothing anew.
+    assert experiment.measure(setup)[0] == numbers.rows[0]
+
+
+def test_the_forward_confound_from_numbers_to_ink(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = trainings.changed(
+        "smoke", epochs="1", train_images="64", precision='"16"', forward='["exact", "compound"]'
+    )
+    monkeypatch.setattr(forward_confound, "_specs", lambda setup: {"tiny": spec})
+    monkeypatch.setattr(forward_confound, "_IMAGES", 32)
+    rows = forward_confound.measure(Setup(tmp_path, data_dir=data_dir, threads=1))
+    errors = {
+        (row["precision"], row["beta"]): row["error_median"]
+        for row in rows
+        if row["part"] == "forward error"
+    }
+    assert errors["float16", 0.0] == errors["float16", 1.0] == 0
+    # One rounding is half a unit, 2⁻¹¹ or 2⁻²⁴; it is magnified by about β.
+    assert 0.05 < errors["float16", 1000.0] / (1000 * 2**-11) < 2
+    assert 0.05 < errors["float32", 1000.0] / (1000 * 2**-24) < 2
+    assert [row["beta"] for row in rows if row["part"] == "share"] == [10.0]
+    assert save(lambda: forward_confound.draw(rows), "svg")
+
+
+def test_networks_of_one_selection_do_not_part(tmp_path: Path) -> None:
+    spec = parse(
+        'data = "mnist-sample"\nnetwork = "lenet5"\nexperiment = "weight-divergence"\n'
+        'train_images = 128\ntest_images = 64\nmax_pool = ["hybrid:0", "hybrid:10", "hybrid:0"]\n'
+        "seeds = 1\nlearning_rate = 0.1\nepochs = 2\nbatch_size = 32",
+        "tiny",
+    )
+    rows = weight_divergence.distances(Setup(tmp_path, threads=1), "tiny", spec)
+    by_network = training_figures.by(rows, ["network"])
+    assert [row["distance"] for row in by_network[2,]] == [0, 0, 0]
+    assert by_network[1,][0]["distance"] == 0 < by_network[1,][-1]["distance"]
+    assert save(lambda: weight_divergence.draw(rows), "svg")
+
+
+def test_norms_and_signs_as_ink() -> None:
+    rows = norm_against_sign.with_partners(
+        [final(max_pool=name) for name in norm_against_sign.SELECTIONS]
+    )
+    assert save(lambda: norm_against_sign.draw(rows), "svg")
+
+
+def test_a_study_that_is_not_over_gives_no_numbers(tmp_path: Path) -> None:
+    factory = tmp_path / "broken.py"
+    factory.write_text("def make():\n    raise RuntimeError('no')\n")
+    spec = trainings.changed("smoke", network=f'"{factory}:make"')
+    with pytest.raises(InputError, match="4 of 4 trials are not over"):
+        trainings.train(Setup(tmp_path, threads=1), "broken", spec)
