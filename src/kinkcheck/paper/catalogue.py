@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from kinkcheck.errors import InputError
 from kinkcheck.paper.experiment import Experiment
-from kinkcheck.paper.volumes import VOLUME_BY_PRECISION
+from kinkcheck.paper.lift import THRESHOLD_AGAINST_LIFT
+from kinkcheck.paper.programs import PROGRAMS
+from kinkcheck.paper.volumes import (
+    VOLUME_BY_BATCH_NORM,
+    VOLUME_BY_BATCH_SIZE,
+    VOLUME_BY_DEPTH,
+    VOLUME_BY_PRECISION,
+)
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (VOLUME_BY_PRECISION,)
+    experiment.name: experiment
+    for experiment in (
+        PROGRAMS,
+        VOLUME_BY_PRECISION,
+        VOLUME_BY_DEPTH,
+        VOLUME_BY_BATCH_SIZE,
+        VOLUME_BY_BATCH_NORM,
+        THRESHOLD_AGAINST_LIFT,
+    )
 }
 
 
