@@ -117,6 +117,12 @@ PROGRAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """The programs that ``kinkcheck demo`` compares, as functions of t and x."""
 
+ENTRIES: tuple[tuple[float, ...], ...] = ((1.0, 2.0, 3.0, 4.0), (1.4,) * 4, (1.14,) * 4)
+"""The x of the published tables: distinct entries, and equal ones that no float has exactly."""
+
+PLACES: tuple[float, ...] = (0.0, 0.1, 1.0, -1e-4, -6.0)
+"""The t of the published tables."""
+
 
 @dataclass(frozen=True)
 class Evaluation:

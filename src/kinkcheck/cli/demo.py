@@ -14,13 +14,13 @@ def demo() -> None:
         "differ in their derivative at 0 alone. [bold]zero[/](t) = max1(t·x) − max2(t·x), and its "
         "like built from the ReLUs, are 0 for every t: a derivative other than 0 is wrong.\n"
     )
-    for x in ((1.0, 2.0, 3.0, 4.0), (1.4,) * 4, (1.14,) * 4):
+    for x in programs.ENTRIES:
         by_t = {
             t: {
                 name: programs.evaluate(t, x, precision.PRECISIONS[name].storage)
                 for name in ("float16", "bfloat16", "float32", "float64")
             }
-            for t in (0.0, 0.1, 1.0, -1e-4, -6.0)
+            for t in programs.PLACES
         }
         console.print(program_table(x, by_t), "")
     console.print(

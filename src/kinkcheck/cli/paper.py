@@ -74,7 +74,8 @@ def run(
                 out,
                 Setup(out / experiment.name, reduced, data_dir, device, threads, on_progress),
             )
-        console.print(numbers_table(numbers.rows))
+        summarise = experiment.summarise or list
+        console.print(numbers_table(summarise(numbers.rows)))
         console.print(
             f"{experiment.name}: {experiment.shows}; numbers and figure are {out / experiment.name}"
             ".*",

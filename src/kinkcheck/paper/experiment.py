@@ -53,6 +53,7 @@ class Experiment:
         measure: the numbers.
         draw: the figure of these numbers.
         compare: these numbers beside the published ones; None where nothing is published.
+        summarise: what a terminal shows of these numbers; None for the numbers themselves.
         reduced_cannot: what a reduced run can and cannot show, a sentence or two.
     """
 
@@ -65,3 +66,4 @@ class Experiment:
     draw: Callable[[Sequence[Row]], Figure]
     reduced_cannot: str
     compare: Callable[[Sequence[Row]], list[Comparison]] | None = None
+    summarise: Callable[[Sequence[Row]], list[Row]] | None = None

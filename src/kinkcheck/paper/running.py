@@ -60,7 +60,12 @@ def run(experiment: Experiment, out: Path, setup: Setup) -> Numbers:
             setup.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{setup.work} cannot be made: {error.strerror}") from error
-        rows = experiment.measure(setup)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(setup.threads or threads)
+        try:
+            rows = experiment.measure(setup)
+        finally:
+            torch.set_num_threads(threads)
         numbers = Numbers(
             experiment.name, setup.reduced, version("kinkcheck"), str(torch.__version__), rows
         )

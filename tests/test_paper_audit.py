@@ -1,0 +1,408 @@
+"""The papers' experiments that audit: tiny runs, rules by hand, and figures of made-up rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinkcheck import data
+from kinkcheck.audit.published import Setting
+from kinkcheck.data import ImageSet
+from kinkcheck.errors import InputError
+from kinkcheck.paper import (
+    EXPERIMENTS,
+    Experiment,
+    Setup,
+    gradients,
+    lift,
+    norm_pool,
+    programs,
+    relu_introduction,
+    relu_volumes,
+    relu_zeros,
+    thresholds,
+    tied_windows,
+    variations,
+    volumes,
+)
+from kinkcheck.paper.experiment import Row
+from kinkcheck.paper.style import save
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+positive = st.floats(1e-9, 1e3)
+
+
+def image_set(name: str, count: int = 64) -> ImageSet:
+    """Pictures of two shades in the shape of a set that is not there."""
+    side, channels = (28, 1) if name == "mnist" else (32, 3)
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, channels, side // 4, side // 4)
+    coarse = 255 * torch.randint(0, 2, shape, generator=generator, dtype=torch.uint8)
+    return ImageSet(
+        name=name,
+        split="train",
+        classes=10,
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+        images=coarse.repeat_interleave(4, -1).repeat_interleave(4, -2),
+        labels=torch.arange(count) % 10,
+    )
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up pictures in the place of every data set."""
+
+    def load(name: str, split: str = "train", *, data_dir: Path | None = None) -> ImageSet:
+        return image_set(name)
+
+    monkeypatch.setattr(data, "load", load)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return Setup(tmp_path, reduced=True)
+
+
+def drawn(experiment: Experiment, rows: Sequence[Row]) -> str:
+    return save(lambda: experiment.draw(rows), "svg").decode()
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+def test_the_derivative_of_zero_is_what_exact_arithmetic_says(setup: Setup) -> None:
+    for row in programs.measure(setup):
+        if row["program"] != "zero":
+            continue
+        dtype = DTYPES[str(row["precision"])]
+        x = [
+            Fraction(float(torch.tensor(float(e), dtype=dtype)))
+            for e in str(row["entries"]).split()
+        ]
+        t = Fraction(float(torch.tensor(float(row["t"] or 0), dtype=dtype)))
+        tied = [entry for entry in x if t * entry == max(t * other for other in x)]
+        assert row["exact"] == tied[0] - sum(tied) / len(tied)
+        assert (
+            abs(float(row["derivative"] or 0) - float(row["exact"] or 0))
+            <= 2 * torch.finfo(dtype).eps
+        )
+        assert row["value"] == 0
+
+
+def test_zero_bifurcates_at_0_and_compensates_elsewhere(setup: Setup) -> None:
+    rows = [row for row in programs.measure(setup) if row["program"] == "zero"]
+    wrong = {(row["entries"], row["t"]) for row in rows if row["exact"]}
+    assert wrong == {("1 2 3 4", 0.0)}
+    assert {row["derivative"] for row in rows if row["exact"]} == {-1.5}
+    rounded = {row["entries"] for row in rows if row["derivative"] and not row["exact"]}
+    assert rounded == {"1.4 1.4 1.4 1.4", "1.14 1.14 1.14 1.14"}
+    picture = drawn(EXPERIMENTS["programs"], programs.measure(setup))
+    assert "without rounding" in picture
+
+
+# --- volumes -------------------------------------------------------------------------------------
+
+
+def test_volumes_take_as_many_batches_as_planned(pictures: None, setup: Setup) -> None:
+    plan = {
+        Setting("batch_size", network="lenet5", batch_size=8): 2,
+        Setting("batch_size", network="lenet5", batch_size=16): None,
+    }
+    rows = volumes.measure(setup, plan)
+    assert [(row["value"], row["precision"], row["points"]) for row in rows] == [
+        (size, precision, points)
+        for size, points in ((8, 2), (16, 4))
+        for precision in ("float16", "float32", "float64")
+    ]
+    assert "2-4 points a bar; lenet5" in save(lambda: volumes.draw(rows, "batch"), "svg").decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "values"),
+    [
+        ("volume-by-depth", "network", ("vgg11", "vgg13", "vgg16", "vgg19")),
+        ("volume-by-batch-size", "batch_size", (64, 256, 512, 1024)),
+        ("volume-by-batch-norm", "batch_norm", (False, True)),
+    ],
+)
+@pytest.mark.parametrize("reduced", [False, True])
+def test_every_published_bar_has_one_of_ours(
+    name: str,
+    factor: str,
+    values: tuple[Any, ...],
+    reduced: bool,
+    setup: Setup,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned: dict[Setting, int | None] = {}
+
+    def measure(setup: Setup, plan: volumes.Plan) -> list[Row]:
+        planned.update(plan)
+        return [
+            {
+                "factor": setting.factor, "value": setting.value, "network": setting.network,
+                "precision": precision, "points": 10, "above": 5, "percent": 50.0, "low": 18.7,
+                "high": 81.3,
+            }
+            for setting in plan
+            for precision in DTYPES
+        ]  # fmt: skip
+
+    monkeypatch.setattr(volumes, "measure", measure)
+    experiment = EXPERIMENTS[name]
+    rows = experiment.measure(replace(setup, reduced=reduced))
+    assert {setting.value for setting in planned} == set(values)
+    networks = {setting.network for setting in planned}
+    if factor == "batch_size":
+        assert networks == {"vgg11" if reduced else "vgg19"}
+    assert experiment.compare is not None
+    found = experiment.compare(rows)
+    assert len(found) == 3 * len(values)
+    assert all(each.within == (each.published not in (0.0, 100.0, 99.7, 91.8)) for each in found)
+
+
+# --- threshold against lift ----------------------------------------------------------------------
+
+
+@given(st.lists(positive, max_size=12), st.lists(positive, max_size=12))
+def test_no_threshold_does_better_than_the_best(no: list[float], yes: list[float]) -> None:
+    best = lift.best_split(no, yes)
+    assert best.wrong == lift.errors(best.threshold, no, yes)
+    # Between two D the rule does not change: these are all rules there are.
+    places = sorted({*no, *yes})
+    between = [(a + b) / 2 for a, b in pairwise(places)]
+    assert all(best.wrong <= lift.errors(t, no, yes) for t in (0.0, *places, *between, 1e4))
+    assert best.wrong <= min(len(no), len(yes))  # one answer for all is a rule too
+
+
+def point(variation: float, by_threshold: str, by_lift: str, **changes: Any) -> Row:
+    return {
+        "factor": "network", "value": "vgg11", "network": "vgg11", "data": "cifar10",
+        "precision": "float32", "draw": 0, "batch": 0, "variation": variation,
+        "by_threshold": by_threshold, "by_lift": by_lift, "lift_in_noise_floors": 1.0, **changes,
+    }  # fmt: skip
+
+
+MADE_UP = [
+    point(2e-7, "bifurcation", "compensation", batch=0),
+    point(3e-7, "bifurcation", "compensation", batch=1),
+    point(5e-8, "compensation", "bifurcation", batch=2),
+    point(1e-6, "bifurcation", "bifurcation", batch=3),
+    point(0.0, "agreement", "agreement", batch=4),
+    point(4e-7, "bifurcation", "undecided", batch=5),
+]
+
+
+def test_points_are_counted_by_both_judges() -> None:
+    vgg, every = lift.by_setting(MADE_UP)
+    assert (vgg["setting"], every["setting"]) == ("vgg11", "all")
+    for found in (vgg, every):
+        assert (found["points"], found["above"], found["true"]) == (6, 4, 1)
+        assert (found["compensation"], found["bifurcation"], found["others"]) == (2, 2, 2)
+        # The published threshold puts both compensations and one bifurcation wrong; 3e-7 one.
+        assert (found["wrong"], found["best_threshold"], found["best_wrong"]) == (75.0, 3e-7, 25.0)
+    assert vgg["true_percent"] == 25.0
+    # Clopper-Pearson for 1 of 4, as tabulated.
+    assert (vgg["low"], vgg["high"]) == (
+        pytest.approx(0.63, abs=0.01),
+        pytest.approx(80.59, abs=0.01),
+    )
+    assert "low" not in every
+
+
+def test_bifurcation_by_the_lift_stands_beside_the_published_share() -> None:
+    (found,) = lift.compare(MADE_UP)
+    assert (found.what, found.published) == ("vgg11, float32: % bifurcation", 48.6)
+    assert found.ours == pytest.approx(100 * 2 / 6)
+
+
+def test_the_lift_judges_every_point_once(pictures: None, setup: Setup) -> None:
+    lenet = Setting("network", network="lenet5", batch_size=8)
+    parts = [
+        lift.Part(lenet, "mnist", 2, ("float16", "float32"), 2),
+        lift.Part(replace(lenet, factor="batch_norm", batch_norm=True), batches=1),
+    ]
+    rows = lift.measure(setup, parts)
+    assert len(rows) == 2 * 2 * 2 + 3
+    assert {row["by_lift"] for row in rows} <= {
+        "agreement",
+        "compensation",
+        "bifurcation",
+        "undecided",
+    }
+    again = lift.measure(setup, parts)
+    assert again == rows
+    assert lift.by_setting(rows)[-1]["setting"] == "all"
+    picture = drawn(EXPERIMENTS["threshold-against-lift"], rows)
+    assert "lenet5, batch norm True" in picture
+
+
+def test_figures_of_either_class_alone_can_be_drawn() -> None:
+    for rows in (MADE_UP, MADE_UP[:2], MADE_UP[4:5]):
+        assert "published" in drawn(EXPERIMENTS["threshold-against-lift"], rows)
+
+
+# --- tied windows --------------------------------------------------------------------------------
+
+
+def test_a_tied_window_of_pixels_is_one_whose_largest_pixel_is_met_twice(setup: Setup) -> None:
+    images = image_set("mnist").normalise(image_set("mnist").images[:1])
+    images[0, 0, :2, :2] = torch.tensor([[0.0, 3.0], [3.0, 1.0]])
+    images[0, 0, :2, 2:4] = torch.tensor([[5.0, 3.0], [3.0, 1.0]])
+    found = {(row["top"], row["left"]) for row in tied_windows._tied_pixels("mnist", images[0])}
+    assert (0, 0) in found
+    assert (0, 2) not in found
+
+
+def test_every_pixel_and_every_tied_place_is_a_row(pictures: None, setup: Setup) -> None:
+    rows = tied_windows.measure(setup)
+    assert sum(row["kind"] == "pixel" for row in rows) == 28**2 + 32**2
+    panels = {(row["image"], row["panel"]): row for row in tied_windows.summarise(rows)}
+    # Squares of 4 x 4 equal pixels: all 2 x 2 windows of pixels are tied.
+    assert panels["mnist", "pixels"]["tied"] == 14**2
+    assert panels["cifar10", "pixels"]["tied"] == 16**2
+    picture = drawn(EXPERIMENTS["tied-windows"], rows)
+    assert "mnist: pixels" in picture
+
+
+# --- variation, thresholds, norm pooling ---------------------------------------------------------
+
+
+def test_equal_backward_passes_give_equal_gradients(pictures: None, setup: Setup) -> None:
+    rows = variations.measure(setup, (2, 1))
+    assert len(rows) == 2 * 2 * 2 * 4  # noise, pairs of programs, points, precisions
+    assert {row["variation"] for row in rows if row["programs"] == "native twice"} == {0.0}
+    exact = [row for row in variations.summarise(rows) if not row["noise"] and not row["zero"]]
+    assert {row["programs"] for row in exact} <= {"native and minimal"}
+    assert any(row["variation"] for row in rows)
+    assert variations.measure(setup, (2, 1)) == rows
+    assert "published thresholds" in drawn(EXPERIMENTS["variation-histograms"], rows)
+
+
+def test_histograms_of_zeros_alone_can_be_drawn() -> None:
+    rows = [
+        {"programs": "native twice", "noise": False, "precision": "float32", "variation": 0.0}
+    ] * 3
+    assert "3 points each" in drawn(EXPERIMENTS["variation-histograms"], rows)
+
+
+def test_the_floor_of_a_sum_is_what_another_order_rounds() -> None:
+    """A linear model under cross-entropy, whose gradient is known in closed form."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(5, 3)
+    pair = torch.rand(32, 5), torch.arange(32) % 3
+    double = model.weight.detach().double()
+    inputs, labels = pair[0].double(), pair[1]
+    scores = inputs @ double.T + model.bias.detach().double()
+    error = (scores.softmax(1) - torch.nn.functional.one_hot(labels, 3)) / 32
+    size = float((error.abs().T @ inputs).sum() + error.abs().sum())
+    found = {p: gradients.reordered(model, pair, p, "cpu", meet=False).l1 for p in DTYPES}
+    assert 0 < found["float64"] < 32 * 2.0**-53 * size
+    assert 0 < found["float32"] < 32 * 2.0**-24 * size
+    assert 0 < found["float16"] < 32 * 2.0**-11 * size
+
+
+def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup) -> None:
+    cases = [
+        thresholds.Case(gradients.Network("lenet5"), "mnist", 8, 2, 2),
+        thresholds.Case(gradients.Network("lenet5", True), "cifar10", 8, 1, 1, "cifar100"),
+    ]
+    rows = thresholds.measure(setup, cases)
+    assert len(rows) == (4 + 1) * 3 * 2
+    by_way = {
+        way: [row for row in rows if row["way"] == way] for way in (row["way"] for row in rows)
+    }
+    assert {row["l1"] for row in by_way["again, deterministic"]} == {0.0}
+    floors = {
+        precision: max(r["l1"] for r in by_way["another order"] if r["precision"] == precision)
+        for precision in DTYPES
+    }
+    assert floors["float64"] < 1e-12 < floors["float32"] < 1e-4 < floors["float16"]
+    assert thresholds.measure(setup, cases) == rows  # kept
+    found = thresholds.compare(rows)
+    assert {each.published for each in found} == {1e-3, 1e-7, 1e-15}
+    assert {each.within for each in found} == {None}
+    assert "cifar100" in drawn(EXPERIMENTS["thresholds"], rows)
+
+
+def test_full_size_says_which_set_is_missing(tmp_path: Path) -> None:
+    svhn = thresholds.Case(gradients.Network("vgg11"), "svhn")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="svhn"):
+        thresholds.measure(Setup(tmp_path, data_dir=tmp_path / "data"), [svhn])
+
+
+def test_the_published_thresholds_are_measured_where_they_were() -> None:
+    full = {(case.network.name, case.data) for case in thresholds._FULL}
+    assert full == {
+        ("lenet5", "mnist"),
+        *((f"vgg{depth}", "cifar10") for depth in (11, 13, 16, 19)),
+        ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121", "cifar100"),
+    }  # fmt: skip
+    reduced = {(c.network.name, c.stands_for or c.data) for c in thresholds._REDUCED}
+    assert reduced == full
+
+
+def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) -> None:
+    rows = norm_pool.measure(setup, (1, 2))
+    assert len(rows) == 2 * 4 * 2
+    assert {row["selection"] for row in rows} == {"branch:1", "branch:0.5"}
+    # In 64 bits a norm is 0 only where a ReLU has made all entries 0, which lets nothing through.
+    assert {row["variation"] for row in rows if row["precision"] == "float64"} == {0.0}
+    assert "norm pooling" in drawn(EXPERIMENTS["norm-pool"], rows)
+
+
+# --- ReLU ----------------------------------------------------------------------------------------
+
+
+def test_programs_of_relu_differ_at_their_kinks_alone(setup: Setup) -> None:
+    for row in relu_introduction.measure(setup):
+        x, kinks = float(row["x"] or 0), relu_introduction.KINKS[str(row["function"])]
+        value = max(x, 0.0) if row["function"] == "ReLU" else min(max(x, 0.0), 6.0)
+        assert row["value"] == value
+        if x not in kinks:
+            assert row["derivative"] == (0 < x < kinks[-1] or (len(kinks) == 1 and x > 0))
+            assert row["difference"] == 0
+    rows = [row for row in relu_introduction.measure(setup) if row["precision"] == "float32"]
+    at = {(row["function"], row["x"], str(row["program"])[:5]): row["derivative"] for row in rows}
+    assert [at["ReLU", 0.0, f"relu{k}"] for k in (1, 2, 3)] == [0.0, 1.0, 0.5]
+    assert (at["ReLU6", 6.0, "relu1"], at["ReLU6", 6.0, "relu2"]) == (1.0, 0.0)
+    assert "ReLU6" in drawn(EXPERIMENTS["relu-introduction"], rows)
+
+
+def test_relu_volumes_count_gradients_that_differ(pictures: None, setup: Setup) -> None:
+    shapes = [
+        relu_volumes.Shape("layers", 64, 16, 1, 8),
+        relu_volumes.Shape("layers", 64, 16, 2, 8),
+    ]
+    rows = relu_volumes.measure(setup, shapes, (2, 9))
+    assert [(row["value"], row["draws"], row["batches"]) for row in rows[::3]] == [
+        (1, 2, 4),
+        (2, 2, 4),
+    ]
+    # McDiarmid: the interval reaches sqrt(log(40) (1/2 + 1/4) / 2) = 1.176 to both sides.
+    assert {(row["low"], row["high"]) for row in rows} == {(0.0, 100.0)}
+    assert all(row["percent"] == 0 for row in rows if row["precision"] == "float64")
+    assert relu_volumes.measure(setup, shapes, (2, 9)) == rows
+    assert "8 points" in drawn(EXPERIMENTS["relu-volumes"], rows)
+
+
+def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:
+    cases = [relu_zeros.Case(gradients.Network("mlp"), "mnist")]
+    rows = relu_zeros.measure(setup, cases, (1, 2, 4))
+    assert [row["inputs"] for row in rows] == [2 * 4 * 3 * 256] * 3
+    for row in rows:
+        assert row["zeros_per_million"] == pytest.approx(1e6 * row["zeros"] / row["inputs"])
+        assert bool(row["zeros"]) >= bool(row["points_that_differ"])
+    assert relu_zeros.measure(setup, cases, (1, 2, 4)) == rows
+    assert "mlp" in drawn(EXPERIMENTS["relu-zeros"], rows)
