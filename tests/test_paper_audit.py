@@ -17,21 +17,14 @@ from hypothesis import strategies as st
 from kinkcheck import data
 from kinkcheck.audit.published import Setting
 from kinkcheck.data import ImageSet
-from kinkcheck.errors import InputError
 from kinkcheck.paper import (
     EXPERIMENTS,
     Experiment,
     Setup,
-    gradients,
     lift,
-    norm_pool,
     programs,
     relu_introduction,
-    relu_volumes,
-    relu_zeros,
-    thresholds,
     tied_windows,
-    variations,
     volumes,
 )
 from kinkcheck.paper.experiment import Row
@@ -275,93 +268,6 @@ def test_every_pixel_and_every_tied_place_is_a_row(pictures: None, setup: Setup)
     assert "mnist: pixels" in picture
 
 
-# --- variation, thresholds, norm pooling ---------------------------------------------------------
-
-
-def test_equal_backward_passes_give_equal_gradients(pictures: None, setup: Setup) -> None:
-    rows = variations.measure(setup, (2, 1))
-    assert len(rows) == 2 * 2 * 2 * 4  # noise, pairs of programs, points, precisions
-    assert {row["variation"] for row in rows if row["programs"] == "native twice"} == {0.0}
-    exact = [row for row in variations.summarise(rows) if not row["noise"] and not row["zero"]]
-    assert {row["programs"] for row in exact} <= {"native and minimal"}
-    assert any(row["variation"] for row in rows)
-    assert variations.measure(setup, (2, 1)) == rows
-    assert "published thresholds" in drawn(EXPERIMENTS["variation-histograms"], rows)
-
-
-def test_histograms_of_zeros_alone_can_be_drawn() -> None:
-    rows = [
-        {"programs": "native twice", "noise": False, "precision": "float32", "variation": 0.0}
-    ] * 3
-    assert "3 points each" in drawn(EXPERIMENTS["variation-histograms"], rows)
-
-
-def test_the_floor_of_a_sum_is_what_another_order_rounds() -> None:
-    """A linear model under cross-entropy, whose gradient is known in closed form."""
-    torch.manual_seed(0)
-    model = torch.nn.Linear(5, 3)
-    pair = torch.rand(32, 5), torch.arange(32) % 3
-    double = model.weight.detach().double()
-    inputs, labels = pair[0].double(), pair[1]
-    scores = inputs @ double.T + model.bias.detach().double()
-    error = (scores.softmax(1) - torch.nn.functional.one_hot(labels, 3)) / 32
-    size = float((error.abs().T @ inputs).sum() + error.abs().sum())
-    found = {p: gradients.reordered(model, pair, p, "cpu", meet=False).l1 for p in DTYPES}
-    assert 0 < found["float64"] < 32 * 2.0**-53 * size
-    assert 0 < found["float32"] < 32 * 2.0**-24 * size
-    assert 0 < found["float16"] < 32 * 2.0**-11 * size
-
-
-def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup) -> None:
-    cases = [
-        thresholds.Case(gradients.Network("lenet5"), "mnist", 8, 2, 2),
-        thresholds.Case(gradients.Network("lenet5", True), "cifar10", 8, 1, 1, "cifar100"),
-    ]
-    rows = thresholds.measure(setup, cases)
-    assert len(rows) == (4 + 1) * 3 * 2
-    by_way = {
-        way: [row for row in rows if row["way"] == way] for way in (row["way"] for row in rows)
-    }
-    assert {row["l1"] for row in by_way["again, deterministic"]} == {0.0}
-    floors = {
-        precision: max(r["l1"] for r in by_way["another order"] if r["precision"] == precision)
-        for precision in DTYPES
-    }
-    assert floors["float64"] < 1e-12 < floors["float32"] < 1e-4 < floors["float16"]
-    assert thresholds.measure(setup, cases) == rows  # kept
-    found = thresholds.compare(rows)
-    assert {each.published for each in found} == {1e-3, 1e-7, 1e-15}
-    assert {each.within for each in found} == {None}
-    assert "cifar100" in drawn(EXPERIMENTS["thresholds"], rows)
-
-
-def test_full_size_says_which_set_is_missing(tmp_path: Path) -> None:
-    svhn = thresholds.Case(gradients.Network("vgg11"), "svhn")
-    (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match="svhn"):
-        thresholds.measure(Setup(tmp_path, data_dir=tmp_path / "data"), [svhn])
-
-
-def test_the_published_thresholds_are_measured_where_they_were() -> None:
-    full = {(case.network.name, case.data) for case in thresholds._FULL}
-    assert full == {
-        ("lenet5", "mnist"),
-        *((f"vgg{depth}", "cifar10") for depth in (11, 13, 16, 19)),
-        ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121", "cifar100"),
-    }  # fmt: skip
-    reduced = {(c.network.name, c.stands_for or c.data) for c in thresholds._REDUCED}
-    assert reduced == full
-
-
-def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) -> None:
-    rows = norm_pool.measure(setup, (1, 2))
-    assert len(rows) == 2 * 4 * 2
-    assert {row["selection"] for row in rows} == {"branch:1", "branch:0.5"}
-    # In 64 bits a norm is 0 only where a ReLU has made all entries 0, which lets nothing through.
-    assert {row["variation"] for row in rows if row["precision"] == "float64"} == {0.0}
-    assert "norm pooling" in drawn(EXPERIMENTS["norm-pool"], rows)
-
-
 # --- ReLU ----------------------------------------------------------------------------------------
 
 
@@ -378,31 +284,3 @@ def test_programs_of_relu_differ_at_their_kinks_alone(setup: Setup) -> None:
     assert [at["ReLU", 0.0, f"relu{k}"] for k in (1, 2, 3)] == [0.0, 1.0, 0.5]
     assert (at["ReLU6", 6.0, "relu1"], at["ReLU6", 6.0, "relu2"]) == (1.0, 0.0)
     assert "ReLU6" in drawn(EXPERIMENTS["relu-introduction"], rows)
-
-
-def test_relu_volumes_count_gradients_that_differ(pictures: None, setup: Setup) -> None:
-    shapes = [
-        relu_volumes.Shape("layers", 64, 16, 1, 8),
-        relu_volumes.Shape("layers", 64, 16, 2, 8),
-    ]
-    rows = relu_volumes.measure(setup, shapes, (2, 9))
-    assert [(row["value"], row["draws"], row["batches"]) for row in rows[::3]] == [
-        (1, 2, 4),
-        (2, 2, 4),
-    ]
-    # McDiarmid: the interval reaches sqrt(log(40) (1/2 + 1/4) / 2) = 1.176 to both sides.
-    assert {(row["low"], row["high"]) for row in rows} == {(0.0, 100.0)}
-    assert all(row["percent"] == 0 for row in rows if row["precision"] == "float64")
-    assert relu_volumes.measure(setup, shapes, (2, 9)) == rows
-    assert "8 points" in drawn(EXPERIMENTS["relu-volumes"], rows)
-
-
-def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:
-    cases = [relu_zeros.Case(gradients.Network("mlp"), "mnist")]
-    rows = relu_zeros.measure(setup, cases, (1, 2, 4))
-    assert [row["inputs"] for row in rows] == [2 * 4 * 3 * 256] * 3
-    for row in rows:
-        assert row["zeros_per_million"] == pytest.approx(1e6 * row["zeros"] / row["inputs"])
-        assert bool(row["zeros"]) >= bool(row["points_that_differ"])
-    assert relu_zeros.measure(setup, cases, (1, 2, 4)) == rows
-    assert "mlp" in drawn(EXPERIMENTS["relu-zeros"], rows)
