@@ -28,7 +28,7 @@ from kinkcheck.paper import (
     volumes,
 )
 from kinkcheck.paper.experiment import Row
-from kinkcheck.paper.style import save
+from kinkcheck.report.ink import save
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 positive = st.floats(1e-9, 1e3)
@@ -161,7 +161,8 @@ def test_every_published_bar_has_one_of_ours(
     assert experiment.compare is not None
     found = experiment.compare(rows)
     assert len(found) == 3 * len(values)
-    assert all(each.within == (each.published not in (0.0, 100.0, 99.7, 91.8)) for each in found)
+    # 91.8 % is of 49 mini-batches of 1,024 images, too few to tell it from 81 %.
+    assert all(each.within == (each.published not in (0.0, 100.0, 99.7)) for each in found)
 
 
 # --- threshold against lift ----------------------------------------------------------------------

@@ -23,7 +23,8 @@ from kinkcheck.paper import (
     weight_divergence,
 )
 from kinkcheck.paper import run as run_experiment
-from kinkcheck.paper.style import save
+from kinkcheck.report import study_plots
+from kinkcheck.report.ink import save
 from kinkcheck.study.spec import parse
 
 TRAINED = (*training_by_beta.ACCURACIES, *relu_training.RELU_TRAININGS)
@@ -210,9 +211,9 @@ def test_networks_of_one_selection_do_not_part(tmp_path: Path) -> None:
     )
     rows = weight_divergence.distances(Setup(tmp_path, threads=1), "tiny", spec)
     by_network = training_figures.by(rows, ["network"])
-    assert [row["distance"] for row in by_network[2,]] == [0, 0, 0]
-    assert by_network[1,][0]["distance"] == 0 < by_network[1,][-1]["distance"]
-    assert save(lambda: weight_divergence.draw(rows), "svg")
+    assert [row["l1"] for row in by_network[2,]] == [0, 0, 0]
+    assert by_network[1,][0]["l1"] == 0 < by_network[1,][-1]["l1"]
+    assert save(lambda: study_plots.divergence_figure(rows), "svg")
 
 
 def test_norms_and_signs_as_ink() -> None:

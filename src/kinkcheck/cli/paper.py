@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,9 +20,9 @@ from rich.progress import (
 from rich.table import Table
 
 from kinkcheck.cli.options import DataDir, Device
-from kinkcheck.paper import EXPERIMENTS, Experiment, Setup, lookup, read
-from kinkcheck.paper import run as run_experiment
-from kinkcheck.paper.tables import comparison_sentence, comparison_table, numbers_table
+
+if TYPE_CHECKING:  # Matplotlib takes a second to import, and other commands do without
+    from kinkcheck.paper import Experiment
 
 paper = typer.Typer(
     no_args_is_help=True, help="Regenerate the papers' figures and tables, and compare them."
@@ -37,6 +37,8 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Numbers and fig
 @paper.command("list")
 def list_() -> None:
     """Say which experiments there are, what each shows and costs, and what was published."""
+    from kinkcheck.paper import EXPERIMENTS
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
     for heading in ("experiment", "shows", "full size", "reduced", "published"):
         table.add_column(heading, no_wrap=heading == "experiment")
@@ -65,6 +67,10 @@ def run(
     ] = None,
 ) -> None:
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
+    from kinkcheck.paper import Setup
+    from kinkcheck.paper import run as run_experiment
+    from kinkcheck.paper.tables import numbers_table
+
     chosen = _chosen(name)
     console = Console()
     for experiment in chosen:
@@ -88,6 +94,9 @@ def run(
 @paper.command()
 def compare(name: Name, out: Out = Path("paper")) -> None:
     """Set what was measured beside what was published."""
+    from kinkcheck.paper import read
+    from kinkcheck.paper.tables import comparison_sentence, comparison_table
+
     console = Console()
     for experiment in _chosen(name):
         if experiment.compare is None:
@@ -105,6 +114,8 @@ def compare(name: Name, out: Out = Path("paper")) -> None:
 
 
 def _chosen(name: str) -> list[Experiment]:
+    from kinkcheck.paper import EXPERIMENTS, lookup
+
     return list(EXPERIMENTS.values()) if name == "all" else [lookup(name)]
 
 

@@ -249,12 +249,12 @@ def plot(
     ] = None,
 ) -> None:
     """Draw accuracy by selection and loss by epoch, or weight divergence."""
-    from kinkcheck.report import study_plots  # Matplotlib takes a second to import
+    from kinkcheck.report import ink, study_plots  # Matplotlib takes a second to import
 
-    wanted = list(dict.fromkeys(forms or study_plots.FORMATS))
+    wanted = list(dict.fromkeys(forms or ink.FORMATS))
     for form in wanted:
-        if form not in study_plots.FORMATS:
-            accepted = ", ".join(study_plots.FORMATS)
+        if form not in ink.FORMATS:
+            accepted = ", ".join(ink.FORMATS)
             raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
     with reading(folder) as opened:
         figures = study_plots.figures(opened)
@@ -262,7 +262,7 @@ def plot(
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for form in wanted:
-                write_whole_bytes(out / f"{name}.{form}", study_plots.draw(figure, form))
+                write_whole_bytes(out / f"{name}.{form}", ink.save(figure, form))
                 print(out / f"{name}.{form}")
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error

@@ -21,8 +21,8 @@ from kinkcheck.nn import CompoundMaxPool2d
 from kinkcheck.paper import training_figures, trainings
 from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.style import INKS, LINES, MARKERS
 from kinkcheck.paper.trainings import number, runs_of
+from kinkcheck.report.ink import INKS, LINES, MARKERS
 from kinkcheck.study.spec import Spec, beta_of
 
 BETAS = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from kinkcheck.paper import training_figures, trainings
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.style import INKS, MARKERS
 from kinkcheck.paper.training_figures import half, selection_text
 from kinkcheck.paper.trainings import number, runs_of
+from kinkcheck.report.ink import INKS, MARKERS
 from kinkcheck.study.spec import Spec
 
 BETAS = (0, 10, 100, 1000, 10000)

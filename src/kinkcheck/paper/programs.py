@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.style import INKS, MARKERS
 from kinkcheck.precision import PRECISIONS
 from kinkcheck.programs import ENTRIES, PLACES, evaluate
+from kinkcheck.report.ink import INKS, MARKERS
 
 _PRECISIONS = ("float16", "float32", "float64")
 _ZERO = "zero"  # the difference of max1 and max2

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.style import INKS, MARKERS
 from kinkcheck.precision import PRECISIONS
 from kinkcheck.programs import relu1, relu2
+from kinkcheck.report.ink import INKS, MARKERS
 
 _PRECISIONS = ("float16", "float32", "float64")
 _NEAR = 0.5  # away from a kink, where all programs agree

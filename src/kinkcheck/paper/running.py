@@ -14,8 +14,8 @@ import torch
 
 from kinkcheck.errors import InputError
 from kinkcheck.files import write_whole, write_whole_bytes
-from kinkcheck.paper import style
 from kinkcheck.paper.experiment import Experiment, Row, Setup
+from kinkcheck.report import ink
 
 SCHEMA = "kinkcheck.paper/1"
 
@@ -74,9 +74,12 @@ def run(experiment: Experiment, out: Path, setup: Setup) -> Numbers:
             write_whole(path, json.dumps({"schema": SCHEMA, **vars(numbers)}, indent=1) + "\n")
         except OSError as error:
             raise InputError(f"{out} cannot be written: {error.strerror}") from error
-    for form in style.FORMATS:
-        drawn = style.save(lambda: experiment.draw(numbers.rows), form)
-        write_whole_bytes(out / f"{experiment.name}.{form}", drawn)
+    try:
+        for form in ink.FORMATS:
+            drawn = ink.save(lambda: experiment.draw(numbers.rows), form)
+            write_whole_bytes(out / f"{experiment.name}.{form}", drawn)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
     return numbers
 
 

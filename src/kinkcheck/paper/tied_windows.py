@@ -13,7 +13,7 @@ from kinkcheck import data, networks
 from kinkcheck.audit.picture import GRAVEST_FIRST, TiesPicture, ties_picture
 from kinkcheck.errors import InputError
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.style import HATCHES, INKS
+from kinkcheck.report.ink import HATCHES, INKS
 
 _PIXELS = "pixels"  # pooling of the picture itself
 _NETWORKS = (("lenet5", "mnist"), ("vgg11", "cifar10"))

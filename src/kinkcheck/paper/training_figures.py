@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
 from kinkcheck.paper.experiment import Row
-from kinkcheck.paper.style import INKS, LINES, MARKERS
 from kinkcheck.paper.trainings import number, runs_of
+from kinkcheck.report.ink import INKS, LINES, MARKERS
 
 _COLUMNS = 3
 _PANEL = ("data", "network", "batch_norm", "optimizer")

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kinkcheck.report.ink import INKS, LINES
 from kinkcheck.report.study import value_text
 from kinkcheck.study.reading import Reading, Trial
 from kinkcheck.study.summary import Band, Group, band, groups, varying
 
-FORMATS = ("png", "svg", "pdf")
-
-_STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "legend.fontsize": 8,
-    "legend.framealpha": 0.7,
-    "legend.frameon": True,
-    "legend.edgecolor": "none",
-    "xtick.labelsize": 8,
-    "svg.hashsalt": "kinkcheck",  # equal figures are equal files
-    "text.parse_math": False,
-}
 _SELECTIONS = ("max_pool", "relu")
 
 
@@ -54,23 +34,6 @@ def figures(study: Reading) -> dict[str, Callable[[], Figure]]:
         "accuracy": lambda: accuracy_figure(found),
         "loss": lambda: loss_figure(trials, losses, by_rate=by_rate),
     }
-
-
-def draw(figure: Callable[[], Figure], form: str) -> bytes:
-    """A figure as the content of a file.
-
-    Args:
-        figure: makes it.
-        form: one of :data:`FORMATS`.
-
-    >>> draw(lambda: Figure(), "svg")[:5]
-    b'<?xml'
-    """
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(_STYLE):
-        buffer = io.BytesIO()
-        figure().savefig(buffer, format=form, dpi=150, metadata=dates.get(form))
-    return buffer.getvalue()
 
 
 def accuracy_figure(found: Sequence[Group]) -> Figure:
@@ -168,8 +131,8 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _line(axes: Axes, epochs: range, over: Band, label: str, number: int) -> None:
-    colour = f"C{number}"
-    axes.plot(epochs, over.mean, color=colour, label=label, linewidth=1.2)
+    colour, dashes = INKS[number % len(INKS)], LINES[number % len(LINES)]
+    axes.plot(epochs, over.mean, color=colour, linestyle=dashes, label=label, linewidth=1.2)
     axes.fill_between(epochs, over.low, over.high, color=colour, alpha=0.2, linewidth=0)
 
 

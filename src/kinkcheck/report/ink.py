@@ -1,4 +1,4 @@
-"""One look for every figure: readable on paper, on a screen, and printed in grey."""
+"""One look for all figures: readable on paper, on a screen, and printed in grey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-FORMATS = ("pdf", "svg", "png")
+FORMATS = ("png", "svg", "pdf")
 
 INKS = ("#1b1b1b", "#8e1b10", "#2f6fab", "#d28b26", "#6b8e23", "#7d5ba6", "#777777")
 """Colours of lines, in order; they differ in lightness as well."""
@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
 """Hatches that go with :data:`INKS`, for bars."""
 
-STYLE: Any = {
+_STYLE: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -34,7 +34,9 @@ STYLE: Any = {
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.7,
+    "legend.frameon": True,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "none",
     "svg.hashsalt": "kinkcheck",  # equal figures are equal files
@@ -55,7 +57,7 @@ def save(draw: Callable[[], Figure], form: str) -> bytes:
     b'<?xml'
     """
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         buffer = io.BytesIO()
-        draw().savefig(buffer, format=form, dpi=160, metadata=dates.get(form))
+        draw().savefig(buffer, format=form, dpi=150, metadata=dates.get(form))
     return buffer.getvalue()
