@@ -8,6 +8,7 @@ milliseconds and many kills fit into a test.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -49,8 +50,9 @@ def main(text: str, folder: Path, kills: int, seed: int, data_dir: Path | None) 
             began = time.monotonic()
             epochs = draw.choice((0, 0, 1, 1, 2))
             if wait_for(epochs, folder, pid) and epochs:
-                an_epoch = (time.monotonic() - began) / epochs
-            time.sleep(draw.uniform(0.0, 1.2 * an_epoch))
+                an_epoch = min(an_epoch, (time.monotonic() - began) / epochs)
+            # Never more than one epoch further: on a slow machine the study would end too soon.
+            wait_for(1, folder, pid, draw.uniform(0.0, 1.2 * an_epoch))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):
@@ -60,18 +62,19 @@ def main(text: str, folder: Path, kills: int, seed: int, data_dir: Path | None) 
             sys.exit(os.WEXITSTATUS(status))
 
 
-def wait_for(epochs: int, folder: Path, pid: int) -> bool:
-    """Whether a process finishes so many epochs before it ends."""
+def wait_for(epochs: int, folder: Path, pid: int, patience: float = math.inf) -> bool:
+    """Whether a process finishes so many epochs before it ends, or before some seconds are over."""
+    until = time.monotonic() + patience
     before: set[str] | None = None
     seen: set[str] = set()
-    while len(seen) < epochs:
+    while len(seen) < epochs and time.monotonic() < until:
         there = {file.name for file in (folder / "checkpoints").glob("[!.]*.pt")}
         before = there if before is None else before
         seen |= there - before
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return False
         time.sleep(0.002)
-    return True
+    return len(seen) >= epochs
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import random
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,15 +296,3 @@ def test_bad_steps() -> None:
     monitor = Monitor(pool, F.mse_loss, selections=("native", "branch:1"))
     with pytest.raises(InputError, match="max_pool has no selection branch:1; accepted: native"):
         monitor.step(torch.ones(1, 1), torch.ones(1, 1))
-
-
-def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parent.parent / "docs" / "monitor.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), names)
-    assert [record.step for record in names["monitor"].records] == [0, 10, 20]
-    assert len((tmp_path / "monitor.jsonl").read_text().splitlines()) == 3

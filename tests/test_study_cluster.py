@@ -161,6 +161,7 @@ def test_a_trial_whose_workers_all_die_fails(
 ) -> None:
     monkeypatch.setattr(clusters, "_DEATHS", 0)
     Path("kill").write_text("1")
+    Path("slow").write_text("0.08")  # so that the second epoch has arrived when the worker dies
     states = [trial.state for trial in run(own, Path("s"), threads=1, executor=cluster)]
     assert sorted(states) == ["failed", "finished"]
     with reading(Path("s")) as study:
