@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.table import Table
 
@@ -18,7 +19,8 @@ def numbers_table(rows: Sequence[Row]) -> Table:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
     for row in rows[:_SHOWN]:
         table.add_row(*(value_text(row.get(column)) for column in columns))
     if len(rows) > _SHOWN:

@@ -153,7 +153,7 @@ VOLUME_BY_PRECISION = Experiment(
     source="B24, section 3: volumes of VGG-11, CIFAR-10",
     shows="the share of points above the threshold at 16, 32 and 64 bits",
     cost="391 points at three precisions; about 35 minutes on two cores (an estimate)",
-    cost_reduced="39 points at three precisions; 4 minutes on two cores",
+    cost_reduced="39 points at three precisions; 10 minutes on two cores",
     measure=partial(measure, plan={Setting("network"): None}),
     draw=partial(draw, xlabel="network"),
     compare=partial(compare, factor="precision"),
