@@ -16,18 +16,26 @@ from hypothesis import strategies as st
 
 from kinkcheck import data
 from kinkcheck.audit.published import Setting
-from kinkcheck.data import ImageSet
+from kinkcheck.data import Images, ImageSet
+from kinkcheck.errors import InputError
 from kinkcheck.paper import (
     EXPERIMENTS,
     Experiment,
     Setup,
+    gradients,
     lift,
+    norm_pool,
     programs,
     relu_introduction,
+    relu_volumes,
+    relu_zeros,
+    thresholds,
     tied_windows,
+    variations,
     volumes,
 )
 from kinkcheck.paper.experiment import Row
+from kinkcheck.paper.gradients import Network, Size
 from kinkcheck.report.ink import save
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -269,6 +277,122 @@ def test_every_pixel_and_every_tied_place_is_a_row(pictures: None, setup: Setup)
     assert "mnist: pixels" in picture
 
 
+# --- variation, thresholds, norm pooling ---------------------------------------------------------
+
+
+def test_equal_backward_passes_give_equal_gradients(pictures: None, setup: Setup) -> None:
+    size = Size(2, 1, 8)
+    rows = variations.measure(setup, size)
+    assert len(rows) == 2 * 2 * 2 * 4  # noise, pairs of programs, points, precisions
+    assert {row["variation"] for row in rows if row["programs"] == "native twice"} == {0.0}
+    # Squares of equal pixels tie; noise unties them, and what float16 rounds together still ties.
+    different = {
+        (row["noise"], row["precision"])
+        for row in rows
+        if row["programs"] == "native and minimal" and row["variation"]
+    }
+    assert (False, "float16") in different
+    assert not different & {(True, "float32"), (True, "float64")}
+    assert variations.measure(setup, size) == rows  # kept
+    assert "published thresholds" in drawn(EXPERIMENTS["variation-histograms"], rows)
+
+
+def test_histograms_of_zeros_alone_can_be_drawn() -> None:
+    rows = [
+        {"programs": "native twice", "noise": False, "precision": "float32", "variation": 0.0}
+    ] * 3
+    assert "3 points each" in drawn(EXPERIMENTS["variation-histograms"], rows)
+
+
+def test_the_floor_of_a_sum_is_what_another_order_rounds() -> None:
+    """A linear model under cross-entropy, whose gradient is known in closed form."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(5, 3)
+    pair = torch.rand(32, 5), torch.arange(32) % 3
+    double = model.weight.detach().double()
+    inputs, labels = pair[0].double(), pair[1]
+    scores = inputs @ double.T + model.bias.detach().double()
+    error = (scores.softmax(1) - torch.nn.functional.one_hot(labels, 3)) / 32
+    size = float((error.abs().T @ inputs).sum() + error.abs().sum())
+    found = {p: gradients.reordered(model, pair, p, "cpu", meet=False).l1 for p in DTYPES}
+    assert 0 < found["float64"] < 32 * 2.0**-53 * size
+    assert 0 < found["float32"] < 32 * 2.0**-24 * size
+    assert 0 < found["float16"] < 32 * 2.0**-11 * size
+
+
+def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup) -> None:
+    cases = [
+        thresholds.Case(Network("lenet5"), "mnist", Size(2, 2, 8)),
+        thresholds.Case(Network("lenet5", True), "cifar10", Size(1, 1, 8), "cifar100"),
+    ]
+    rows = thresholds.measure(setup, cases)
+    assert len(rows) == (4 + 1) * 3 * 2
+    by_way = {
+        way: [row for row in rows if row["way"] == way] for way in (row["way"] for row in rows)
+    }
+    assert {row["l1"] for row in by_way["again, deterministic"]} == {0.0}
+    floors = {
+        precision: max(
+            float(row["l1"] or 0)
+            for row in by_way["another order"]
+            if (row["precision"], row["data"]) == (precision, "mnist")
+        )
+        for precision in DTYPES
+    }
+    # Rounding errors grow with the unit roundoff, 2^-11, 2^-24 and 2^-53.
+    assert 2**29 / 30 < floors["float32"] / floors["float64"] < 2**29 * 30
+    assert 2**13 / 30 < floors["float16"] / floors["float32"] < 2**13 * 30
+    assert thresholds.measure(setup, cases) == rows  # kept
+    found = thresholds.compare(rows)
+    assert {each.published for each in found} == {1e-3, 1e-7, 1e-15}
+    assert {each.within for each in found} == {None}
+    assert "cifar100" in drawn(EXPERIMENTS["thresholds"], rows)
+
+
+def test_a_set_that_is_not_there_is_named_before_anything_is_measured(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = data.load
+
+    def load(name: str, split: str = "train", *, data_dir: Path | None = None) -> Any:
+        return image_set(name) if name == "mnist" else there(name, split, data_dir=data_dir)
+
+    monkeypatch.setattr(data, "load", load)
+    folders = [tmp_path / name for name in ("data", "work")]
+    for folder in folders:
+        folder.mkdir()
+    setup = replace(setup, data_dir=folders[0], work=folders[1])
+    lenet, vgg, size = Network("lenet5"), Network("vgg11"), Size(1, 1, 8)
+    with pytest.raises(InputError, match="svhn"):
+        thresholds.measure(
+            setup,
+            [thresholds.Case(lenet, "mnist", size), thresholds.Case(vgg, "svhn", size)],
+        )
+    with pytest.raises(InputError, match="cifar10"):
+        relu_zeros.measure(setup, [relu_zeros.Case(lenet, "mnist"), relu_zeros.Case(vgg)], size)
+    assert not list(setup.work.iterdir())
+
+
+def test_the_published_thresholds_are_measured_where_they_were() -> None:
+    full = {(case.network.name, case.data) for case in thresholds._FULL}
+    assert full == {
+        ("lenet5", "mnist"),
+        *((f"vgg{depth}", "cifar10") for depth in (11, 13, 16, 19)),
+        ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121", "cifar100"),
+    }  # fmt: skip
+    reduced = {(c.network.name, c.stands_for or c.data) for c in thresholds._REDUCED}
+    assert reduced == full
+
+
+def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) -> None:
+    rows = norm_pool.measure(setup, Size(1, 2, 8))
+    assert len(rows) == 2 * 4 * 2
+    assert {row["selection"] for row in rows} == {"branch:1", "branch:0.5"}
+    # In 64 bits a norm is 0 only where a ReLU has made all entries 0, which lets nothing through.
+    assert {row["variation"] for row in rows if row["precision"] == "float64"} == {0.0}
+    assert "norm pooling" in drawn(EXPERIMENTS["norm-pool"], rows)
+
+
 # --- ReLU ----------------------------------------------------------------------------------------
 
 
@@ -285,3 +409,63 @@ def test_programs_of_relu_differ_at_their_kinks_alone(setup: Setup) -> None:
     assert [at["ReLU", 0.0, f"relu{k}"] for k in (1, 2, 3)] == [0.0, 1.0, 0.5]
     assert (at["ReLU6", 6.0, "relu1"], at["ReLU6", 6.0, "relu2"]) == (1.0, 0.0)
     assert "ReLU6" in drawn(EXPERIMENTS["relu-introduction"], rows)
+
+
+def a_third_is_silent(images: Images) -> torch.nn.Module:
+    """A network of which one hidden neuron of three is exactly 0 on every image."""
+    first = torch.nn.Linear(28 * 28, 3)
+    with torch.no_grad():
+        first.weight[0], first.bias[0] = 0, 0
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), first, torch.nn.ReLU(), torch.nn.Linear(3, images.classes)
+    )
+
+
+class SilentShape(relu_volumes.Shape):
+    def build(self, images: Images) -> torch.nn.Module:
+        return a_third_is_silent(images)
+
+
+class SilentNetwork(Network):
+    def build(self, images: Images) -> torch.nn.Module:
+        return a_third_is_silent(images)
+
+
+def test_relu_volumes_count_gradients_that_differ(pictures: None, setup: Setup) -> None:
+    shapes = [
+        relu_volumes.Shape("layers", 64, 16, 1, 8),
+        SilentShape("layers", 64, 8, 2, 3),
+    ]
+    rows = relu_volumes.measure(setup, shapes, (2, 5))
+    assert [(row["value"], row["draws"], row["batches"]) for row in rows[::3]] == [
+        (1, 2, 4),
+        (2, 2, 5),
+    ]
+    # McDiarmid: the interval reaches sqrt(log(40) (1/2 + 1/4) / 2) = 1.176 to both sides.
+    assert {(row["low"], row["high"]) for row in rows} == {(0.0, 100.0)}
+    assert [row["percent"] for row in rows if row["value"] == 2] == [100.0] * 3
+    assert relu_volumes.measure(setup, shapes, (2, 5)) == rows
+    assert [row["points"] for row in relu_volumes.summarise(rows)] == [8, 10]
+    assert "8-10 points" in drawn(EXPERIMENTS["relu-volumes"], rows)
+
+
+def test_a_network_that_is_met_under_two_factors_is_measured_once() -> None:
+    assert len(relu_volumes._SHAPES) == 3 + 4 + 5 + 4
+    # 4,000 images in mini-batches of 256, 3 layers of 256 neurons, under each of the four factors.
+    assert len({shape.file for shape in relu_volumes._SHAPES}) == 16 - 3
+
+
+def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:
+    cases = [
+        relu_zeros.Case(Network("mlp"), "mnist"),
+        relu_zeros.Case(SilentNetwork("silent"), "mnist"),
+    ]
+    rows = relu_zeros.measure(setup, cases, Size(1, 2, 4))
+    assert [row["inputs"] for row in rows] == [2 * 4 * 3 * 256] * 3 + [2 * 4 * 3] * 3
+    for row in rows[3:]:
+        assert (row["zeros"], row["points_that_differ"]) == (2 * 4, 2)
+        assert row["zeros_per_million"] == pytest.approx(1e6 / 3)
+    assert relu_zeros.measure(setup, cases, Size(1, 2, 4)) == rows  # kept
+    picture = drawn(EXPERIMENTS["relu-zeros"], rows)
+    assert "silent" in picture
+    assert "mlp" in picture

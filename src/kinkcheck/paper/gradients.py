@@ -1,0 +1,168 @@
+"""What the experiments that audit share: networks, mini-batches, and gradients without a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinkcheck import networks, precision
+from kinkcheck.audit.forward import Forward
+from kinkcheck.audit.noise import noise
+from kinkcheck.audit.run import Factory
+from kinkcheck.audit.variation import Variation, gradient_variation
+from kinkcheck.data import Images
+from kinkcheck.selection import Selection
+from kinkcheck.tape import Site, Tape
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Size(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        draws: parameter draws.
+        batches: mini-batches.
+        batch_size: images in each.
+
+    >>> Size(2, 3).points
+    6
+    """
+
+    draws: int
+    batches: int
+    batch_size: int = 128
+
+    @property
+    def points(self) -> int:
+        """Pairs of a draw and a mini-batch."""
+        return self.draws * self.batches
+
+    def __str__(self) -> str:
+        """As a part of a file's name."""
+        return f"{self.draws}x{self.batches}x{self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the papers, to be built for a set of images.
+
+    Attributes:
+        name: as in :mod:`kinkcheck.networks`.
+        batch_norm: whether it has batch norm.
+        init: how its parameters are drawn.
+    """
+
+    name: str
+    batch_norm: bool = False
+    init: str = "default"
+
+    def build(self, images: Images) -> nn.Module:
+        """The network, its parameters drawn from torch's global generator.
+
+        >>> from kinkcheck.data import load
+        >>> type(Network("lenet5").build(load("mnist-sample"))).__name__
+        'LeNet5'
+        """
+        return networks.build(
+            self.name,
+            in_channels=images.channels,
+            classes=images.classes,
+            image_size=images.image_size[0],
+            batch_norm=self.batch_norm,
+            init=self.init,
+        )
+
+
+def drawn(network: Factory, seed: int) -> nn.Module:
+    """A network with the parameters of a seed, as an audit draws them; the generator is left alone.
+
+    >>> def network():
+    ...     return nn.Linear(1, 1)
+    >>> bool(drawn(network, 0).weight == drawn(network, 0).weight)
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network()
+
+
+def take(images: Images, batch_size: int, count: int | None, seed: int = 0) -> list[Batch]:
+    """The first mini-batches of a shuffled set; all whole ones if there are fewer.
+
+    Args:
+        images: the set.
+        batch_size: images in each.
+        count: how many; None for all.
+        seed: of the shuffle.
+
+    >>> from kinkcheck.data import load
+    >>> [len(labels) for _, labels in take(load("mnist-sample"), 1500, None)]
+    [1500, 1500]
+    """
+    whole = len(images) // batch_size
+    batches: Iterator[Batch] = images.batches(batch_size, seed=seed, drop_last=True)
+    return [next(batches) for _ in range(whole if count is None else min(count, whole))]
+
+
+def repeated(model: nn.Module, pair: Batch, at: str, device: str) -> Variation:
+    """How far two runs of one program are apart: forward and backward twice, nothing changed.
+
+    Args:
+        model: in any precision.
+        pair: images and labels.
+        at: name of the precision.
+        device: where to run.
+
+    >>> pair = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    >>> repeated(nn.Linear(3, 2), pair, "float32", "cpu").l1
+    0.0
+    """
+    used = precision.parse(at)
+    model = used.cast_model(model, device)
+    inputs, labels = used.cast(pair[0], device), pair[1].to(device)
+    found = []
+    for _ in range(2):
+        with used.contractions(device), used.computation(device):
+            loss = F.cross_entropy(model(inputs), labels)
+            gradient = torch.autograd.grad(loss, list(model.parameters()))
+        found.append({str(number): tensor for number, tensor in enumerate(gradient)})
+    return gradient_variation(*found)
+
+
+def reordered(
+    model: nn.Module, pair: Batch, at: str, device: str, *, meet: bool, seed: int = 0
+) -> Variation:
+    """How far runs are apart that are equal over the reals: another order, or two halves.
+
+    Args:
+        model: in any precision.
+        pair: images and labels.
+        at: name of the precision.
+        device: where to run.
+        meet: whether samples meet in the network, as in batch norm; then no halves are added.
+        seed: of the order.
+
+    >>> pair = torch.rand(8, 3), torch.tensor([0, 1] * 4)
+    >>> reordered(nn.Linear(3, 2), pair, "float32", "cpu", meet=False).relative_l1 < 1e-5
+    True
+    """
+    used = precision.parse(at)
+    run = partial(Forward, used.cast_model(model, device), pair, F.cross_entropy, used, device, at)
+    with used.contractions(device):
+        whole = run(None)
+        base = whole.gradient(_native)
+        found = noise(run, whole.samples, base, _native, whole=None if meet else whole, seed=seed)
+    assert found is not None  # a mini-batch of images is a list of samples
+    return found
+
+
+def _native(tape: Tape) -> dict[Site, Selection]:
+    """Every site as PyTorch has it."""
+    return {}

@@ -1,0 +1,154 @@
+"""[B21]: how often a ReLU is given exactly 0, by architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from kinkcheck import data
+from kinkcheck.audit import audit
+from kinkcheck.data import Images
+from kinkcheck.paper.experiment import Experiment, Row, Setup
+from kinkcheck.paper.gradients import Network, Size, take
+from kinkcheck.paper.parts import kept
+from kinkcheck.report.ink import HATCHES, INKS
+
+PRECISIONS = ("float16", "float32", "float64")
+_FULL, _REDUCED = Size(10, 20), Size(1, 2, 16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on a set of images.
+
+    Attributes:
+        network: the network.
+        data: the image set.
+        split: the part of it.
+    """
+
+    network: Network
+    data: str = "cifar10"
+    split: str = "train"
+
+    @property
+    def name(self) -> str:
+        """The network in words.
+
+        >>> Case(Network("vgg11", batch_norm=True)).name
+        'vgg11, batch norm'
+        """
+        return f"{self.network.name}{', batch norm' if self.network.batch_norm else ''}"
+
+
+CASES = (
+    Case(Network("mlp"), "mnist"),
+    Case(Network("lenet5"), "mnist"),
+    *(
+        Case(Network(name, batch_norm))
+        for name in ("vgg11", "resnet18", "densenet121")
+        for batch_norm in (False, True)
+    ),
+    Case(Network("resnet50", batch_norm=True), "imagenet", "validation"),
+)
+"""What is counted."""
+
+
+def measure(setup: Setup, cases: Sequence[Case] = CASES, size: Size | None = None) -> list[Row]:
+    """How many inputs of ReLUs are exactly 0, a row a network and precision.
+
+    Args:
+        setup: where.
+        cases: what is counted.
+        size: by default the reduced or the full one.
+
+    Raises:
+        InputError: an image set is not there, which is found before anything is counted.
+    """
+    size = size or (_REDUCED if setup.reduced else _FULL)
+    given = [data.load(case.data, case.split, data_dir=setup.data_dir) for case in cases]
+    rows: list[Row] = []
+    for case, images in zip(cases, given, strict=True):
+        for precision in PRECISIONS:
+            name = case.name.replace(", ", "-").replace(" ", "-")
+            file = f"{name}-{case.data}-{precision}-{size}.json"
+            rows += kept(setup.work / file, partial(_count, setup, case, images, precision, size))
+    return rows
+
+
+def _count(setup: Setup, case: Case, images: Images, precision: str, size: Size) -> list[Row]:
+    report = audit(
+        partial(case.network.build, images),
+        take(images, size.batch_size, size.batches),
+        draws=size.draws,
+        precisions=[precision],
+        selections=["branch:1"],
+        operations=["relu"],
+        lifted=False,
+        device=setup.device,
+        on_point=partial(setup.on_progress, f"{case.name}, {precision}"),
+    )
+    sites = [site for site in report.sites if site.operation == "relu"]
+    inputs, zeros = sum(site.windows for site in sites), sum(site.tied for site in sites)
+    return [
+        {
+            "network": case.name,
+            "data": case.data,
+            "precision": precision,
+            "points": len(report.points),
+            "batch_size": size.batch_size,
+            "inputs": inputs,
+            "zeros": zeros,
+            "zeros_per_million": 1e6 * zeros / inputs,
+            "zeros_per_point": zeros / len(report.points),
+            "points_that_differ": sum(point.variation.l1 != 0 for point in report.points),
+        }
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Bars of zeros per million inputs, a group for each network."""
+    names = list(dict.fromkeys((str(row["network"]), str(row["data"])) for row in rows))
+    figure = Figure(figsize=(6.4, 0.9 + 0.5 * len(names)))
+    axes = figure.subplots()
+    foot = min((float(r["zeros_per_million"] or 0) for r in rows if r["zeros"]), default=1.0) / 5
+    for number, precision in enumerate(PRECISIONS):
+        for row in rows:
+            if row["precision"] != precision:
+                continue
+            place = names.index((str(row["network"]), str(row["data"]))) + 0.27 * (number - 1)
+            value = float(row["zeros_per_million"] or 0)
+            axes.barh(
+                place, value, 0.25, color=INKS[number], hatch=HATCHES[number], edgecolor="white"
+            )
+            axes.text(max(value, foot) * 1.1, place, f"{row['zeros']:,}", va="center", fontsize=6)
+        axes.barh(
+            0, 0, color=INKS[number], hatch=HATCHES[number], edgecolor="white", label=precision
+        )
+    axes.set_xlim(foot, 1e6)  # first: a scale of logarithms has no place for the bars of 0
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_yticks(range(len(names)), [f"{network}\n{name}" for network, name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("zeros at ReLU, per million inputs (beside the bars: how many)")
+    points = sorted({int(row["points"] or 0) for row in rows})
+    sizes = sorted({int(row["batch_size"] or 0) for row in rows})
+    axes.set_title(f"{points[0]} points a bar, mini-batches of {sizes[0]}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return figure
+
+
+RELU_ZEROS = Experiment(
+    name="relu-zeros",
+    source="B21: exact zeros at ReLU by architecture",
+    shows="how many inputs of ReLUs are exactly 0, and whether ReLU'(0) changes the gradient",
+    cost="200 points at three precisions for each of nine networks; about 20 hours on two cores",
+    cost_reduced="2 points of 16 images at three precisions for each; about 4 minutes on two cores",
+    measure=measure,
+    draw=draw,
+    reduced_cannot="The reduced run shows the power of ten, at freshly drawn parameters of one "
+    "seed.",
+)
