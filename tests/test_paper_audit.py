@@ -369,7 +369,10 @@ def test_a_set_that_is_not_there_is_named_before_anything_is_measured(
             [thresholds.Case(lenet, "mnist", size), thresholds.Case(vgg, "svhn", size)],
         )
     with pytest.raises(InputError, match="cifar10"):
-        relu_zeros.measure(setup, [relu_zeros.Case(lenet, "mnist"), relu_zeros.Case(vgg)], size)
+        relu_zeros.measure(
+            setup,
+            [relu_zeros.Case(lenet, "mnist", size), relu_zeros.Case(vgg, "cifar10", size)],
+        )
     assert not list(setup.work.iterdir())
 
 
@@ -457,15 +460,15 @@ def test_a_network_that_is_met_under_two_factors_is_measured_once() -> None:
 
 def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:
     cases = [
-        relu_zeros.Case(Network("mlp"), "mnist"),
-        relu_zeros.Case(SilentNetwork("silent"), "mnist"),
+        relu_zeros.Case(Network("mlp"), "mnist", Size(1, 2, 4)),
+        relu_zeros.Case(SilentNetwork("silent"), "mnist", Size(1, 2, 4)),
     ]
-    rows = relu_zeros.measure(setup, cases, Size(1, 2, 4))
+    rows = relu_zeros.measure(setup, cases)
     assert [row["inputs"] for row in rows] == [2 * 4 * 3 * 256] * 3 + [2 * 4 * 3] * 3
     for row in rows[3:]:
         assert (row["zeros"], row["points_that_differ"]) == (2 * 4, 2)
         assert row["zeros_per_million"] == pytest.approx(1e6 / 3)
-    assert relu_zeros.measure(setup, cases, Size(1, 2, 4)) == rows  # kept
+    assert relu_zeros.measure(setup, cases) == rows  # kept
     picture = drawn(EXPERIMENTS["relu-zeros"], rows)
     assert "silent" in picture
     assert "mlp" in picture
