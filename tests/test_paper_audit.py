@@ -35,7 +35,7 @@ from kinkcheck.paper import (
     volumes,
 )
 from kinkcheck.paper.experiment import Row
-from kinkcheck.paper.gradients import Network, Size
+from kinkcheck.paper.gradients import Network, Size, take
 from kinkcheck.report.ink import save
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -434,28 +434,48 @@ class SilentNetwork(Network):
         return a_third_is_silent(images)
 
 
-def test_relu_volumes_count_gradients_that_differ(pictures: None, setup: Setup) -> None:
-    shapes = [
-        relu_volumes.Shape("layers", 64, 16, 1, 8),
-        SilentShape("layers", 64, 8, 2, 3),
-    ]
-    rows = relu_volumes.measure(setup, shapes, (2, 5))
-    assert [(row["value"], row["draws"], row["batches"]) for row in rows[::3]] == [
-        (1, 2, 4),
-        (2, 2, 5),
-    ]
-    # McDiarmid: the interval reaches sqrt(log(40) (1/2 + 1/4) / 2) = 1.176 to both sides.
-    assert {(row["low"], row["high"]) for row in rows} == {(0.0, 100.0)}
-    assert [row["percent"] for row in rows if row["value"] == 2] == [100.0] * 3
-    assert relu_volumes.measure(setup, shapes, (2, 5)) == rows
-    assert [row["points"] for row in relu_volumes.summarise(rows)] == [8, 10]
-    assert "8-10 points" in drawn(EXPERIMENTS["relu-volumes"], rows)
+def test_relu_volumes_count_draws_whose_gradient_changes(pictures: None, setup: Setup) -> None:
+    silent = SilentShape(16, 1, 3)  # a third of its neurons is given 0 at every image
+    values = {"layers": (1,), "batch_size": (8, 16)}
+    rows = relu_volumes.measure(setup, silent, values, (32, 64), 2)
+    sizes = [(row["factor"], row["value"], row["images"]) for row in rows[::3]]
+    assert sizes == [
+        ("sample_size", 32, 32), ("sample_size", 64, 64), ("layers", 1, 64),
+        ("batch_size", 8, 64), ("batch_size", 16, 64),
+    ]  # fmt: skip
+    # Clopper and Pearson, two of two: from (1/40)^(1/2).
+    assert {(row["differing"], row["draws"], row["high"]) for row in rows} == {(2, 2, 100.0)}
+    assert {row["low"] for row in rows} == {pytest.approx(100 * 0.025**0.5)}
+    assert relu_volumes.measure(setup, silent, values, (32, 64), 2) == rows
+    assert len(list(setup.work.iterdir())) == 2  # of the five, three are the same
+    assert "2 draws, 32-64 images" in drawn(EXPERIMENTS["relu-volumes"], rows)
+    compared = relu_volumes.compare(rows)
+    assert [(found.published, found.within) for found in compared if "16" in found.what[:15]] == [
+        (100.0, True), (43.9, True),
+    ]  # fmt: skip
 
 
-def test_a_network_that_is_met_under_two_factors_is_measured_once() -> None:
-    assert len(relu_volumes._SHAPES) == 3 + 4 + 5 + 4
-    # 4,000 images in mini-batches of 256, 3 layers of 256 neurons, under each of the four factors.
-    assert len({shape.file for shape in relu_volumes._SHAPES}) == 16 - 3
+def test_a_draw_counts_from_its_first_mini_batch_on(
+    monkeypatch: pytest.MonkeyPatch, setup: Setup
+) -> None:
+    """One black picture among 64 gives a ReLU exactly 0: samples without it count nothing."""
+
+    class Sum(relu_volumes.Shape):
+        def build(self, images: Images) -> torch.nn.Module:
+            first = torch.nn.Linear(28 * 28, 1, bias=False)
+            torch.nn.init.constant_(first.weight, 1 / 1024)
+            return torch.nn.Sequential(
+                torch.nn.Flatten(), first, torch.nn.ReLU(), torch.nn.Linear(1, 10)
+            )
+
+    white = torch.full((64, 1, 28, 28), 255, dtype=torch.uint8)
+    images = replace(image_set("mnist"), images=white, mean=(0.0,), std=(1.0,))
+    order = torch.cat([found for _, found in take(replace(images, labels=torch.arange(64)), 16, 4)])
+    white[order[2 * 16]] = 0  # the first picture of the third mini-batch
+    monkeypatch.setattr(data, "load", lambda *_, **__: images)
+    rows = relu_volumes.measure(setup, Sum(16), {}, (16, 32, 48, 64), 3)
+    found = [row["differing"] for row in rows if row["precision"] == "float32"]
+    assert found == [0, 0, 3, 3]
 
 
 def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:

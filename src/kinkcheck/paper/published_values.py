@@ -1,6 +1,7 @@
 """The published numbers, bundled with the package: facts to compare with, never targets.
 
-All are from the repository that accompanies R. Boustany (TMLR 2024): its result files, notebook
+``relu_volumes`` is from the result files of the repository that accompanies D. Bertoin et al.
+(NeurIPS 2021), all others are from that of R. Boustany (TMLR 2024): its result files, notebook
 outputs and bar charts. The column ``source``, where there is one, says which.
 """
 
@@ -15,6 +16,7 @@ _FOLDER = resources.files("kinkcheck.paper") / "published"
 NAMES = (
     "bifurcation_volumes",
     "imagenet_resnet50_mixed",
+    "relu_volumes",
     "training_final",
 )
 """The tables there are."""
