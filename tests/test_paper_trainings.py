@@ -44,7 +44,7 @@ def final(**keys: str | int | float | bool | None) -> Row:
         "data": "mnist", "network": "lenet5", "batch_norm": False, "optimizer": "sgd",
         "precision": "float16", "forward": "compound", "relu": None, "max_pool": "hybrid:0",
         "runs": 2, "diverged": 0, "diverged_at": "", "accuracy": 99.0, "accuracies": "99.2 99.3",
-        "class_0": 9.8, "learning_rate": 0.02, "epoch": None,
+        "class_0": 9.8, "learning_rate": 0.02, "searched": False, "epoch": None,
     }  # fmt: skip
     return {**base, **keys}
 
