@@ -240,9 +240,8 @@ def test_losses_and_searched_learning_rates_are_compared() -> None:
     # By hand, from the published rows "mnist,lenet,False,sgd,16,0.0": the third epoch is number 2.
     assert lost.what.endswith("training loss, epoch 3")
     assert (lost.ours, lost.published) == (0.1, 0.049527)
-    assert lost.high is not None and lost.high - lost.difference == pytest.approx(
-        0.085145, rel=1e-4
-    )  # SciPy
+    assert lost.high is not None
+    assert lost.high - lost.difference == pytest.approx(0.085145, rel=1e-4)  # SciPy
     assert rated.what.endswith("learning rate")
     assert (rated.ours, rated.published) == (0.02, 0.0232649491717045)
     assert rated.within is None
