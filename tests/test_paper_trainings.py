@@ -44,7 +44,7 @@ def final(**keys: str | int | float | bool | None) -> Row:
         "data": "mnist", "network": "lenet5", "batch_norm": False, "optimizer": "sgd",
         "precision": "float16", "forward": "compound", "relu": None, "max_pool": "hybrid:0",
         "runs": 2, "diverged": 0, "diverged_at": "", "accuracy": 99.0, "accuracies": "99.2 99.3",
-        "class_0": 9.8, "learning_rate": 0.02, "epoch": None,
+        "class_0": 9.8, "learning_rate": 0.02, "searched": False, "epoch": None,
     }  # fmt: skip
     return {**base, **keys}
 
@@ -229,3 +229,19 @@ def test_a_study_that_is_not_over_gives_no_numbers(tmp_path: Path) -> None:
     spec = trainings.changed("smoke", network=f'"{factory}:make"')
     with pytest.raises(InputError, match="4 of 4 trials are not over"):
         trainings.train(Setup(tmp_path, threads=1), "broken", spec)
+
+
+def test_losses_and_searched_learning_rates_are_compared() -> None:
+    loss: Row = {**final(), "epoch": 3, "loss": 0.1, "loss_high": 0.11, "loss_low": 0.09}
+    first: Row = {**loss, "epoch": 1, "loss": 2.0}
+    rate = final(searched=True, learning_rate=0.02)
+    unsearched = final(max_pool="hybrid:10", searched=True)
+    _, _, lost, rated = trainings.compare([rate, unsearched, first, loss])
+    # By hand, from the published rows "mnist,lenet,False,sgd,16,0.0": the third epoch is number 2.
+    assert lost.what.endswith("training loss, epoch 3")
+    assert (lost.ours, lost.published) == (0.1, 0.049527)
+    assert lost.high is not None
+    assert lost.high - lost.difference == pytest.approx(0.085145, rel=1e-4)  # SciPy
+    assert rated.what.endswith("learning rate")
+    assert (rated.ours, rated.published) == (0.02, 0.0232649491717045)
+    assert rated.within is None

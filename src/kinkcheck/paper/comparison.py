@@ -65,9 +65,6 @@ def of_intervals(
 def of_means(what: str, ours: Sequence[float], published: Sequence[float]) -> Comparison:
     """The means of two sets of runs, by Welch's t interval for their difference.
 
-    Without two runs on each side, of which one varies, there is no interval. Source: B. L. Welch
-    (Biometrika 1947).
-
     Args:
         what: which value it is.
         ours: one number a run, at least one.
@@ -78,15 +75,55 @@ def of_means(what: str, ours: Sequence[float], published: Sequence[float]) -> Co
     >>> of_means("accuracy", [0.90], [0.91, 0.93]).within is None
     True
     """
-    mean, theirs = statistics.fmean(ours), statistics.fmean(published)
-    if min(len(ours), len(published)) < 2:
-        return Comparison(what, mean, theirs)
-    parts = [statistics.variance(runs) / len(runs) for runs in (ours, published)]
+    return of_samples(what, Sample.of(ours), Sample.of(published))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known of some runs.
+
+    Attributes:
+        mean: their mean.
+        deviation: their standard deviation.
+        runs: how many, at least one.
+    """
+
+    mean: float
+    deviation: float
+    runs: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Sample:
+        """The sample of some values, at least one.
+
+        >>> Sample.of([1.0, 3.0])
+        Sample(mean=2.0, deviation=1.414..., runs=2)
+        """
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return Sample(statistics.fmean(values), deviation, len(values))
+
+
+def of_samples(what: str, ours: Sample, published: Sample) -> Comparison:
+    """Two means with their deviations, by Welch's t interval for their difference.
+
+    Without two runs on each side, of which one varies, there is no interval. Source: B. L. Welch
+    (Biometrika 1947).
+
+    Args:
+        what: which value it is.
+        ours: measured here.
+        published: published.
+
+    >>> of_samples("loss", Sample(0.5, 0.1, 3), Sample(0.6, 0.1, 10)).within
+    True
+    """
+    parts = [sample.deviation**2 / sample.runs for sample in (ours, published)]
     spread = sum(parts)
-    if spread == 0:
-        return Comparison(what, mean, theirs)
+    if min(ours.runs, published.runs) < 2 or spread == 0:
+        return Comparison(what, ours.mean, published.mean)
     freedom = spread**2 / sum(
-        part**2 / (len(runs) - 1) for part, runs in zip(parts, (ours, published), strict=True)
+        part**2 / (sample.runs - 1) for part, sample in zip(parts, (ours, published), strict=True)
     )
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(spread)
-    return Comparison(what, mean, theirs, mean - theirs - half, mean - theirs + half)
+    difference = ours.mean - published.mean
+    return Comparison(what, ours.mean, published.mean, difference - half, difference + half)

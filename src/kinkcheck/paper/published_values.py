@@ -14,9 +14,11 @@ from importlib import resources
 _FOLDER = resources.files("kinkcheck.paper") / "published"
 
 NAMES = (
+    "best_learning_rates",
     "bifurcation_volumes",
     "imagenet_resnet50_mixed",
     "relu_volumes",
+    "training_curves",
     "training_final",
 )
 """The tables there are."""

@@ -8,14 +8,20 @@ in the published files, so each row carries the share of class 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.errors import InputError
 from kinkcheck.paper import published_values
-from kinkcheck.paper.comparison import Comparison, of_intervals, of_means
+from kinkcheck.paper.comparison import (
+    Comparison,
+    Sample,
+    of_intervals,
+    of_means,
+    of_samples,
+)
 from kinkcheck.paper.experiment import Row, Setup
 from kinkcheck.study.feed import load
 from kinkcheck.study.job import Beat, Outcome
@@ -136,22 +142,74 @@ def runs_of(row: Row) -> list[float]:
 
 
 def compare(rows: Sequence[Row]) -> list[Comparison]:
-    """Final accuracies of the published programs, which are those with the compound forward.
+    """What the published programs gave, which are those with the compound forward.
 
-    Where runs collapsed to class 0 on either side, their share is compared, by Clopper and
-    Pearson's intervals; elsewhere the mean accuracy, by Welch's. What was not published is left
-    out.
+    * Final accuracies. Where runs collapsed to class 0 on either side, their share is compared, by
+      Clopper and Pearson's intervals; elsewhere the mean accuracy, by Welch's.
+    * The training loss of the last epoch that was trained, by Welch's intervals.
+    * The learning rate that was searched at β = 0, which both sides use for every β.
+
+    What was not published is left out.
     """
+    trained = [row for row in rows if row["forward"] == "compound"]
+    finals = [row for row in trained if row["epoch"] is None]
+    last = {_configuration(row): row for row in trained if row["epoch"] is not None}
+    return [
+        *_beside_finals(finals),
+        *_beside_losses(list(last.values())),
+        *_beside_rates(row for row in finals if row["searched"]),
+    ]
+
+
+def _beside_finals(rows: Iterable[Row]) -> Iterator[Comparison]:
     published = _published()
-    found = []
     for row in rows:
-        if row["epoch"] is not None or row["forward"] != "compound":
-            continue
-        key = tuple(row[name] for name in ("data", "network", "batch_norm", "optimizer"))
-        theirs = published.get((*key, row["precision"], beta_of(str(row["max_pool"]))))
+        theirs = published.get(_configuration(row))
         if theirs:
-            found.append(beside(_title(row), runs_of(row), int(row["diverged"] or 0), theirs))
-    return found
+            yield beside(_title(row), runs_of(row), int(row["diverged"] or 0), theirs)
+
+
+def _beside_losses(rows: Iterable[Row]) -> Iterator[Comparison]:
+    published = {
+        (*_published_configuration(row), int(row["epoch"]) + 1): Sample(  # it counts from 0
+            float(row["train_loss_mean"]), float(row["train_loss_std"] or 0), int(row["runs"])
+        )
+        for row in published_values.table("training_curves")
+        if math.isfinite(float(row["train_loss_mean"] or math.nan))
+    }
+    for row in rows:
+        theirs = published.get((*_configuration(row), row["epoch"]))
+        if theirs:
+            mean = number(row["loss"])
+            ours = Sample(mean, number(row["loss_high"]) - mean, int(row["runs"] or 0))
+            yield of_samples(f"{_title(row)}: training loss, epoch {row['epoch']}", ours, theirs)
+
+
+def _beside_rates(rows: Iterable[Row]) -> Iterator[Comparison]:
+    published = {
+        _published_configuration(row): float(row["learning_rate"])
+        for row in published_values.table("best_learning_rates")
+    }
+    for row in rows:
+        theirs = published.get(_configuration(row))
+        if theirs and not beta_of(str(row["max_pool"])):
+            yield Comparison(f"{_title(row)}: learning rate", number(row["learning_rate"]), theirs)
+
+
+def _configuration(row: Row) -> tuple[object, ...]:
+    names = ("data", "network", "batch_norm", "optimizer", "precision")
+    return (*(row[name] for name in names), beta_of(str(row["max_pool"])))
+
+
+def _published_configuration(row: Mapping[str, str]) -> tuple[object, ...]:
+    return (
+        row["dataset"],
+        _NETWORKS.get(row["network"], row["network"]),
+        row["batch_norm"] == "True",
+        row["optimizer"],
+        _BITS[row["precision_bits"]],
+        float(row["beta"]),
+    )
 
 
 def beside(what: str, ours: Sequence[float], diverged: int, theirs: Published) -> Comparison:
@@ -179,14 +237,7 @@ def _published() -> dict[tuple[object, ...], Published]:
     """Accuracies of the runs in per cent, and how many collapsed, by configuration."""
     runs: dict[tuple[object, ...], list[float]] = {}
     for row in published_values.table("training_final"):
-        key = (
-            row["dataset"],
-            _NETWORKS.get(row["network"], row["network"]),
-            row["batch_norm"] == "True",
-            row["optimizer"],
-            _BITS[row["precision_bits"]],
-            float(row["beta"]),
-        )
+        key = _published_configuration(row)
         runs.setdefault(key, []).append(float(row["test_accuracy"]))
     for (_, beta), accuracy in _published_imagenet().items():
         runs.setdefault(("imagenet", "resnet50", True, "sgd", "mixed", beta), []).append(accuracy)
@@ -218,6 +269,7 @@ def _title(row: Row) -> str:
 
 def _rows(study: Reading, zero: float) -> list[Row]:
     losses = study.losses()
+    searched = bool(study.trials(candidates=True))
     by_configuration: dict[tuple[object, ...], list[Trial]] = {}
     for trial in study.trials():
         key = tuple(getattr(trial, name) for name in CONFIGURATION)
@@ -243,6 +295,7 @@ def _rows(study: Reading, zero: float) -> list[Row]:
                 "accuracies": " ".join(f"{value:.6g}" for value in each),
                 "class_0": zero,
                 "learning_rate": rates[0] if len(set(rates)) == 1 else None,
+                "searched": searched,
                 "epoch": None,
             }
         )

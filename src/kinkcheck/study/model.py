@@ -21,8 +21,8 @@ def build(
     """The network of a trial, drawn from its seed of initialisation.
 
     Equal seeds give equal parameters, whatever the precision (up to its rounding) and the
-    selections. Max pooling and ReLU are always those of :mod:`kinkcheck.nn`, whose native selection
-    is bit for bit PyTorch's.
+    selections. Max pooling is always that of :mod:`kinkcheck.nn`, whose native selection is bit for
+    bit PyTorch's and faster; ReLU without a selection is PyTorch's own.
 
     Args:
         settings: of the trial.
@@ -47,8 +47,8 @@ def build(
     if settings.forward == "compound":
         model = _compound(model, beta_of(chosen or "native"))
     else:
-        model = _selecting(model, "max_pool", chosen)
-    return _selecting(model, "relu", settings.relu)
+        model = _pooling(model, chosen)
+    return model if settings.relu is None else kinkcheck.nn.convert(model, relu=settings.relu)
 
 
 def _drawn(settings: Settings, images: Images) -> nn.Module:
@@ -69,12 +69,12 @@ def _drawn(settings: Settings, images: Images) -> nn.Module:
     )
 
 
-def _selecting(model: nn.Module, operation: str, chosen: str | None) -> nn.Module:
+def _pooling(model: nn.Module, chosen: str | None) -> nn.Module:
     """The model under a selection; without one it is native, where there is such a module."""
     if chosen is not None:
-        return kinkcheck.nn.convert(model, **{operation: chosen})
+        return kinkcheck.nn.convert(model, max_pool=chosen)
     try:
-        return kinkcheck.nn.convert(model, **{operation: "native"})
+        return kinkcheck.nn.convert(model, max_pool="native")
     except InputError:
         return model
 
