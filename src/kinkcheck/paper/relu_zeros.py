@@ -166,9 +166,9 @@ RELU_ZEROS = Experiment(
     name="relu-zeros",
     source="B21: exact zeros at ReLU by architecture",
     shows="how many inputs of ReLUs are exactly 0, and at how many points ReLU'(0) changes the "
-    "gradient; zeros of DenseNet without batch norm come from ReLUs before and change nothing",
-    cost="200 points at three precisions for each of nine networks; about 20 hours on one core "
-    "without ResNet-50, which takes days (an estimate)",
+    "gradient; without batch norm DenseNet meets zeros of other ReLUs, which change nothing",
+    cost="200 points at three precisions for each of nine networks; about 2 days on one core, "
+    "half of it for ResNet-50 (an estimate)",
     cost_reduced="1 or 2 points of 8 images at three precisions for each of nine networks, 8 of "
     "128 digits on MNIST; a minute on one core, 4 on a busy machine",
     measure=measure,

@@ -241,8 +241,8 @@ THRESHOLDS = Experiment(
     shows="how far the gradient of one program spreads, beside the published thresholds; the "
     "notebook behind these passes α and β in swapped order, and at 32 bits compares LeNet-5 with "
     "itself, which gives 0 and says nothing of 32 bits",
-    cost="100 points at three precisions for each of eight networks; days on one core (an "
-    "estimate)",
+    cost="100 points at three precisions for each of eight networks; about a day on one core "
+    "(an estimate)",
     cost_reduced="2 points at three precisions for each of eight networks, 9 for LeNet-5, small "
     "mini-batches; about 2 minutes on one core",
     measure=measure,
