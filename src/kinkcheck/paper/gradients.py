@@ -21,6 +21,7 @@ from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
 
 Batch = tuple[Tensor, Tensor]
+"""Images and their labels."""
 
 
 class Size(NamedTuple):

@@ -61,7 +61,7 @@ def _different(
         operations=["max_pool"],
         lifted=False,
         device=setup.device,
-        out=setup.work / f"{_file(what)}.jsonl",
+        out=setup.work / f"{_file(what)}-{size}.jsonl",
         network_name="lenet5",
         data_name="mnist",
         on_point=partial(setup.on_progress, what),
