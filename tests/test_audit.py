@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import math
 import statistics
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -675,3 +677,50 @@ def test_variation_and_ties_on_mnist_have_the_known_size(data_dir: Path) -> None
         assert site.windows == 2 * 128 * 6 * 12 * 12
         assert site.tied / site.windows == pytest.approx(0.61, abs=0.06)
         assert site.tied_at_zero / site.windows == pytest.approx(0.41, abs=0.05)
+
+
+class Witness(torch.autograd.Function):
+    """The identity, whose node in the graph holds an object that can be watched."""
+
+    alive: ClassVar[list[weakref.ref[Any]]] = []
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.held = type("Held", (), {})()
+        Witness.alive.append(weakref.ref(ctx.held))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class Witnessed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = networks.build("lenet5", in_channels=1, classes=10, image_size=28)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(Witness.apply(x.clone().requires_grad_()))
+        return out
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_graphs_are_freed_as_points_end(digits: list[Batch], lifted: bool) -> None:
+    """At once, and not when Python next looks for circles: a graph can be gigabytes."""
+    Witness.alive.clear()
+    left = []
+
+    def count(done: int, total: int) -> None:
+        left.append(sum(held() is not None for held in Witness.alive))
+
+    gc.collect()
+    gc.disable()
+    try:
+        audit(
+            Witnessed(), 2 * digits, selections=["minimal", "first"], lifted=lifted, on_point=count
+        )
+    finally:
+        gc.enable()
+    assert len(left) == 4
+    assert max(left) <= 1  # PyTorch may hold the last one

@@ -173,6 +173,7 @@ class Tape:
         traceback: TracebackType | None,
     ) -> None:
         self._recording.__exit__(kind, error, traceback)
+        self._watch = None  # who watched may hold this tape: a circle, which would keep the graph
 
     @overload
     def gradient(self, loss: Tensor, *, choose: Choose = ...) -> dict[str, Tensor]: ...

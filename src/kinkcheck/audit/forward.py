@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,7 +35,6 @@ class Kinks:
         value: the output.
         producer: the autograd node that made the input; None for an input of the network.
         edge: where the gradient of the output arrives; None if none can.
-        reached: where one that is not 0 has arrived, in any of the backward passes so far.
     """
 
     site: Site
@@ -43,18 +42,25 @@ class Kinks:
     value: Tensor
     producer: Node | None
     edge: GradientEdge | None
-    reached: Tensor | None = None
+    _arrived: list[Tensor] = field(default_factory=list)
+
+    @property
+    def reached(self) -> Tensor | None:
+        """Where a gradient that is not 0 has arrived since :meth:`listen`; None if none has."""
+        return self._arrived[0] if self._arrived else None
 
     def listen(self) -> None:
         """See what arrives in the backward passes from now on, where windows are tied."""
         if self.edge is None or not self.site.tied:
             return
-        place = self.edge.output_nr
+        # A hook that knew these kinks, and so the node, would keep the graph alive in a circle
+        # until Python looks for one.
+        place, arrived = self.edge.output_nr, self._arrived
 
         def see(gradients: tuple[Tensor | None, ...]) -> None:
             if (gradient := gradients[place]) is not None:
                 here = gradient != 0
-                self.reached = here if self.reached is None else self.reached | here
+                arrived[:] = [here | arrived[0]] if arrived else [here]
 
         self.edge.node.register_prehook(see)
 
