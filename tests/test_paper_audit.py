@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kinkcheck.nn
 from kinkcheck import data
 from kinkcheck.audit.published import Setting
 from kinkcheck.data import Images, ImageSet
@@ -37,6 +39,7 @@ from kinkcheck.paper import (
 from kinkcheck.paper.experiment import Row
 from kinkcheck.paper.gradients import Network, Size, take
 from kinkcheck.report.ink import save
+from kinkcheck.selection import Branch, Minimal
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 positive = st.floats(1e-9, 1e3)
@@ -320,13 +323,32 @@ def test_the_floor_of_a_sum_is_what_another_order_rounds() -> None:
     assert 0 < found["float16"] < 32 * 2.0**-11 * size
 
 
+@pytest.mark.parametrize("family", ["max_pool", "relu"])
+def test_a_pair_of_programs_is_two_networks(family: str) -> None:
+    """The published procedure: each network runs forward and backward by itself."""
+    images = image_set("mnist")
+    pair = take(images, 16, 1)[0]
+    selection = {"max_pool": Minimal(), "relu": Branch(1.0)}[family]
+    build = {"max_pool": Network("lenet5").build, "relu": a_third_is_silent}[family]
+    found = []
+    for chosen in ("native", str(selection)):
+        model = kinkcheck.nn.convert(gradients.drawn(partial(build, images), 0), **{family: chosen})
+        torch.nn.functional.cross_entropy(model(pair[0]), pair[1]).backward()
+        found.append([p.grad.double() for p in model.parameters() if p.grad is not None])
+    expected = sum(float((a - b).abs().sum()) for a, b in zip(*found, strict=True))
+    assert expected > 0
+    model = gradients.drawn(partial(build, images), 0)
+    variation = gradients.against_native(model, pair, "float32", "cpu", family, selection)
+    assert variation.l1 == pytest.approx(expected, rel=1e-6)
+
+
 def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup) -> None:
     cases = [
         thresholds.Case(Network("lenet5"), "mnist", Size(2, 2, 8)),
         thresholds.Case(Network("lenet5", True), "cifar10", Size(1, 1, 8), "cifar100"),
     ]
     rows = thresholds.measure(setup, cases)
-    assert len(rows) == (4 + 1) * 3 * 2
+    assert len(rows) == (4 + 1) * 3 * 4
     by_way = {
         way: [row for row in rows if row["way"] == way] for way in (row["way"] for row in rows)
     }
@@ -381,7 +403,7 @@ def test_the_published_thresholds_are_measured_where_they_were() -> None:
     assert full == {
         ("lenet5", "mnist"),
         *((f"vgg{depth}", "cifar10") for depth in (11, 13, 16, 19)),
-        ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121", "cifar100"),
+        ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121-published", "cifar100"),
     }  # fmt: skip
     reduced = {(c.network.name, c.stands_for or c.data) for c in thresholds._REDUCED}
     assert reduced == full

@@ -164,6 +164,35 @@ def reordered(
     return found
 
 
+def against_native(
+    model: nn.Module, pair: Batch, at: str, device: str, family: str, selection: Selection
+) -> Variation:
+    """How far the gradient under a selection of one family is from the native one.
+
+    Args:
+        model: in any precision.
+        pair: images and labels.
+        at: name of the precision.
+        device: where to run.
+        family: of the operations that are switched, ``max_pool`` or ``relu``.
+        selection: what they are switched to.
+
+    >>> from kinkcheck.selection import Branch
+    >>> pair = torch.zeros(2, 3), torch.tensor([0, 1])
+    >>> model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.ReLU())
+    >>> against_native(model, pair, "float32", "cpu", "relu", Branch(1.0)).l1
+    0.0
+    """
+    used = precision.parse(at)
+
+    def chosen(tape: Tape) -> dict[Site, Selection]:
+        return {site: selection for site in tape.sites if site.kind.family == family}
+
+    with used.contractions(device):
+        run = Forward(used.cast_model(model, device), pair, F.cross_entropy, used, device, at)
+        return gradient_variation(run.gradient(chosen), run.gradient(_native))
+
+
 def _native(tape: Tape) -> dict[Site, Selection]:
     """Every site as PyTorch has it."""
     return {}

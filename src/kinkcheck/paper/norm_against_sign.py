@@ -90,6 +90,19 @@ def partner_of(selection: str) -> str | None:
     return f"hybrid:{2 - float(value):g}" if float(value) > 1 else None
 
 
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """Accuracy by selection, and the difference from the partner, with its interval.
+
+    >>> row = {"max_pool": "last", "norm": 1.0, "runs": 3, "diverged": 0, "accuracy": 95.0,
+    ...        "partner": "hybrid:0", "difference": 0.1, "low": -0.2, "high": 0.4, "class_0": 8.5}
+    >>> len(summarise([row])[0])
+    9
+    """
+    names = ("max_pool", "norm", "runs", "diverged", "accuracy")
+    pair = ("partner", "difference", "low", "high")
+    return [{name: row[name] for name in (*names, *pair)} for row in rows]
+
+
 def draw(rows: Sequence[Row]) -> Figure:
     """Accuracy by norm, a mark a direction; the differences between partners with intervals."""
     figure = Figure(figsize=(8.4, 3.4))
@@ -158,6 +171,7 @@ NORM_AGAINST_SIGN = Experiment(
     cost_reduced="39 trainings of LeNet-5; 8 minutes on two busy cores",
     measure=measure,
     draw=draw,
+    summarise=summarise,
     reduced_cannot=(
         "The reduced run trains on 4,000 digits for 5 epochs, three runs each: it can show a loss "
         "of a point or more, nothing of trainings to their end."

@@ -63,6 +63,7 @@ def experiment(
         draw=training_figures.draw,
         reduced_cannot=reduced_cannot,
         compare=trainings.compare if compared else None,
+        summarise=trainings.summarise,
     )
 
 

@@ -141,6 +141,21 @@ def runs_of(row: Row) -> list[float]:
     return [number(row["class_0"]) if math.isnan(value) else value for value in each]
 
 
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """Accuracies in per cent by what varies; a mean is over the runs that did not diverge.
+
+    >>> row = dict.fromkeys(CONFIGURATION) | {"runs": 3, "diverged": 1, "accuracy": 95.0}
+    >>> rows = [{**row, "max_pool": name, "epoch": None} for name in ("hybrid:0", "hybrid:10")]
+    >>> summarise(rows)[1]
+    {'max_pool': 'hybrid:10', 'runs': 3, 'diverged': 1, 'accuracy': 95.0}
+    """
+    finals = [row for row in rows if row["epoch"] is None]
+    varying = [name for name in CONFIGURATION if len({row[name] for row in finals}) > 1]
+    return [
+        {name: row[name] for name in (*varying, "runs", "diverged", "accuracy")} for row in finals
+    ]
+
+
 def compare(rows: Sequence[Row]) -> list[Comparison]:
     """What the published programs gave, which are those with the compound forward.
 
