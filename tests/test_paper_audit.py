@@ -415,6 +415,8 @@ def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) 
     assert {row["selection"] for row in rows} == {"branch:1", "branch:0.5"}
     # In 64 bits a norm is 0 only where a ReLU has made all entries 0, which lets nothing through.
     assert {row["variation"] for row in rows if row["precision"] == "float64"} == {0.0}
+    (least,) = norm_pool.compare([{**rows[0], "variation": d} for d in (0.0, 0.5, 0.25)])
+    assert (least.ours, least.published) == (0.25, 1.1920928955078125e-07)  # as it was printed
     assert "norm pooling" in drawn(EXPERIMENTS["norm-pool"], rows)
 
 

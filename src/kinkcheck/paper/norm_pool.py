@@ -13,6 +13,7 @@ from kinkcheck import data
 from kinkcheck.audit.volume import estimate_volume
 from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.data import Images
+from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Network, Size, take
 from kinkcheck.report.ink import INKS, MARKERS
@@ -30,7 +31,7 @@ def network(images: Images) -> nn.Module:
     >>> network(load("mnist-sample")).features[2]
     LPPool2d(norm_type=2.0, kernel_size=2, stride=2, ceil_mode=False)
     """
-    model = Network("lenet5").build(images)
+    model = Network("lenet5", init="kaiming").build(images)  # as published, unlike max pooling's
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MaxPool2d):
@@ -102,6 +103,22 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+_PUBLISHED = 2.0**-23
+"""The least D that is not 0 at 16 bits over 100 draws, an output of the published notebook."""
+
+
+def compare(rows: Sequence[Row]) -> list[Comparison]:
+    """The least D that is not 0 at 16 bits; it came without an interval."""
+    values = [
+        float(row["variation"] or 0)
+        for row in rows
+        if (row["precision"], row["selection"]) == ("float16", _ONES) and row["variation"]
+    ]
+    if not values:
+        return []
+    return [Comparison("lenet5, mnist, float16: least D that is not 0", min(values), _PUBLISHED)]
+
+
 def draw(rows: Sequence[Row]) -> Figure:
     """D of every point and its noise floor by precision; D = 0 at the foot."""
     precisions = list(dict.fromkeys(str(row["precision"]) for row in rows))
@@ -152,7 +169,9 @@ NORM_POOL = Experiment(
     cost_reduced="12 points at four precisions; half a minute on one core",
     measure=measure,
     draw=draw,
+    compare=compare,
     summarise=summarise,
     reduced_cannot="The reduced run shows in which precisions norms of 0 matter at all, not how "
-    "often. Where only float16 sees them, squares have underflowed: the entries are not 0.",
+    "often. Where only float16 sees them, squares have underflowed: the entries are not 0. The "
+    "least D of 12 points lies above the least of 46,900.",
 )
