@@ -11,20 +11,27 @@ from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Row
 
 _SHOWN = 40  # rows; the file has all
+_WORD = 12  # characters of a word that is broken at the earliest
 
 
 def numbers_table(rows: Sequence[Row]) -> Table:
-    """The numbers of an experiment as they are, a column each."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """The numbers of an experiment as they are, a column each; a number is never broken."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
+    gap = 2 if len(columns) < 8 else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
         justify: Literal["right", "left"] = "right" if numeric else "left"
-        table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
+        heading = column.replace("_", " ")
+        texts = [heading, *(value_text(row.get(column)) for row in rows[:_SHOWN])]
+        longest = max(len(word) for text in texts for word in text.split())
+        width = longest if numeric else min(longest, _WORD)
+        table.add_column(heading, justify=justify, overflow="fold", min_width=width)
     for row in rows[:_SHOWN]:
         table.add_row(*(value_text(row.get(column)) for column in columns))
     if len(rows) > _SHOWN:
-        table.add_row(f"and {len(rows) - _SHOWN} more rows")
+        table.caption = f"and {len(rows) - _SHOWN} more rows"
+        table.caption_justify = "left"
     return table
 
 

@@ -9,6 +9,7 @@ order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from kinkcheck.selection import Branch, Minimal
 
 PRECISIONS = ("float16", "float32", "float64")
 _FLOOR = "another order"
-_POOLS, _RELUS = "native and minimal", "ReLU'(0) 0 and 1"
+_POOLS, _RELUS = "max pool", "ReLU'(0)"
 _LARGE, _SMALL = Size(10, 10), Size(1, 2, 8)
 
 
@@ -159,12 +160,12 @@ def _floors(
 ) -> list[tuple[str, Variation]]:
     again = partial(repeated, model, pair, precision, setup.device)
     with _deterministic(setup.device):
-        found = [("again, deterministic", again())]
+        found = [("again", again())]
         other = reordered(
             model, pair, precision, setup.device, meet=case.network.batch_norm, seed=seed
         )
     if setup.device != "cpu":
-        found.append(("again, nondeterministic", again()))
+        found.append(("again, other kernels", again()))
     return [
         *found,
         (_FLOOR, other),
@@ -184,8 +185,8 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     """The largest D (l1) of every network and precision, a column a way.
 
     >>> row = {"network": "lenet5", "data": "mnist", "precision": "float32", "way": "another order"}
-    >>> [(f["points"], f["another order"]) for f in summarise([{**row, "l1": d} for d in (1, 4)])]
-    [(2, 4.0)]
+    >>> [found["another order"] for found in summarise([{**row, "l1": d} for d in (1, 4)])]
+    [4.0]
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -201,15 +202,14 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 "network": group[0]["network"],
                 "data": group[0]["data"],
                 "precision": group[0]["precision"],
-                "points": len(ways[_FLOOR]),
                 **{way: max(values) for way, values in ways.items()},
-                "published": PUBLISHED_THRESHOLDS[str(group[0]["precision"])],
+                "τ": PUBLISHED_THRESHOLDS[str(group[0]["precision"])],
             }
         )
     return found
 
 
-_NOTHING = 1e-18  # where a spread of 0 is drawn, on an axis of logarithms
+_NOTHING = 1e-24  # where a spread of 0 is drawn, on an axis of logarithms
 _PANELS = {
     _FLOOR: "noise floor: one program, another order of the samples",
     _POOLS: "max pooling, native and minimal",
@@ -222,7 +222,9 @@ def draw(rows: Sequence[Row]) -> Figure:
     cases = list(dict.fromkeys((row["network"], row["data"]) for row in rows))
     figure = Figure(figsize=(6.4, 6.6))
     panels = figure.subplots(len(_PANELS), 1, sharex=True, sharey=True)
-    counts = sorted({int(found["points"] or 0) for found in summarise(rows)})
+    counts = sorted(
+        set(Counter((r["network"], r["data"], r["precision"], r["way"]) for r in rows).values())
+    )
     for axes, (way, title) in zip(panels, _PANELS.items(), strict=True):
         for number, precision in enumerate(PRECISIONS):
             here = [row for row in rows if (row["precision"], row["way"]) == (precision, way)]
@@ -236,7 +238,7 @@ def draw(rows: Sequence[Row]) -> Figure:
                 linestyle=("-", "--", ":")[number], linewidth=1, label=f"{precision}, published τ",
             )  # fmt: skip
         axes.set_yscale("log")
-        axes.set_yticks([_NOTHING, *(10.0**power for power in range(-15, 4, 3))])
+        axes.set_yticks([_NOTHING, *(10.0**power for power in range(-21, 4, 6))])
         axes.yaxis.set_major_formatter(lambda value, _: "0" if value == _NOTHING else f"{value:g}")
         axes.set_ylim(_NOTHING / 5)
         axes.set_title(f"{title}; {' or '.join(map(str, counts))} points each")
@@ -264,7 +266,7 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     found = []
     for each in summarise(rows):
         where = f"{each['network']}, {each['data']}, {each['precision']}"
-        published = float(each["published"] or 0)
+        published = float(each["τ"] or 0)
         found.append(Comparison(f"{where}: floor", float(each[_FLOOR] or 0), published))
         for way in (_POOLS, _RELUS):
             values = [
