@@ -173,12 +173,12 @@ VOLUME_BY_DEPTH = Experiment(
     shows="the share of points above the threshold as the network gets deeper",
     cost="391 points at three precisions for each of four networks; about 5 hours on two cores "
     "(an estimate)",
-    cost_reduced="12 points at three precisions for VGG-11, 6 for each other; about 5 minutes "
+    cost_reduced="8 points at three precisions for VGG-11, 4 for each other; about 8 minutes "
     "(an estimate)",
     measure=partial(
         _planned,
         full=dict.fromkeys(_DEPTHS),
-        reduced=dict(zip(_DEPTHS, (12, 6, 6, 6), strict=True)),
+        reduced=dict(zip(_DEPTHS, (8, 4, 4, 4), strict=True)),
     ),
     draw=partial(draw, xlabel="network"),
     compare=partial(compare, factor="network"),
@@ -195,11 +195,11 @@ VOLUME_BY_BATCH_SIZE = Experiment(
     "VGG-19 at full size, as the published code has it, VGG-11, as the paper says, reduced",
     cost="48 to 781 points at three precisions for each of four batch sizes of VGG-19; about 10 "
     "hours on two cores (an estimate)",
-    cost_reduced="12, 5, 3 and 2 points at three precisions, VGG-11; about 5 minutes (an estimate)",
+    cost_reduced="8, 4, 2 and 1 points at three precisions, VGG-11; about 5 minutes (an estimate)",
     measure=partial(
         _planned,
         full=dict.fromkeys(_AS_RUN),
-        reduced=dict(zip(FACTORS["batch_size"], (12, 5, 3, 2), strict=True)),
+        reduced=dict(zip(FACTORS["batch_size"], (8, 4, 2, 1), strict=True)),
     ),
     draw=partial(draw, xlabel="images in a mini-batch"),
     compare=partial(compare, factor="batch_size"),
@@ -212,11 +212,11 @@ VOLUME_BY_BATCH_NORM = Experiment(
     source="B24, section 3: volumes with and without batch norm, VGG-11, CIFAR-10",
     shows="the share of points above the threshold without and with batch norm",
     cost="391 points at three precisions, twice; about 80 minutes on two cores (an estimate)",
-    cost_reduced="10 points at three precisions, twice; about 3 minutes (an estimate)",
+    cost_reduced="8 points at three precisions, twice; about 4 minutes (an estimate)",
     measure=partial(
         _planned,
         full=dict.fromkeys(FACTORS["batch_norm"]),
-        reduced=dict.fromkeys(FACTORS["batch_norm"], 10),
+        reduced=dict.fromkeys(FACTORS["batch_norm"], 8),
     ),
     draw=partial(draw, xlabel="batch norm"),
     compare=partial(compare, factor="batch_norm"),
