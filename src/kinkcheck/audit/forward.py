@@ -42,7 +42,7 @@ class Kinks:
     value: Tensor
     producer: Node | None
     edge: GradientEdge | None
-    _arrived: list[Tensor] = field(default_factory=list)
+    _arrived: list[Tensor] = field(default_factory=list, init=False)
 
     @property
     def reached(self) -> Tensor | None:

@@ -69,7 +69,7 @@ def run(
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
     from kinkcheck.paper import Setup
     from kinkcheck.paper import run as run_experiment
-    from kinkcheck.paper.tables import numbers_table
+    from kinkcheck.paper.tables import numbers_table, wide_enough
 
     chosen = _chosen(name)
     console = Console()
@@ -81,7 +81,8 @@ def run(
                 Setup(out / experiment.name, reduced, data_dir, device, threads, on_progress),
             )
         summarise = experiment.summarise or list
-        console.print(numbers_table(summarise(numbers.rows)))
+        table = numbers_table(summarise(numbers.rows))
+        wide_enough(table, console).print(table)
         console.print(
             f"{experiment.name}: {experiment.shows}; numbers and figure are {out / experiment.name}"
             ".*",
@@ -101,7 +102,7 @@ def compare(name: Name, out: Out = Path("paper")) -> None:
     for experiment in _chosen(name):
         if experiment.compare is None:
             if name != "all":
-                print(f"{experiment.name}: nothing was published to compare with.")
+                print(f"{experiment.name}: no published numbers come with the package.")
             continue
         if name == "all" and not (out / f"{experiment.name}.json").exists():
             continue

@@ -62,22 +62,6 @@ def of_intervals(
     return Comparison(what, value, theirs, low - their_high, high - their_low)
 
 
-def of_means(what: str, ours: Sequence[float], published: Sequence[float]) -> Comparison:
-    """The means of two sets of runs, by Welch's t interval for their difference.
-
-    Args:
-        what: which value it is.
-        ours: one number a run, at least one.
-        published: one number a run, at least one.
-
-    >>> of_means("accuracy", [0.90, 0.92], [0.91, 0.93, 0.92]).within
-    True
-    >>> of_means("accuracy", [0.90], [0.91, 0.93]).within is None
-    True
-    """
-    return of_samples(what, Sample.of(ours), Sample.of(published))
-
-
 @dataclass(frozen=True)
 class Sample:
     """What is known of some runs.

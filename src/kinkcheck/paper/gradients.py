@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -79,6 +80,16 @@ class Network:
             batch_norm=self.batch_norm,
             init=self.init,
         )
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest of some numbers; not a number if one of them is none.
+
+    >>> largest([1.0, math.nan, 0.5])
+    nan
+    """
+    found = list(values)
+    return math.nan if any(map(math.isnan, found)) else max(found)
 
 
 def drawn(network: Factory, seed: int) -> nn.Module:

@@ -15,12 +15,12 @@ from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.data import Images
 from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.gradients import Network, Size, take
+from kinkcheck.paper.gradients import Network, Size, largest, take
 from kinkcheck.report.ink import INKS, MARKERS
 
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 _ONES = "branch:1"
-_ON_THE_BALL = "branch:0.5"  # 1/√4 for each of the four entries of a window
+_ON_THE_SPHERE = "branch:0.5"  # 1/√4 for each of the four entries of a window
 _FULL, _REDUCED = Size(30, 30), Size(3, 4)
 
 
@@ -56,7 +56,7 @@ def measure(setup: Setup, size: Size | None = None) -> list[Row]:
         take(images, size.batch_size, size.batches),
         draws=size.draws,
         precisions=PRECISIONS,
-        selections=[_ONES, _ON_THE_BALL],
+        selections=[_ONES, _ON_THE_SPHERE],
         operations=["norm_pool"],
         device=setup.device,
         out=setup.work / f"{size}.jsonl",
@@ -95,8 +95,8 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
             "selection": selection,
             "points": len(group),
             "zero": sum(row["variation"] == 0 for row in group),
-            "largest": max(float(row["variation"] or 0) for row in group),
-            "noise_floor": max(float(row["noise_floor"] or 0) for row in group),
+            "largest": largest(float(row["variation"] or 0) for row in group),
+            "noise_floor": largest(float(row["noise_floor"] or 0) for row in group),
             "published_threshold": PUBLISHED_THRESHOLDS[precision],
         }
         for (precision, selection), group in groups.items()
@@ -110,9 +110,10 @@ _PUBLISHED = 2.0**-23
 def compare(rows: Sequence[Row]) -> list[Comparison]:
     """The least D that is not 0 at 16 bits; it came without an interval."""
     values = [
-        float(row["variation"] or 0)
+        d
         for row in rows
-        if (row["precision"], row["selection"]) == ("float16", _ONES) and row["variation"]
+        if (row["precision"], row["selection"]) == ("float16", _ONES)
+        and (d := float(row["variation"] or 0)) > 0
     ]
     if not values:
         return []
@@ -133,7 +134,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     series = [
         ("variation", _ONES, "D, vector of ones against 0"),
-        ("variation", _ON_THE_BALL, "D, half of it against 0"),
+        ("variation", _ON_THE_SPHERE, "D, half of it against 0"),
         ("noise_floor", _ONES, "noise floor"),
     ]
     for number, (column, selection, label) in enumerate(series):
@@ -154,7 +155,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.minorticks_off()
     axes.set_xticks(range(len(precisions)), precisions)
     axes.set_ylabel("distance of two gradients, l1")
-    points = len(rows) // max(1, 2 * len(precisions))
+    points = len({(row["draw"], row["batch"]) for row in rows})
     axes.set_title(f"LeNet-5 with norm pooling, MNIST; {points} points a precision")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure

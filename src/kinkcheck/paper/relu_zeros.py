@@ -83,9 +83,8 @@ def measure(setup: Setup, cases: Sequence[Case] | None = None) -> list[Row]:
     rows: list[Row] = []
     for case, images in zip(cases, given, strict=True):
         for precision in PRECISIONS:
-            name = case.name.replace(", ", "-").replace(" ", "-")
-            file = f"{name}-{case.data}-{precision}-{case.size}.json"
-            rows += kept(setup.work / file, partial(_count, setup, case, images, precision))
+            name = f"{case.name} {case.data} {precision} {case.size}"
+            rows += kept(setup, name, partial(_count, setup, case, images, precision))
     return rows
 
 
@@ -113,18 +112,18 @@ def _count(setup: Setup, case: Case, images: Images, precision: str) -> list[Row
             "inputs": inputs,
             "zeros": zeros,
             "zeros_per_million": 1e6 * zeros / inputs,
-            "points_that_differ": sum(point.variation.l1 != 0 for point in report.points),
+            "points_that_differ": sum(point.variation.l1 > 0 for point in report.points),
         }
     ]
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """The rows without what they have in common with their neighbours.
+    """The rows without what the figure says of their size.
 
-    >>> summarise([{"network": "mlp", "batch_size": 8, "inputs": 768, "zeros": 1}])
-    [{'network': 'mlp', 'zeros': 1}]
+    >>> summarise([{"network": "mlp", "points": 2, "batch_size": 8, "inputs": 768, "zeros": 1}])
+    [{'network': 'mlp', 'points': 2, 'zeros': 1}]
     """
-    left_out = ("batch_size", "inputs", "points")
+    left_out = ("batch_size", "inputs")
     return [{name: row[name] for name in row if name not in left_out} for row in rows]
 
 
@@ -164,7 +163,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 RELU_ZEROS = Experiment(
     name="relu-zeros",
-    source="B21: exact zeros at ReLU by architecture",
+    source="after B21, section 4: exact zeros at ReLU, there of MLPs over a training",
     shows="how many inputs of ReLUs are exactly 0, and at how many points ReLU'(0) changes the "
     "gradient; without batch norm DenseNet meets zeros of other ReLUs, which change nothing",
     cost="200 points at three precisions for each of nine networks; about 2 days on one core, "

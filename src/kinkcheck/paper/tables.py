@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from kinkcheck.paper.comparison import Comparison
@@ -33,6 +35,21 @@ def numbers_table(rows: Sequence[Row]) -> Table:
         table.caption = f"and {len(rows) - _SHOWN} more rows"
         table.caption_justify = "left"
     return table
+
+
+def wide_enough(table: Table, console: Console) -> Console:
+    """The console, or one that is wider where the table would lose columns on it.
+
+    Args:
+        table: to be printed.
+        console: where.
+
+    >>> narrow = Console(width=10)
+    >>> wide_enough(numbers_table([{"accuracy": 94.97, "lost": 0.25}]), narrow).width
+    14
+    """
+    least = Measurement.get(console, console.options.update(max_width=1000), table).minimum
+    return console if least <= console.width else Console(file=console.file, width=least)
 
 
 def value_text(value: str | int | float | bool | None) -> str:

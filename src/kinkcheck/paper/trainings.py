@@ -19,7 +19,6 @@ from kinkcheck.paper.comparison import (
     Comparison,
     Sample,
     of_intervals,
-    of_means,
     of_samples,
 )
 from kinkcheck.paper.experiment import Row, Setup
@@ -161,14 +160,21 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
 
     * Final accuracies. Where runs collapsed to class 0 on either side, their share is compared, by
       Clopper and Pearson's intervals; elsewhere the mean accuracy, by Welch's.
-    * The training loss of the last epoch that was trained, by Welch's intervals.
+    * The training loss of the last epoch that was trained, by Welch's intervals; not where a run
+      diverged on either side, since the published means are of the finite losses, however many.
     * The learning rate that was searched at β = 0, which both sides use for every β.
 
     What was not published is left out.
     """
     trained = [row for row in rows if row["forward"] == "compound"]
     finals = [row for row in trained if row["epoch"] is None]
-    last = {_configuration(row): row for row in trained if row["epoch"] is not None}
+    whole = {_configuration(row) for row in finals if not row["diverged"]}
+    whole -= {key for key, (_, collapsed) in _published().items() if collapsed}
+    last = {
+        key: row
+        for row in trained
+        if row["epoch"] is not None and (key := _configuration(row)) in whole
+    }
     return [
         *_beside_finals(finals),
         *_beside_losses(list(last.values())),
@@ -235,7 +241,7 @@ def beside(what: str, ours: Sequence[float], diverged: int, theirs: Published) -
     """
     accuracies, collapsed = theirs
     if not diverged and not collapsed:
-        return of_means(f"{what}: accuracy, %", ours, accuracies)
+        return of_samples(f"{what}: accuracy, %", Sample.of(ours), Sample.of(accuracies))
     return of_intervals(
         f"{what}: runs that collapsed, %",
         _share(diverged, len(ours)),

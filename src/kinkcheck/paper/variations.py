@@ -41,7 +41,7 @@ def measure(setup: Setup, size: Size | None = None) -> list[Row]:
     rows: list[Row] = []
     for noise in (False, True):
         batches = with_input_noise(clean) if noise else clean
-        for pair, measured in ((_DIFFERENT, _different), (_SAME, _same)):
+        for pair, measured in ((_DIFFERENT, _native_and_minimal), (_SAME, _native_twice)):
             what = f"{pair}, {'with' if noise else 'without'} noise"
             rows += [
                 {"programs": pair, "noise": noise, **row}
@@ -50,7 +50,7 @@ def measure(setup: Setup, size: Size | None = None) -> list[Row]:
     return rows
 
 
-def _different(
+def _native_and_minimal(
     setup: Setup, network: Factory, batches: Sequence[Batch], size: Size, what: str
 ) -> list[Row]:
     volume = estimate_volume(
@@ -69,14 +69,15 @@ def _different(
     return [_row(p.precision, p.draw, p.batch, p.variation) for p in volume.points]
 
 
-def _same(
+def _native_twice(
     setup: Setup, network: Factory, batches: Sequence[Batch], size: Size, what: str
 ) -> list[Row]:
     rows: list[Row] = []
     for draw in range(size.draws):
         setup.on_progress(what, draw, size.draws)
         rows += kept(
-            setup.work / f"{_file(what)}-{size}-{draw}.json",
+            setup,
+            f"{what} {size} {draw}",
             partial(_one_draw, setup, network, batches, draw),
         )
     setup.on_progress(what, size.draws, size.draws)
@@ -101,7 +102,7 @@ def _file(what: str) -> str:
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """Points, those with D = 0, and the least, middle and largest D, by group.
+    """Points, those with D = 0, and the least, middle and largest finite D, by group.
 
     >>> row = {"programs": "native twice", "noise": False, "precision": "float32"}
     >>> [(f["zero"], f["median"]) for f in summarise([{**row, "variation": d} for d in (0.0, 2.0)])]
@@ -112,13 +113,14 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault((row["programs"], row["noise"], row["precision"]), []).append(row)
     found: list[Row] = []
     for group in groups.values():
-        values = sorted(float(row["variation"] or 0) for row in group)
+        every = [float(row["variation"] or 0) for row in group]
+        values = sorted(value for value in every if math.isfinite(value)) or [math.nan]
         found.append(
             {
                 "programs": group[0]["programs"],
                 "noise": group[0]["noise"],
                 "precision": group[0]["precision"],
-                "points": len(values),
+                "points": len(every),
                 "zero": values.count(0.0),
                 "least": values[0],
                 "median": float(np.median(values)),
@@ -152,8 +154,12 @@ def draw(rows: Sequence[Row]) -> Figure:
             axes.hist(
                 [math.log10(d) for d in values if 0 < d < math.inf], edges, alpha=0.8, **style
             )
-        count = len(values)
-        axes.set_title(f"{programs}, {'with' if noise else 'without'} noise; {count} points each")
+        here = [row for row in rows if (row["programs"], row["noise"]) == (programs, noise)]
+        lost = sum(not math.isfinite(float(row["variation"] or 0)) for row in here)
+        axes.set_title(
+            f"{programs}, {'with' if noise else 'without'} noise; "
+            f"{len(here) // len(precisions)} points each" + f", {lost} not finite" * bool(lost)
+        )
         axes.set_ylabel("points")
         for precision in precisions:
             axes.axvline(

@@ -22,7 +22,7 @@ def build(
 
     Equal seeds give equal parameters, whatever the precision (up to its rounding) and the
     selections. Max pooling is always that of :mod:`kinkcheck.nn`, whose native selection is bit for
-    bit PyTorch's and faster; ReLU without a selection is PyTorch's own.
+    bit PyTorch's; ReLU without a selection is PyTorch's own.
 
     Args:
         settings: of the trial.
