@@ -43,6 +43,9 @@ def build(
         torch.manual_seed(stream(settings.init_seed, "init"))
         model = _drawn(settings, images)
     model = held.cast_model(model, device)
+    if images.channels == 1:
+        # Grey images are channels_last as they are, and a step of LeNet-5 gets a third faster so.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = max_pool or settings.max_pool
     if settings.forward == "compound":
         model = _compound(model, beta_of(chosen or "native"))
