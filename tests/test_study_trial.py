@@ -83,7 +83,7 @@ def plain_loop(found: Settings, digits: ImageSet) -> tuple[nn.Module, list[float
         "lenet5", in_channels=1, classes=10, image_size=28, batch_norm=found.batch_norm
     )
     held = {"float16": torch.float16, "float64": torch.float64}.get(found.precision, torch.float32)
-    network = network.to(held)
+    network = network.to(held).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer: torch.optim.Optimizer
     if found.optimizer == "adam":
         optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
