@@ -15,7 +15,7 @@ RELU_TRAININGS = (
         full={"relu-mnist-mlp": {}},
         small={"relu-mnist-mlp-small": {}},
         cost="300 trainings and their searches; days on one GPU (an estimate)",
-        cost_reduced="8 trainings; 2 minutes on two busy cores",
+        cost_reduced="8 trainings; 2 minutes on one busy core",
         reduced_cannot=(
             "The reduced run trains on 2,000 digits for 3 epochs at one learning rate, two runs "
             "each: it can show a value that fails, not one that is a little worse."
@@ -29,7 +29,7 @@ RELU_TRAININGS = (
         full={"relu-cifar10-vgg11": {}, "relu-cifar10-vgg11-adam": {}, "relu-cifar10-resnet18": {}},
         small={"relu-cifar10-vgg11-small": {"epochs": "3"}},
         cost="480 trainings and their searches; weeks on one GPU (an estimate)",
-        cost_reduced="2 trainings; about 3 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings; 4 minutes on one busy core",
         reduced_cannot=(
             "The reduced run trains VGG-11 on 1,280 images for 3 epochs, one run each: it can "
             "show a value that fails, nothing smaller."
@@ -47,7 +47,7 @@ RELU_TRAININGS = (
             }
         },
         cost="140 trainings on 531,131 images and their searches; weeks on one GPU (an estimate)",
-        cost_reduced="3 trainings, on CIFAR-10; about 3 minutes on two cores (an estimate)",
+        cost_reduced="3 trainings, on CIFAR-10; 4 minutes on one busy core",
         reduced_cannot=(
             "The reduced run trains on 640 images of CIFAR-10 instead of SVHN for 3 epochs, one "
             "run each: it can show a value that fails, nothing of SVHN."
@@ -61,7 +61,7 @@ RELU_TRAININGS = (
         full={"relu-imagenet-resnet50": {}},
         small={"relu-imagenet-resnet50-small": {}},
         cost="4 trainings; weeks on one GPU (an estimate)",
-        cost_reduced="2 trainings; about 3 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings; 4 minutes on one busy core",
         reduced_cannot=(
             "The reduced run trains on 64 images for 2 epochs: it shows that the programs run."
         ),

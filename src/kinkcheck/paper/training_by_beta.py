@@ -98,7 +98,7 @@ ACCURACIES = (
             "mnist-lenet5-adam-small": {"epochs": "3"},
         },
         cost="480 trainings; days on one GPU (an estimate)",
-        cost_reduced="60 trainings; about 4 minutes on two cores (an estimate)",
+        cost_reduced="60 trainings; 2 minutes on one busy core",
         reduced_cannot=_CANNOT.format(images="4,000", epochs=3, more=" of 60,000 digits"),
     ),
     experiment(
@@ -108,7 +108,7 @@ ACCURACIES = (
         full={"cifar10-vgg11": {}, "cifar10-vgg11-adam": {}},
         small={"cifar10-vgg11-small": _COMPOUND, "cifar10-vgg11-adam-small": _COMPOUND},
         cost="480 trainings; weeks on one GPU (an estimate)",
-        cost_reduced="4 trainings; about 8 minutes on two cores (an estimate)",
+        cost_reduced="4 trainings; 10 minutes on one busy core",
         reduced_cannot=_CANNOT.format(
             images="1,280", epochs=5, more=", nor anything of 16 bits; one run each"
         ),
@@ -125,7 +125,7 @@ ACCURACIES = (
             }
         },
         cost="72 trainings on 531,131 images; weeks on one GPU (an estimate)",
-        cost_reduced="2 trainings, on CIFAR-10; about 2 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings, on CIFAR-10; 2 minutes on one busy core",
         reduced_cannot=_CANNOT.format(images="640", epochs=3, more="")
         + " It trains on CIFAR-10 instead of SVHN, and is set beside the values of CIFAR-10.",
     ),
@@ -136,7 +136,7 @@ ACCURACIES = (
         full={"cifar10-resnet18": {}},
         small={"cifar10-resnet18-small": _COMPOUND},
         cost="240 trainings; weeks on one GPU (an estimate)",
-        cost_reduced="2 trainings; about 3 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings; 2 minutes on one busy core",
         reduced_cannot=_CANNOT.format(images="512", epochs=3, more="; one run each"),
     ),
     experiment(
@@ -150,7 +150,7 @@ ACCURACIES = (
             }
         },
         cost="60 trainings; weeks on one GPU (an estimate)",
-        cost_reduced="2 trainings; about 4 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings; half a minute on one busy core",
         reduced_cannot=_CANNOT.format(images="256", epochs=2, more="; one run each"),
     ),
     experiment(
@@ -160,7 +160,7 @@ ACCURACIES = (
         full={"imagenet-resnet50": {}},
         small={"imagenet-resnet50-small": {}},
         cost="10 trainings; months on one GPU (an estimate)",
-        cost_reduced="2 trainings; about 3 minutes on two cores (an estimate)",
+        cost_reduced="2 trainings; 3 minutes on one busy core",
         reduced_cannot=_CANNOT.format(
             images="64", epochs=2, more=": only that the programs run"
         ),

@@ -173,8 +173,8 @@ VOLUME_BY_DEPTH = Experiment(
     shows="the share of points above the threshold as the network gets deeper",
     cost="391 points at three precisions for each of four networks; about 5 hours on two cores "
     "(an estimate)",
-    cost_reduced="8 points at three precisions for VGG-11, 4 for each other; about 8 minutes "
-    "(an estimate)",
+    cost_reduced="8 points at three precisions for VGG-11, 4 for each other; 10 minutes on one "
+    "busy core",
     measure=partial(
         _planned,
         full=dict.fromkeys(_DEPTHS),
@@ -195,7 +195,7 @@ VOLUME_BY_BATCH_SIZE = Experiment(
     "VGG-19 at full size, as the published code has it, VGG-11, as the paper says, reduced",
     cost="48 to 781 points at three precisions for each of four batch sizes of VGG-19; about 10 "
     "hours on two cores (an estimate)",
-    cost_reduced="8, 4, 2 and 1 points at three precisions, VGG-11; about 5 minutes (an estimate)",
+    cost_reduced="8, 4, 2 and 1 points at three precisions, VGG-11; 9 minutes on one busy core",
     measure=partial(
         _planned,
         full=dict.fromkeys(_AS_RUN),
@@ -212,7 +212,7 @@ VOLUME_BY_BATCH_NORM = Experiment(
     source="B24, section 3: volumes with and without batch norm, VGG-11, CIFAR-10",
     shows="the share of points above the threshold without and with batch norm",
     cost="391 points at three precisions, twice; about 80 minutes on two cores (an estimate)",
-    cost_reduced="8 points at three precisions, twice; about 4 minutes (an estimate)",
+    cost_reduced="8 points at three precisions, twice; 11 minutes on one busy core",
     measure=partial(
         _planned,
         full=dict.fromkeys(FACTORS["batch_norm"]),
