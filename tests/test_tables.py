@@ -13,7 +13,7 @@ from kinkcheck.audit.report import Lift
 from kinkcheck.audit.summary import summarise
 from kinkcheck.audit.zones import Zone, by_threshold
 from kinkcheck.paper.experiment import Row
-from kinkcheck.paper.tables import numbers_table, wide_enough
+from kinkcheck.paper.tables import print_numbers
 from kinkcheck.programs import evaluate
 from kinkcheck.report import audit_tables, program_table, threshold_table, zone_table
 
@@ -184,13 +184,13 @@ def test_float64_points_are_marked_as_judged_by_their_noise() -> None:
 
 @pytest.mark.parametrize("width", [20, 80])
 def test_no_number_of_an_experiment_is_cut(width: int) -> None:
-    names = ("network", "noise floor", "max pool", "published threshold", "accuracy", "diverged")
+    names = ("noise floor", "best threshold", "true percent", "wrong", "accuracy", "low", "high")
     rows: list[Row] = [
-        {"network": "densenet121-published", **{name: 1.234e-15 * k for name in names[1:]}}
+        {"setting": "densenet121-published, batch size 64", "precision": "float16"}
+        | {name: 1.234e-15 * k for name in names}
         for k in (1, 2)
     ]
     out = io.StringIO()
-    table = numbers_table(rows)
-    wide_enough(table, Console(file=out, width=width)).print(table)
-    assert out.getvalue().split().count("1.234e-15") == 5
-    assert out.getvalue().split().count("2.468e-15") == 5
+    print_numbers(rows, Console(file=out, width=width))
+    assert out.getvalue().split().count("1.234e-15") == 7
+    assert out.getvalue().split().count("2.468e-15") == 7

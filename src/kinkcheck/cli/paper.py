@@ -69,7 +69,7 @@ def run(
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
     from kinkcheck.paper import Setup
     from kinkcheck.paper import run as run_experiment
-    from kinkcheck.paper.tables import numbers_table, wide_enough
+    from kinkcheck.paper.tables import print_numbers
 
     chosen = _chosen(name)
     console = Console()
@@ -81,8 +81,7 @@ def run(
                 Setup(out / experiment.name, reduced, data_dir, device, threads, on_progress),
             )
         summarise = experiment.summarise or list
-        table = numbers_table(summarise(numbers.rows))
-        wide_enough(table, console).print(table)
+        print_numbers(summarise(numbers.rows), console)
         console.print(
             f"{experiment.name}: {experiment.shows}; numbers and figure are {out / experiment.name}"
             ".*",

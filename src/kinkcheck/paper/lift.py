@@ -317,8 +317,7 @@ THRESHOLD_AGAINST_LIFT = Experiment(
     "a threshold of any value can be",
     cost="391 points at three precisions for each VGG, batch size and batch norm, 900 for LeNet-5 "
     "on MNIST; about 30 hours on two cores (an estimate)",
-    cost_reduced="1 to 8 points of each setting, 96 for LeNet-5; about 18 minutes on two cores "
-    "(an estimate)",
+    cost_reduced="1 to 8 points of each setting, 96 for LeNet-5; 22 minutes on one busy core",
     measure=measure,
     draw=draw,
     compare=compare,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from kinkcheck.paper.comparison import Comparison
@@ -16,40 +15,46 @@ _SHOWN = 40  # rows; the file has all
 _WORD = 12  # characters of a word that is broken at the earliest
 
 
-def numbers_table(rows: Sequence[Row]) -> Table:
-    """The numbers of an experiment as they are, a column each; a number is never broken."""
+def print_numbers(rows: Sequence[Row], console: Console) -> None:
+    """Print the numbers of an experiment as they are, a column each; a number is never broken.
+
+    Texts are folded where the console is narrow; lines get longer than the console where even that
+    does not suffice.
+
+    >>> print_numbers([{"accuracy": 94.97, "lost": 0.25}], Console(width=10))
+    accuracy  lost
+       94.97  0.25
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     gap = 2 if len(columns) < 8 else 1
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    texts = {
+        column: [column.replace("_", " "), *(value_text(row.get(column)) for row in rows[:_SHOWN])]
+        for column in columns
+    }
+    numeric = {
+        column: all(isinstance(row.get(column), int | float | None) for row in rows)
+        for column in columns
+    }
+    longest = {
+        column: max(len(word) for text in texts[column] for word in text.split())
+        for column in columns
+    }
+    widths = {c: longest[c] if numeric[c] else min(longest[c], _WORD) for c in columns}
+    spare = console.width - sum(widths.values()) - gap * len(columns)
     for column in columns:
-        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
-        justify: Literal["right", "left"] = "right" if numeric else "left"
-        heading = column.replace("_", " ")
-        texts = [heading, *(value_text(row.get(column)) for row in rows[:_SHOWN])]
-        longest = max(len(word) for text in texts for word in text.split())
-        width = longest if numeric else min(longest, _WORD)
-        table.add_column(heading, justify=justify, overflow="fold", min_width=width)
+        wish = 0 if numeric[column] else max(map(len, texts[column])) - widths[column]
+        more = max(0, min(wish, spare))
+        widths[column] += more
+        spare -= more
+        justify: Literal["right", "left"] = "right" if numeric[column] else "left"
+        table.add_column(texts[column][0], justify=justify, overflow="fold", width=widths[column])
     for row in rows[:_SHOWN]:
         table.add_row(*(value_text(row.get(column)) for column in columns))
+    width = max(console.width, sum(widths.values()) + gap * len(columns))
+    Console(file=console.file, width=width).print(table)
     if len(rows) > _SHOWN:
-        table.caption = f"and {len(rows) - _SHOWN} more rows"
-        table.caption_justify = "left"
-    return table
-
-
-def wide_enough(table: Table, console: Console) -> Console:
-    """The console, or one that is wider where the table would lose columns on it.
-
-    Args:
-        table: to be printed.
-        console: where.
-
-    >>> narrow = Console(width=10)
-    >>> wide_enough(numbers_table([{"accuracy": 94.97, "lost": 0.25}]), narrow).width
-    14
-    """
-    least = Measurement.get(console, console.options.update(max_width=1000), table).minimum
-    return console if least <= console.width else Console(file=console.file, width=least)
+        console.print(f"and {len(rows) - _SHOWN} more rows", highlight=False)
 
 
 def value_text(value: str | int | float | bool | None) -> str:
