@@ -122,7 +122,11 @@ def audit(
             torch.manual_seed(seed)
             picture = ties_picture(factory(), pairs[0][0][0], at[0])
     document = conclude(found, picture)
-    show(document)
+    if json_file is not None:
+        write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
+    if html_file is not None:
+        write_html(html_file, document)
+    show(document)  # last: whoever reads it may go away
     if tolerance is not None:
         smallest = smallest_precision(found, tolerance)
         print(
@@ -132,7 +136,3 @@ def audit(
             else f"At none of the precisions audited does every point stay within {tolerance:g}"
             f"{' (mixed has no rank among them)' if 'mixed' in map(str, at) else ''}."
         )
-    if json_file is not None:
-        write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
-    if html_file is not None:
-        write_html(html_file, document)

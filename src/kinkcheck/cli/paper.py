@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +19,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from kinkcheck.cli.options import DataDir, Device
 
@@ -39,18 +40,16 @@ def list_() -> None:
     """Say which experiments there are, what each shows and costs, and what was published."""
     from kinkcheck.paper import EXPERIMENTS
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    for heading in ("experiment", "shows", "full size", "reduced", "published"):
-        table.add_column(heading, no_wrap=heading == "experiment")
+    console = Console()
     for experiment in EXPERIMENTS.values():
-        table.add_row(
-            experiment.name,
+        compared = "; published values to compare with" if experiment.compare else ""
+        console.print(f"[bold]{experiment.name}[/bold]{compared}", highlight=False)
+        for text in (
             f"{experiment.shows} ({experiment.source})",
-            experiment.cost,
-            experiment.cost_reduced,
-            "yes" if experiment.compare else "--",
-        )
-    Console().print(table)
+            f"full size: {experiment.cost}",
+            f"reduced: {experiment.cost_reduced}",
+        ):
+            console.print(Padding(escape(text), (0, 0, 0, 4)), highlight=False)
 
 
 @paper.command()
