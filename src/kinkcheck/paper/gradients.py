@@ -65,6 +65,14 @@ class Network:
     batch_norm: bool = False
     init: str = "default"
 
+    def __str__(self) -> str:
+        """The network in words.
+
+        >>> str(Network("vgg11", batch_norm=True))
+        'vgg11, batch norm'
+        """
+        return f"{self.name}{', batch norm' * self.batch_norm}"
+
     def build(self, images: Images) -> nn.Module:
         """The network, its parameters drawn from torch's global generator.
 

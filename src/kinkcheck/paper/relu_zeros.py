@@ -37,15 +37,6 @@ class Case:
     data: str
     size: Size
 
-    @property
-    def name(self) -> str:
-        """The network in words.
-
-        >>> Case(Network("vgg11", batch_norm=True), "cifar10", Size(1, 1)).name
-        'vgg11, batch norm'
-        """
-        return f"{self.network.name}{', batch norm' if self.network.batch_norm else ''}"
-
 
 _SPLITS = {"imagenet": "validation"}  # of the others the training images
 _FULL = tuple(
@@ -83,7 +74,7 @@ def measure(setup: Setup, cases: Sequence[Case] | None = None) -> list[Row]:
     rows: list[Row] = []
     for case, images in zip(cases, given, strict=True):
         for precision in PRECISIONS:
-            name = f"{case.name} {case.data} {precision} {case.size}"
+            name = f"{case.network} {case.data} {precision} {case.size}"
             rows += kept(setup, name, partial(_count, setup, case, images, precision))
     return rows
 
@@ -98,13 +89,13 @@ def _count(setup: Setup, case: Case, images: Images, precision: str) -> list[Row
         operations=["relu"],
         lifted=False,
         device=setup.device,
-        on_point=partial(setup.on_progress, f"{case.name}, {precision}"),
+        on_point=partial(setup.on_progress, f"{case.network}, {precision}"),
     )
     sites = [site for site in report.sites if site.operation == "relu"]
     inputs, zeros = sum(site.windows for site in sites), sum(site.tied for site in sites)
     return [
         {
-            "network": case.name,
+            "network": str(case.network),
             "data": case.data,
             "precision": precision,
             "points": len(report.points),

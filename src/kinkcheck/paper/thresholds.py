@@ -114,8 +114,7 @@ def measure(setup: Setup, cases: Sequence[Case] | None = None) -> list[Row]:
         name = f"{case.network.name}, {case.images}"
         for draw in range(case.size.draws):
             setup.on_progress(name, draw * len(batches), case.size.draws * len(batches))
-            norm = " batch norm" * case.network.batch_norm
-            part = f"{name}{norm} {case.size} {draw}"
+            part = f"{case.network} {case.images} {case.size} {draw}"
             rows += kept(setup, part, partial(_one_draw, setup, case, images, batches, draw))
         setup.on_progress(name, case.size.points, case.size.points)
     return rows

@@ -168,22 +168,24 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     """
     trained = [row for row in rows if row["forward"] == "compound"]
     finals = [row for row in trained if row["epoch"] is None]
+    published = _published()
     whole = {_configuration(row) for row in finals if not row["diverged"]}
-    whole -= {key for key, (_, collapsed) in _published().items() if collapsed}
+    whole -= {key for key, (_, collapsed) in published.items() if collapsed}
     last = {
         key: row
         for row in trained
         if row["epoch"] is not None and (key := _configuration(row)) in whole
     }
     return [
-        *_beside_finals(finals),
+        *_beside_finals(finals, published),
         *_beside_losses(list(last.values())),
         *_beside_rates(row for row in finals if row["searched"]),
     ]
 
 
-def _beside_finals(rows: Iterable[Row]) -> Iterator[Comparison]:
-    published = _published()
+def _beside_finals(
+    rows: Iterable[Row], published: Mapping[tuple[object, ...], Published]
+) -> Iterator[Comparison]:
     for row in rows:
         theirs = published.get(_configuration(row))
         if theirs:
