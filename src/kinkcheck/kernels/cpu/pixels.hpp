@@ -267,13 +267,20 @@ class PixelShares {
   using Integer = typename Lanes<S>::Integer;
   static constexpr Index n = Lanes<S>::count;
 
-  PixelShares(const Job& job, const Block& block, Integer* codes)
+  // What is noted of a window: the number of the entry that takes all, or −1.
+  using Code = std::conditional_t<sizeof(T) == 2, Key, Integer>;
+
+  PixelShares(const Job& job, const Block& block, Code* codes)
       : job_(job), block_(block), codes_(codes),
         key_(pick == Pick::random ? random_key(job.choice.seed) : 0) {}
 
   // Gives the gradients of the windows at one pixel.
   INLINE void share(const Pixel& pixel) const {
     with_volume(pixel.count, [&]<int K>() INLINED {
+      if constexpr (K > few_entries && sizeof(T) > 2 && pick != Pick::random)
+        return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
+          share_by_masks<K>(pixel, c, channels);
+        });
       if (pixel.count <= few_entries)
         return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
           Decision<S> decisions[1];
@@ -281,19 +288,25 @@ class PixelShares {
           share_vector(pixel, c, channels, decisions[0]);
         });
       // First all decisions, then all additions: a processor that looks ahead sees more of either.
-      for_channels<S, 2>(block_, [&](Index c, auto channels, auto vectors) INLINED {
+      Block rest = block_;
+      if constexpr (sizeof(T) == 2 && pick != Pick::random) {
+        rest.channel = note_by_keys<K>(pixel);
+        rest.channels -= rest.channel - block_.channel;
+      }
+      for_channels<S, 2>(rest, [&](Index c, auto channels, auto vectors) INLINED {
         Decision<S> decisions[decltype(vectors)::value];
         decide<K>(pixel, c, channels, decisions);
-        Integer* codes = codes_ + (c - block_.channel);
+        Code* codes = codes_ + (c - block_.channel);
         for (const auto& [value, size, picked] : decisions) {
           const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
-          store_integers<S>(codes, alone ? picked : Int<S>{} - 1);
+          const Int<S> code = alone ? picked : Int<S>{} - 1;
+          for (Index i = 0; i < n; ++i) codes[i] = static_cast<Code>(code[i]);
           codes += n;
         }
       });
       for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
-        const Integer* const codes = codes_ + (c - block_.channel);
-        if (channels < n || any<S>(load_integers<S>(codes) < 0)) {
+        const Code* const codes = codes_ + (c - block_.channel);
+        if (channels < n || any_negative<n>(codes)) {
           Decision<S> decisions[1];
           decide<K>(pixel, c, channels, decisions);
           return share_vector(pixel, c, channels, decisions[0]);
@@ -321,6 +334,68 @@ class PixelShares {
         decisions[v].pick = draw(input + v * n, pixel, channels, decisions[v], key_,
                                  position + v * n * image, image);
     }
+  }
+
+  // Where the number of entries is known, all their masks are held in registers.
+  template <int K, class Count>
+  INLINE void share_by_masks(const Pixel& pixel, Index c, Count channels) const {
+    const Index* const entries = pixel.entries;
+    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+    const Vec<S> gradient =
+        widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
+    Vec<S> value = all(-infinity<S>);
+    for_entries<K>(K, [&](Index i) INLINED {
+      const Vec<S> x = widen_some(input + entries[i], channels);
+      value = x > value ? x : value;
+    });
+    load_again();
+    Int<S> takes[K], size{};
+    for_entries<K>(K, [&](Index i) INLINED {
+      takes[i] = widen_some(input + entries[i], channels) == value;
+      size -= takes[i];
+    });
+    if (sharing != Sharing::one && any<S>(size > 1)) {
+      Decision<S> decisions[1];
+      decide<K>(pixel, c, channels, decisions);
+      return share_vector(pixel, c, channels, decisions[0]);
+    }
+    Int<S> taken{};
+    for_entries<K>(K, [&](Index i) INLINED {
+      const Index at = pick == Pick::first ? i : K - 1 - i;
+      Int<S> mask = takes[at];
+      if constexpr (sharing == Sharing::one) {
+        mask &= ~taken;
+        taken |= mask;
+      }
+      T* const to = result + entries[at];
+      narrow_some(widen_some(to, channels) + keep<S>(mask, gradient), to, channels);
+    });
+  }
+
+  // Notes the windows of whole vectors of keys; returns the channel after the last.
+  template <int K>
+  INLINE Index note_by_keys(const Pixel& pixel) const {
+    const Index count = K ? K : pixel.count, end = block_.channel + block_.channels;
+    Index c = block_.channel;
+    for (; c + keys_count <= end; c += keys_count) {
+      const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+      Keys value = all_keys(least_key), size{}, picked = all_keys(-1);
+      for_entries<K>(count, [&](Index i) INLINED {
+        const Keys x = load_keys(input + pixel.entries[i]);
+        value = x > value ? x : value;
+      });
+      for_entries<K>(count, [&](Index i) INLINED {
+        const Index at = pick == Pick::first ? count - 1 - i : i;
+        const Keys active = load_keys(input + pixel.entries[at]) == value;
+        size -= active;
+        picked = active ? all_keys(static_cast<Key>(at)) : picked;
+      });
+      const Keys alone = sharing == Sharing::one ? all_keys(-1) : size == 1;
+      const Keys code = alone ? picked : all_keys(-1);
+      std::memcpy(codes_ + (c - block_.channel), &code, sizeof code);
+    }
+    return c;
   }
 
   // Visits every entry of a vector of windows.
@@ -356,7 +431,7 @@ class PixelShares {
 
   const Job& job_;
   const Block& block_;
-  Integer* codes_;
+  Code* codes_;
   std::uint32_t key_;
 };
 
@@ -365,9 +440,9 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   const Problem& problem = job.problem;
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
-  const PixelShares<sharing, pick, T> shares(
-      job, block,
-      reinterpret_cast<typename Lanes<S>::Integer*>(scratch + 2 * volume * sizeof(Index)));
+  using Shares = PixelShares<sharing, pick, T>;
+  const Shares shares(
+      job, block, reinterpret_cast<typename Shares::Code*>(scratch + 2 * volume * sizeof(Index)));
   Flag<S> unordered;
   for_pixels(
       problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
