@@ -113,6 +113,23 @@ INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index 
   for (Index i = 0; i < pixels; ++i) visit(slice + i * inner + block.channel, block.channels);
 }
 
+// Calls act<K>() with K the number of entries if windows of so many are common and a selection
+// of the first, else 0.
+template <Pick pick, class Act>
+INLINE void with_entries(Index count, const Act& act) {
+  if constexpr (pick == Pick::first) {
+    switch (count) {
+      case 3: return act.template operator()<3>();
+      case 4: return act.template operator()<4>();
+      case 5: return act.template operator()<5>();
+      case 6: return act.template operator()<6>();
+      case 8: return act.template operator()<8>();
+      case 9: return act.template operator()<9>();
+    }
+  }
+  act.template operator()<0>();
+}
+
 // Looks for NaN, and for −∞ if that is asked, in what a block has of a slice of depth. To look at
 // every element once costs less than to look at every entry of every window.
 template <class T>
@@ -276,8 +293,8 @@ class PixelShares {
 
   // Gives the gradients of the windows at one pixel.
   INLINE void share(const Pixel& pixel) const {
-    with_volume(pixel.count, [&]<int K>() INLINED {
-      if constexpr (K > few_entries && sizeof(T) > 2 && pick != Pick::random)
+    with_entries<pick>(pixel.count, [&]<int K>() INLINED {
+      if constexpr (K > few_entries && sizeof(T) > 2)
         return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
           share_by_masks<K>(pixel, c, channels);
         });
@@ -285,7 +302,7 @@ class PixelShares {
         return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
           Decision<S> decisions[1];
           decide<K>(pixel, c, channels, decisions);
-          share_vector(pixel, c, channels, decisions[0]);
+          share_vector<K>(pixel, c, channels, decisions[0]);
         });
       // First all decisions, then all additions: a processor that looks ahead sees more of either.
       Block rest = block_;
@@ -309,7 +326,7 @@ class PixelShares {
         if (channels < n || any_negative<n>(codes)) {
           Decision<S> decisions[1];
           decide<K>(pixel, c, channels, decisions);
-          return share_vector(pixel, c, channels, decisions[0]);
+          return share_vector<K>(pixel, c, channels, decisions[0]);
         }
         const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
         T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
@@ -336,7 +353,7 @@ class PixelShares {
     }
   }
 
-  // Where the number of entries is known, all their masks are held in registers.
+  // Where the number of entries is known, and small, all their masks are held in registers.
   template <int K, class Count>
   INLINE void share_by_masks(const Pixel& pixel, Index c, Count channels) const {
     const Index* const entries = pixel.entries;
@@ -358,17 +375,16 @@ class PixelShares {
     if (sharing != Sharing::one && any<S>(size > 1)) {
       Decision<S> decisions[1];
       decide<K>(pixel, c, channels, decisions);
-      return share_vector(pixel, c, channels, decisions[0]);
+      return share_vector<K>(pixel, c, channels, decisions[0]);
     }
     Int<S> taken{};
     for_entries<K>(K, [&](Index i) INLINED {
-      const Index at = pick == Pick::first ? i : K - 1 - i;
-      Int<S> mask = takes[at];
+      Int<S> mask = takes[i];
       if constexpr (sharing == Sharing::one) {
         mask &= ~taken;
         taken |= mask;
       }
-      T* const to = result + entries[at];
+      T* const to = result + entries[i];
       narrow_some(widen_some(to, channels) + keep<S>(mask, gradient), to, channels);
     });
   }
@@ -399,7 +415,7 @@ class PixelShares {
   }
 
   // Visits every entry of a vector of windows.
-  template <class Count>
+  template <int K, class Count>
   INLINE void share_vector(const Pixel& pixel, Index c, Count channels,
                            const Decision<S>& decision) const {
     const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
@@ -415,18 +431,25 @@ class PixelShares {
       chosen = share(job_.chosen);
       other = sharing == Sharing::even ? chosen : share(job_.other);
     }
-    for (Index i = 0; i < pixel.count; ++i) {
-      const Int<S> picked = decision.pick == Int<S>{} + static_cast<Integer>(i);
+    const Index* const entries = pixel.entries;
+    Int<S> taken{};
+    for_entries<K>(K ? K : pixel.count, [&](Index i) INLINED {
+      const Index at = entries[pick == Pick::last ? pixel.count - 1 - i : i];
+      const Int<S> active = widen_some(input + at, channels) == decision.value;
       Vec<S> contribution;
-      if constexpr (sharing == Sharing::one) {
-        contribution = keep<S>(picked, chosen);
+      if constexpr (sharing == Sharing::even) {
+        contribution = keep<S>(active, chosen);
+      } else if constexpr (sharing == Sharing::split) {
+        contribution = keep<S>(active, taken ? other : chosen);
+      } else if constexpr (pick == Pick::random) {
+        contribution = keep<S>(decision.pick == Int<S>{} + static_cast<Integer>(i), chosen);
       } else {
-        contribution = keep<S>(widen_some(input + pixel.entries[i], channels) == decision.value,
-                               picked ? chosen : other);
+        contribution = keep<S>(active & ~taken, chosen);
       }
-      T* const to = result + pixel.entries[i];
+      taken |= active;
+      T* const to = result + at;
       narrow_some(widen_some(to, channels) + contribution, to, channels);
-    }
+    });
   }
 
   const Job& job_;
