@@ -16,6 +16,8 @@ constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
 constexpr Index fewest_lanes_of_pixels = 8;
+// Of narrower images many at a time fill a vector better.
+constexpr Index fewest_windows_of_threes = 5;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -110,7 +112,8 @@ bool Plan::is_threes(const Problem& problem) {
   const Axis& height = problem.height;
   const bool flat = height.inputs == 1 && height.outputs == 1 && height.kernel == 1 &&
                     height.padding == 0;
-  return problem.inner == 1 && flat && is_three(problem.depth) && is_three(problem.width);
+  return problem.inner == 1 && flat && is_three(problem.depth) && is_three(problem.width) &&
+         problem.width.outputs >= fewest_windows_of_threes;
 }
 
 bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }
@@ -139,8 +142,9 @@ Plan Plan::of_threes(const Problem& problem, Index threads) {
   plan.outer_blocks_ = up(problem.outer, layout.planes);
   // Of the widest type: four rows of entries and one of sums, and a row of the input.
   const Index lanes = up(problem.width.outputs, line_bytes) * line_bytes;
-  plan.scratch_bytes_ = static_cast<std::size_t>((4 * 4 + 2) * lanes + problem.width.inputs) *
-                            sizeof(double) + 6 * line_bytes;
+  const Index elements = (4 * 4 + 2) * lanes + problem.width.inputs;
+  plan.scratch_bytes_ =
+      static_cast<std::size_t>(elements) * sizeof(double) + 6 * line_bytes;
   return plan;
 }
 

@@ -28,6 +28,20 @@ struct Sums {
   Vec<S> middle, right;
 };
 
+// What a vector of windows gives to a row of the gradient, and the windows after them to the right
+// columns, as their left ones: in this order.
+template <class T>
+struct Taken {
+  Vec<Scalar<T>> middle, right, after;
+
+  // The sum with nothing needs no rounding.
+  INLINE Sums<Scalar<T>> sums() const { return {middle, rounded_vector<T>(right + after)}; }
+  INLINE Sums<Scalar<T>> added_to(const Sums<Scalar<T>>& sums) const {
+    return {rounded_vector<T>(sums.middle + middle),
+            rounded_vector<T>(rounded_vector<T>(sums.right + right) + after)};
+  }
+};
+
 // Lanes one further to the right, or to the left; the free one is filled from a neighbour.
 template <class S>
 INLINE Vec<S> shift_right(Vec<S> before, Vec<S> v) {
@@ -53,6 +67,13 @@ INLINE Int<S> among(Index count) {
   return lane < static_cast<typename Lanes<S>::Integer>(count);
 }
 
+// The vector at `from`, of which `count` elements are wanted and the others are of no account. To
+// read less than a vector takes long: that is for the last elements of a tensor.
+template <class T>
+INLINE Vec<Scalar<T>> widen_within(const T* from, Index count, const T* end) {
+  return Lanes<Scalar<T>>::count <= end - from ? widen_vector(from) : widen_some(from, count);
+}
+
 template <bool with_nan, class S>
 INLINE Vec<S> greater(Vec<S> x, Vec<S> value) {
   if constexpr (with_nan) return (x > value) | (x != x) ? x : value;
@@ -74,15 +95,17 @@ class Threes {
   using S = Scalar<T>;
   static constexpr Index n = Lanes<S>::count;
 
-  Threes(const Problem& problem, std::byte* memory)
-      : height(problem.depth.inputs), width(problem.width.inputs),
-        padding_above(problem.depth.padding), padding(problem.width.padding),
-        window_rows(problem.depth.outputs), windows(problem.width.outputs),
-        vectors((windows + n - 1) / n), memory_(memory) {}
+  Threes(const Job& job, std::byte* memory)
+      : height(job.problem.depth.inputs), width(job.problem.width.inputs),
+        padding_above(job.problem.depth.padding), padding(job.problem.width.padding),
+        window_rows(job.problem.depth.outputs), windows(job.problem.width.outputs),
+        vectors((windows + n - 1) / n), input(static_cast<const T*>(job.input)),
+        input_end(input + job.problem.outer * height * width), memory_(memory) {}
 
   const Index height, width;           // of the input
   const Index padding_above, padding;  // 0 or 1
   const Index window_rows, windows, vectors;
+  const T *const input, *const input_end;
 
   template <class Item>
   Item* take(Index count) {
@@ -112,15 +135,17 @@ class Threes {
       before = right;
     }
     if (i < windows) {
-      const Index some = held - 2 * i;
-      const Vec<S> a = widen_some(from + 2 * i, some), b = widen_some(from + 2 * i + n, some - n);
-      met.unordered(a, b);
-      const auto padded = [&](Vec<S> v, Index count) INLINED {
-        return among<S>(count) ? v : all(pad);
+      const auto some = [&](Index first) INLINED {
+        const Index count = held - first;
+        const Vec<S> v = widen_within(from + first, count, input_end);
+        const Vec<S> kept = keep<S>(among<S>(count), v);
+        met.unordered(kept, kept);
+        return among<S>(count) ? kept : all(pad);
       };
       Vec<S> middle, right;
-      deinterleave<S>(padded(a, some), padded(b, some - n), middle, right);
-      visit(i / n, padded(shift_right<S>(before, right), windows - i), middle, right);
+      deinterleave<S>(some(2 * i), some(2 * i + n), middle, right);
+      const Vec<S> left = shift_right<S>(before, right);
+      visit(i / n, among<S>(windows - i) ? left : all(pad), middle, right);
     }
     seen = met;
   }
@@ -210,10 +235,10 @@ void forward_plane(const Threes<T>& threes, const T* input, T* output, Vec<Scala
 template <class T>
 Report forward_threes(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  Threes<T> threes(job.problem, scratch);
+  Threes<T> threes(job, scratch);
   Vec<S>* const above = threes.template take<Vec<S>>(threes.vectors);
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    const T* const input = static_cast<const T*>(job.input) + outer * threes.height * threes.width;
+    const T* const input = threes.input + outer * threes.height * threes.width;
     T* const output =
         static_cast<T*>(job.result) + outer * threes.window_rows * threes.windows;
     Flag<S> seen;
@@ -223,7 +248,7 @@ Report forward_threes(const Job& job, const Block& block, std::byte* scratch) {
   return {};
 }
 
-// The value and the number of active entries of a vector of windows.
+// The value of a vector of windows, and their numbers of active entries.
 template <class S>
 INLINE Vec<S> value_of(const Trio<S>& top, const Trio<S>& middle, const Trio<S>& bottom) {
   return greater<false, S>(bottom.greatest,
@@ -245,14 +270,14 @@ template <class T>
 Report ties_threes(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
-  Threes<T> threes(job.problem, scratch);
+  Threes<T> threes(job, scratch);
   ThreesWalk<T> walk(threes);
   Flag<S> seen;
   Report report{};
   const Index windows = threes.windows, vectors = threes.vectors;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
     Int<S> tied{}, tied_at_zero{};
-    walk(static_cast<const T*>(job.input) + outer * threes.height * threes.width, seen,
+    walk(threes.input + outer * threes.height * threes.width, seen,
          [&](Index oh, const Trio<S>* top, const Trio<S>* middle, const Trio<S>* bottom) INLINED {
            const Index at = (outer * threes.window_rows + oh) * windows;
            for (Index v = 0; v < vectors; ++v) {
@@ -289,6 +314,8 @@ class ThreesGradient {
 
   ThreesGradient(const Job& job, Threes<T>& threes)
       : threes_(threes), chosen_(job.chosen), other_(job.other),
+        gradient_(static_cast<const T*>(job.gradient)),
+        gradient_end_(gradient_ + job.problem.outer * threes.window_rows * threes.windows),
         carried_(threes.template take<Sums<S>>(threes.vectors)),
         unwanted_(threes.template take<T>(threes.width)) {}
 
@@ -299,17 +326,21 @@ class ThreesGradient {
     for (Index v = 0; v < threes_.vectors; ++v) carried_[v] = Sums<S>{};
   }
 
-  void share(const T* gradient, Index oh, const Trio<S>* top, const Trio<S>* middle,
+  void share(Index outer, Index oh, const Trio<S>* top, const Trio<S>* middle,
              const Trio<S>* bottom) {
+    const T* const gradient =
+        gradient_ + (outer * threes_.window_rows + oh) * threes_.windows;
+    const T* const gradient_end = gradient_end_;
     T *const above = row(2 * oh), *const between = row(2 * oh + 1);
-    T *const to_above = above + 1 - threes_.padding, *const to_between = between + 1 - threes_.padding;
+    T* const to_above = above + 1 - threes_.padding;
+    T* const to_between = between + 1 - threes_.padding;
     Sums<S>* const carried = carried_;
     const void *const chosen = chosen_, *const other = other_;
     Vec<S> left_top{}, left_middle{}, left_bottom{};
     const auto visit = [&](Index v, Index count, Index held) INLINED {
       const Trio<S> *const rows[3] = {top + v, middle + v, bottom + v};
       const Vec<S> value = value_of<S>(*rows[0], *rows[1], *rows[2]);
-      Vec<S> share = widen_some(gradient + v * n, count), rest{};
+      Vec<S> share = widen_within(gradient + v * n, count, gradient_end), rest{};
       if constexpr (sharing != Sharing::one) {
         const Int<S> size = size_of<S>(*rows[0], *rows[1], *rows[2], value);
         const Vec<S> whole = share;
@@ -332,24 +363,16 @@ class ThreesGradient {
         if constexpr (sharing != Sharing::even) share = active ? rest : share;
         return taken;
       };
-      // Takes what the entries of a row are given; adds to `sums` in the order of windows.
-      const auto take_row = [&](const Trio<S>& trio, Vec<S>& left_after, Sums<S> sums) INLINED {
+      const auto take_row = [&](const Trio<S>& trio, Vec<S>& left_after) INLINED {
         const Vec<S> left = take(trio.left), middle = take(trio.middle), right = take(trio.right);
         const Vec<S> after = shift_left<S>(left, left_after);
         left_after = left;
-        sums.middle = rounded_vector<T>(sums.middle + middle);
-        sums.right = rounded_vector<T>(rounded_vector<T>(sums.right + right) + after);
-        return sums;
+        return Taken<T>{middle, right, after};
       };
-      const auto take_fresh = [&](const Trio<S>& trio, Vec<S>& left_after) INLINED {
-        const Vec<S> left = take(trio.left), middle = take(trio.middle), right = take(trio.right);
-        const Vec<S> after = shift_left<S>(left, left_after);
-        left_after = left;
-        return Sums<S>{middle, rounded_vector<T>(right + after)};
-      };
-      write(take_row(*rows[0], left_top, carried[v]), to_above + 2 * v * n, held);
-      write(take_fresh(*rows[1], left_middle), to_between + 2 * v * n, held);
-      carried[v] = take_fresh(*rows[2], left_bottom);
+      const auto top_row = take_row(*rows[0], left_top).added_to(carried[v]);
+      write(top_row, to_above + 2 * v * n, held);
+      write(take_row(*rows[1], left_middle).sums(), to_between + 2 * v * n, held);
+      carried[v] = take_row(*rows[2], left_bottom).sums();
     };
     const Index last = threes_.vectors - 1;
     visit(last, threes_.windows - last * n, held(last));
@@ -395,6 +418,7 @@ class ThreesGradient {
 
   const Threes<T>& threes_;
   const void *chosen_, *other_;
+  const T *gradient_, *gradient_end_;
   Sums<S>* carried_;  // the row of the gradient that the windows above and below have in common
   S corner_;          // its first column, if that is no padding
   T* unwanted_;
@@ -404,18 +428,16 @@ class ThreesGradient {
 template <Sharing sharing, class T>
 Report share_threes(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  Threes<T> threes(job.problem, scratch);
+  Threes<T> threes(job, scratch);
   ThreesWalk<T> walk(threes);
   ThreesGradient<sharing, T> result(job, threes);
   Flag<S> seen;
   const Index plane = threes.height * threes.width;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    const T* const gradient =
-        static_cast<const T*>(job.gradient) + outer * threes.window_rows * threes.windows;
     result.begin(static_cast<T*>(job.result) + outer * plane);
-    walk(static_cast<const T*>(job.input) + outer * plane, seen,
+    walk(threes.input + outer * plane, seen,
          [&](Index oh, const Trio<S>* top, const Trio<S>* middle, const Trio<S>* bottom) INLINED {
-           result.share(gradient + oh * threes.windows, oh, top, middle, bottom);
+           result.share(outer, oh, top, middle, bottom);
          });
     result.end();
   }
