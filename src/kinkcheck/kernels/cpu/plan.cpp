@@ -143,8 +143,7 @@ Plan Plan::of_threes(const Problem& problem, Index threads) {
   // Of the widest type: four rows of entries and one of sums, and a row of the input.
   const Index lanes = up(problem.width.outputs, line_bytes) * line_bytes;
   const Index elements = (4 * 4 + 2) * lanes + problem.width.inputs;
-  plan.scratch_bytes_ =
-      static_cast<std::size_t>(elements) * sizeof(double) + 6 * line_bytes;
+  plan.scratch_bytes_ = static_cast<std::size_t>(elements * 8 + 6 * line_bytes);
   return plan;
 }
 

@@ -64,7 +64,7 @@ template <class S>
 INLINE Int<S> among(Index count) {
   Int<S> lane;
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
-  return lane < static_cast<typename Lanes<S>::Integer>(count);
+  return lane < static_cast<typename Lanes<S>::Integer>(least(count, Lanes<S>::count));
 }
 
 // The vector at `from`, of which `count` elements are wanted and the others are of no account. To
