@@ -162,6 +162,23 @@ def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None
     assert (folder / "plots" / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_plots_are_written_though_nobody_reads_their_names(done: Path, tmp_path: Path) -> None:
+    program = "from kinkcheck.cli import main; main()"
+    read, written = os.pipe()
+    os.close(read)
+    out = tmp_path / "plots"
+    with open(written, "w") as closed:
+        shown = subprocess.run(
+            [sys.executable, "-c", program, "study", "plot", str(done), "--out", str(out)],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert len(list(out.iterdir())) == 6
+    assert "cannot be written" not in shown.stderr
+
+
 def test_a_weight_divergence_has_its_own_figure(kinkcheck: Kinkcheck, folder: Path) -> None:
     (folder / "d.toml").write_text(
         'extends = "vgg11-weight-divergence-small"\ndata = "mnist-sample"\nnetwork = "lenet5"\n'

@@ -27,3 +27,20 @@ def keep_large_blocks() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def give_back() -> bool:
+    """Give the system the memory that :func:`keep_large_blocks` kept and nothing uses.
+
+    For between two long pieces of work: the second should not hold what only the first needed.
+
+    Returns:
+        Whether there was any; False also where the allocator is not glibc's.
+
+    >>> give_back() in (True, False)
+    True
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False

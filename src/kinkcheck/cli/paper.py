@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kinkcheck.allocator import give_back
 from kinkcheck.cli.options import DataDir, Device
 
 if TYPE_CHECKING:  # Matplotlib takes a second to import, and other commands do without
@@ -88,6 +89,7 @@ def run(
             markup=False,
             soft_wrap=True,
         )
+        give_back()
 
 
 @paper.command()

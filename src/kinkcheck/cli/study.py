@@ -258,14 +258,19 @@ def plot(
             raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
     with reading(folder) as opened:
         figures = study_plots.figures(opened)
+    drawn = {
+        out / f"{name}.{form}": ink.save(figure, form)
+        for name, figure in figures.items()
+        for form in wanted
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            for form in wanted:
-                write_whole_bytes(out / f"{name}.{form}", ink.save(figure, form))
-                print(out / f"{name}.{form}")
+        for path, content in drawn.items():
+            write_whole_bytes(path, content)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
+    for path in drawn:
+        print(path)
 
 
 def _warn(declared: specs.Spec) -> None:

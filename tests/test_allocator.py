@@ -1,0 +1,39 @@
+"""Memory that is kept and given back, as the system counts it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEASURED = """
+import torch
+from kinkcheck.allocator import give_back, keep_large_blocks
+
+def resident():
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[1]) * 4096
+
+kept = keep_large_blocks()
+before = resident()
+tensors = [torch.ones(64 << 20, dtype=torch.uint8) for _ in range(4)]
+del tensors
+print(kept, resident() - before, end=" ")
+give_back()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not count so")
+def test_memory_is_kept_until_it_is_given_back() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True
+    )
+    kept, held, left = run.stdout.split()
+    if kept == "False":
+        pytest.skip("the allocator is not glibc's")
+    megabyte = 1 << 20
+    assert int(held) > 200 * megabyte
+    assert int(left) < 50 * megabyte
