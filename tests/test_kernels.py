@@ -307,6 +307,31 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
         assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_small_windows_of_many_channels_equal_the_reference(
+    compiled_kernel: ModuleType, dtype: torch.dtype
+) -> None:
+    # Channels_last: windows of 3, 4, 5, 6, 8 and 9 entries, and as many at the borders, are
+    # unrolled; what is left of the channels after whole vectors goes another way.
+    generator = torch.Generator().manual_seed(0)
+    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), First(), Last(), Random(3)])
+    special = torch.tensor(SPECIAL, dtype=torch.float64).to(dtype)
+    kernels = [(3,), (5,), (2, 2), (2, 3), (3, 3), (2, 2, 2), (5, 5)]
+    for channels, kernel in itertools.product((8, 15, 16, 17, 33, 40), kernels):
+        ones = (1,) * len(kernel)
+        padding = tuple(size // 2 for size in kernel)
+        windows = SlidingWindows(kernel, ones, padding, ones, ceil_mode=False)
+        shape = (3, *(6,) * len(kernel), channels)
+        x = special[torch.randint(len(SPECIAL), shape, generator=generator)].movedim(-1, 1)
+        x[:2] = torch.randint(-2, 9, x[:2].shape, generator=generator).to(dtype)
+        if channels % 2:
+            x[1, channels // 2] = float("nan")
+        output = windows.torch_max_pool(x).shape
+        grad_output = torch.randn(output, generator=generator).to(dtype)
+        for _ in range(2):
+            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+
+
 # What the mathematics says.
 
 

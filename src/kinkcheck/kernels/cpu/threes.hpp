@@ -351,7 +351,7 @@ class ThreesGradient {
         share = weighted(chosen);
         rest = sharing == Sharing::even ? share : weighted(other);
         // The entries are read again below: to keep them in registers would take too many.
-        asm volatile("" ::: "memory");
+        load_again();
       }
       // Adding to zero turns −0 into +0, as every sum of contributions does.
       share += Vec<S>{};
