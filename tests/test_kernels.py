@@ -262,18 +262,49 @@ def test_search_finds_no_bit_unlike_the_reference(
 ) -> None:
     x, grad_output, tangent, windows, threads = problem
     torch.set_num_threads(threads)
+    assert_equals_reference(compiled_kernel, x, grad_output, tangent, windows, selection)
+
+
+def assert_equals_reference(
+    kernel: ModuleType,
+    x: Tensor,
+    grad_output: Tensor,
+    tangent: Tensor,
+    windows: SlidingWindows,
+    selection: Selection,
+) -> None:
     value = reference.max_pool(x, windows)
-    assert_same_bits(compiled_kernel.max_pool(x, windows), value)
+    assert_same_bits(kernel.max_pool(x, windows), value)
     ties = reference.max_pool_ties(x, windows)
-    assert compiled_kernel.max_pool_ties(x, windows) == ties
-    both = compiled_kernel.max_pool_with_ties(x, windows)
+    assert kernel.max_pool_ties(x, windows) == ties
+    both = kernel.max_pool_with_ties(x, windows)
     assert_same_bits(both[0], value)
     assert both[1] == ties
     for name, given_ in (("max_pool_vjp", grad_output), ("max_pool_jvp", tangent)):
         assert_same_bits(
-            getattr(compiled_kernel, name)(given_, x, windows, selection),
+            getattr(kernel, name)(given_, x, windows, selection),
             getattr(reference, name)(given_, x, windows, selection),
         )
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True], ids=["floor", "ceil"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
+    compiled_kernel: ModuleType, dtype: torch.dtype, ceil_mode: bool
+) -> None:
+    # They have kernels of their own, which the search hardly ever meets.
+    generator = torch.Generator().manual_seed(0)
+    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Hybrid(1e39), First()])
+    special = torch.tensor(SPECIAL, dtype=torch.float64).to(dtype)
+    for width, padding in itertools.product(range(3, 40), itertools.product((0, 1), repeat=2)):
+        windows = SlidingWindows((3, 3), (2, 2), padding, (1, 1), ceil_mode)
+        shape = (3, 2, 3 + width % 4, width)
+        x = special[torch.randint(len(SPECIAL), shape, generator=generator)]
+        if width % 3 == 0:
+            x[1, 0, 2, width // 2] = float("nan")
+        output = windows.torch_max_pool(x).shape
+        grad_output = torch.randn(output, generator=generator).to(dtype)
+        assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
 
 
 # What the mathematics says.

@@ -3,23 +3,12 @@
 // from the tensor, decided in registers, and its gradient written back.
 #pragma once
 
-#include <utility>
-
 #include "problem.hpp"
 #include "rows.hpp"
 #include "vectorised.hpp"
 #include "vectors.hpp"
 
 namespace {
-
-template <class S>
-INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
-  constexpr int n = Lanes<S>::count;
-  [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
-    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
-  }(std::make_integer_sequence<int, n>{});
-}
 
 // The entries of a vector of windows, in scan order.
 template <class S, int K>

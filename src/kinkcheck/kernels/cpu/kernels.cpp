@@ -3,6 +3,7 @@
 #include "pixels.hpp"
 #include "plain.hpp"
 #include "problem.hpp"
+#include "threes.hpp"
 #include "vectorised.hpp"
 
 namespace kinkcheck {
@@ -14,10 +15,10 @@ namespace kinkcheck {
 extern const Kernels KINKCHECK_KERNELS;
 const Kernels KINKCHECK_KERNELS = {
     NAME(KINKCHECK_KERNELS),
-    {OF_EACH_TYPE(forward), OF_EACH_TYPE(ties), OF_EACH_TYPE(vjp)},
-    {OF_EACH_TYPE(forward_cells), OF_EACH_TYPE(ties_cells), OF_EACH_TYPE(vjp_cells)},
-    {OF_EACH_TYPE(forward_pixels), OF_EACH_TYPE(ties_pixels), OF_EACH_TYPE(vjp_pixels)},
-    OF_EACH_TYPE(jvp),
+    {OF_EACH_TYPE(forward), OF_EACH_TYPE(ties), OF_EACH_TYPE(vjp), OF_EACH_TYPE(jvp)},
+    {OF_EACH_TYPE(forward_cells), OF_EACH_TYPE(ties_cells), OF_EACH_TYPE(vjp_cells), {}},
+    {OF_EACH_TYPE(forward_pixels), OF_EACH_TYPE(ties_pixels), OF_EACH_TYPE(vjp_pixels), {}},
+    {OF_EACH_TYPE(forward_threes), OF_EACH_TYPE(ties_threes), OF_EACH_TYPE(vjp_threes), {}},
     OF_EACH_TYPE(plain_ties),
     OF_EACH_TYPE(plain_vjp),
     OF_EACH_TYPE(plain_jvp),

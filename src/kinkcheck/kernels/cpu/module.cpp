@@ -105,10 +105,13 @@ Index size_of_result(const Problem& problem, Element element, bool as_input) {
          size(problem.width) * bytes[element];
 }
 
-// The kernels for one task; null where there is none.
+using Family = Kernels::Family;
+
+// What is asked of the kernels: which of a family, and what to fall back on if they meet NaN (null
+// where they do not mind).
 struct Task {
   bool overlap;
-  const Kernels::Vectorised *rows, *cells, *pixels;
+  Kernels::Vectorised (Family::*of)[elements];
   const Kernels::Plain* plain;
 };
 
@@ -120,11 +123,15 @@ struct Way {
 // The fastest way to do a task.
 Way choose(const Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
-  if (task.cells && Plan::is_cells(problem) && job.choice.pick == Pick::first)
-    return {Plan::of_cells(problem, threads), task.cells[element]};
-  if (task.pixels && Plan::is_pixels(problem))
-    return {Plan::of_pixels(problem, threads), task.pixels[element]};
-  return {Plan(problem, task.overlap, scalar_bytes(element), threads), task.rows[element]};
+  const auto kernel = [&](const Family& family) { return (family.*task.of)[element]; };
+  const bool first = job.choice.pick == Pick::first;
+  if (kernel(in_use->cells) && first && Plan::is_cells(problem))
+    return {Plan::of_cells(problem, threads), kernel(in_use->cells)};
+  if (kernel(in_use->threes) && first && Plan::is_threes(problem))
+    return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
+  if (kernel(in_use->pixels) && Plan::is_pixels(problem))
+    return {Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
+  return {Plan(problem, task.overlap, scalar_bytes(element), threads), kernel(in_use->rows)};
 }
 
 Report run(Job& job, Element element, const Task& task, Index threads) {
@@ -230,7 +237,7 @@ void forward(const Problem& problem, int element, std::uintptr_t input, std::uin
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  run(job, Element(element), {false, in_use->rows.forward, in_use->cells.forward, in_use->pixels.forward, nullptr}, threads);
+  run(job, Element(element), {false, &Family::forward, nullptr}, threads);
 }
 
 std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,
@@ -239,7 +246,7 @@ std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  const Task task{false, in_use->rows.ties, in_use->cells.ties, in_use->pixels.ties, in_use->plain_ties};
+  const Task task{false, &Family::ties, in_use->plain_ties};
   const Report report = run(job, Element(element), task, threads);
   return {report.census.tied, report.census.tied_at_zero};
 }
@@ -254,8 +261,8 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   job.gradient = at<const void*>(gradient);
   job.result = at<void*>(result);
   job.watch_infinity = watch_infinity;
-  const Task task = backward ? Task{true, in_use->rows.vjp, in_use->cells.vjp, in_use->pixels.vjp, in_use->plain_vjp}
-                             : Task{false, in_use->jvp, nullptr, nullptr, in_use->plain_jvp};
+  const Task task = backward ? Task{true, &Family::vjp, in_use->plain_vjp}
+                             : Task{false, &Family::jvp, in_use->plain_jvp};
   const Report report = run_linear(job, Element(element), task, threads);
   return !report.unordered;
 }

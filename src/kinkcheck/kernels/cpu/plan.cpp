@@ -16,6 +16,8 @@ constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
 constexpr Index fewest_lanes_of_pixels = 8;
+// Of narrower images many at a time fill a vector better.
+constexpr Index fewest_windows_of_threes = 5;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -101,6 +103,19 @@ bool Plan::is_cells(const Problem& problem) {
          tiles_or_absent(problem.depth);
 }
 
+bool Plan::is_threes(const Problem& problem) {
+  const auto is_three = [](const Axis& axis) {
+    const Index last = (axis.outputs - 1) * axis.stride - axis.padding;
+    return axis.kernel == 3 && axis.stride == 2 && axis.dilation == 1 && axis.padding <= 1 &&
+           axis.outputs >= 1 && last < axis.inputs;  // no window without an entry
+  };
+  const Axis& height = problem.height;
+  const bool flat = height.inputs == 1 && height.outputs == 1 && height.kernel == 1 &&
+                    height.padding == 0;
+  return problem.inner == 1 && flat && is_three(problem.depth) && is_three(problem.width) &&
+         problem.width.outputs >= fewest_windows_of_threes;
+}
+
 bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }
 
 Plan Plan::of_pixels(const Problem& problem, Index threads) {
@@ -115,6 +130,20 @@ Plan Plan::of_pixels(const Problem& problem, Index threads) {
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   plan.scratch_bytes_ =
       static_cast<std::size_t>(2 * volume + layout.channels) * sizeof(Index) + slack_bytes;
+  return plan;
+}
+
+Plan Plan::of_threes(const Problem& problem, Index threads) {
+  Plan plan(problem);
+  Layout& layout = plan.layout_;
+  layout.channels = layout.span = layout.extent = plan.spans_ = 1;
+  const Index plane = problem.depth.inputs * problem.width.inputs;
+  layout.planes = std::clamp<Index>(block_elements / plane, 1, up(problem.outer, 4 * threads));
+  plan.outer_blocks_ = up(problem.outer, layout.planes);
+  // Of the widest type: four rows of entries and one of sums, and a row of the input.
+  const Index lanes = up(problem.width.outputs, line_bytes) * line_bytes;
+  const Index elements = (4 * 4 + 2) * lanes + problem.width.inputs;
+  plan.scratch_bytes_ = static_cast<std::size_t>(elements * 8 + 6 * line_bytes);
   return plan;
 }
 

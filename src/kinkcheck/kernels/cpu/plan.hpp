@@ -16,11 +16,17 @@ class Plan {
   // For windows that are cells, which need no layout and no scratch memory.
   static Plan of_cells(const Problem& problem, Index threads);
 
+  // For windows of three by three, whose few rows of scratch memory are not in the layout.
+  static Plan of_threes(const Problem& problem, Index threads);
+
   // For channels taken several at a time.
   static Plan of_pixels(const Problem& problem, Index threads);
 
   // Whether all windows are cells (see cells.hpp).
   static bool is_cells(const Problem& problem);
+
+  // Whether the windows are three by three of images that are wide enough (see threes.hpp).
+  static bool is_threes(const Problem& problem);
 
   // Whether there are enough channels to fill vectors with (see pixels.hpp).
   static bool is_pixels(const Problem& problem);

@@ -93,11 +93,11 @@ struct Kernels {
   const char* name;
   using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
   using Plain = Report (*)(const Job&, Index outer);
+  // Kernels for one kind of windows; null where there are none, but all of `rows` exist.
   struct Family {
-    Vectorised forward[elements], ties[elements], vjp[elements];
+    Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
   };
-  Family rows, cells, pixels;
-  Vectorised jvp[elements];  // of rows
+  Family rows, cells, pixels, threes;
   Plain plain_ties[elements], plain_vjp[elements], plain_jvp[elements];
 };
 

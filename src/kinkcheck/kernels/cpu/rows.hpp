@@ -87,6 +87,16 @@ INLINE void deinterleave(Vec<S> a, Vec<S> b, Vec<S>& even, Vec<S>& odd) {
   }(std::make_integer_sequence<int, n>{});
 }
 
+// The other way round.
+template <class S>
+INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
+  constexpr int n = Lanes<S>::count;
+  [&]<int... lane>(std::integer_sequence<int, lane...>) {
+    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
+    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
+  }(std::make_integer_sequence<int, n>{});
+}
+
 // Lanes u = t − (begin − lead) of one plane.
 struct Range {
   Index low, high;

@@ -375,6 +375,9 @@ INLINE Vec<Scalar<T>> rounded_vector(Vec<Scalar<T>> v) {
 #if defined(__AVX512F__)
   if constexpr (std::is_same_v<T, Half>)
     return (Vec<float>)_mm512_cvtph_ps(_mm512_cvtps_ph((__m512)v, 0));
+#elif defined(__F16C__) && defined(__AVX2__)
+  if constexpr (std::is_same_v<T, Half>)
+    return (Vec<float>)_mm256_cvtph_ps(_mm256_cvtps_ph((__m256)v, 0));
 #endif
   if constexpr (std::is_same_v<T, Brain>) {
     return (Vec<float>)(brain_bits(v) & 0xFFFF0000u);
