@@ -172,6 +172,7 @@ def test_plots_are_written_though_nobody_reads_their_names(done: Path, tmp_path:
             [sys.executable, "-c", program, "study", "plot", str(done), "--out", str(out)],
             stdout=closed,
             stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # else it is met only at the very end
             text=True,
             check=False,
         )

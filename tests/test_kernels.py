@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -287,6 +287,13 @@ def assert_equals_reference(
         )
 
 
+def of_special_values(
+    shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    special = torch.tensor(SPECIAL, dtype=torch.float64).to(dtype)
+    return special[torch.randint(len(SPECIAL), tuple(shape), generator=generator)]
+
+
 @pytest.mark.parametrize("ceil_mode", [False, True], ids=["floor", "ceil"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
@@ -294,42 +301,65 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
 ) -> None:
     # They have kernels of their own, which the search hardly ever meets.
     generator = torch.Generator().manual_seed(0)
-    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Hybrid(1e39), First()])
-    special = torch.tensor(SPECIAL, dtype=torch.float64).to(dtype)
+    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Hybrid(2), Hybrid(1e39)])
     for width, padding in itertools.product(range(3, 40), itertools.product((0, 1), repeat=2)):
         windows = SlidingWindows((3, 3), (2, 2), padding, (1, 1), ceil_mode)
-        shape = (3, 2, 3 + width % 4, width)
-        x = special[torch.randint(len(SPECIAL), shape, generator=generator)]
+        height = (1 if padding[0] else 3) + width % 4
+        x = of_special_values((3, 2, height, width), dtype, generator)
         if width % 3 == 0:
-            x[1, 0, 2, width // 2] = float("nan")
-        output = windows.torch_max_pool(x).shape
-        grad_output = torch.randn(output, generator=generator).to(dtype)
-        assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+            x[1, 0, -1, width // 2] = float("nan")
+        grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
+        for _ in range(2):
+            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
 
 
+@pytest.mark.parametrize("channels", [8, 15, 17, 33, 40, 150])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_small_windows_of_many_channels_equal_the_reference(
-    compiled_kernel: ModuleType, dtype: torch.dtype
+    compiled_kernel: ModuleType, dtype: torch.dtype, channels: int
 ) -> None:
     # Channels_last: windows of 3, 4, 5, 6, 8 and 9 entries, and as many at the borders, are
     # unrolled; what is left of the channels after whole vectors goes another way.
-    generator = torch.Generator().manual_seed(0)
-    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), First(), Last(), Random(3)])
-    special = torch.tensor(SPECIAL, dtype=torch.float64).to(dtype)
-    kernels = [(3,), (5,), (2, 2), (2, 3), (3, 3), (2, 2, 2), (5, 5)]
-    for channels, kernel in itertools.product((8, 15, 16, 17, 33, 40), kernels):
+    generator = torch.Generator().manual_seed(channels)
+    selections = [Native(), Minimal(), Hybrid(10), Hybrid(2), Last(), Random(3)]
+    for kernel in [(3,), (5,), (2, 2), (2, 3), (3, 3), (2, 2, 2), (5, 5)]:
         ones = (1,) * len(kernel)
-        padding = tuple(size // 2 for size in kernel)
-        windows = SlidingWindows(kernel, ones, padding, ones, ceil_mode=False)
-        shape = (3, *(6,) * len(kernel), channels)
-        x = special[torch.randint(len(SPECIAL), shape, generator=generator)].movedim(-1, 1)
-        x[:2] = torch.randint(-2, 9, x[:2].shape, generator=generator).to(dtype)
-        if channels % 2:
-            x[1, channels // 2] = float("nan")
-        output = windows.torch_max_pool(x).shape
-        grad_output = torch.randn(output, generator=generator).to(dtype)
-        for _ in range(2):
-            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+        windows = SlidingWindows(
+            kernel, ones, tuple(size // 2 for size in kernel), ones, ceil_mode=False
+        )
+        shape = (1 if channels > 100 else 2, *(4,) * len(kernel), channels)
+        untied = torch.rand(shape, generator=generator).to(dtype)
+        for x in (untied, of_special_values(shape, dtype, generator)):
+            x = x.movedim(-1, 1)
+            if channels == 33:
+                x[0, 17] = float("nan")
+            output = windows.torch_max_pool(x).shape
+            grad_output = of_special_values(output, dtype, generator)
+            for selection in selections:
+                assert_equals_reference(compiled_kernel, x, grad_output, x, windows, selection)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_windows_of_more_entries_than_16_bits_count(
+    compiled_kernel: ModuleType, dtype: torch.dtype
+) -> None:
+    windows = SlidingWindows((257, 257), (1, 1), (0, 0), (1, 1), ceil_mode=False)
+    x = torch.zeros(1, 257, 257, 40, dtype=dtype).movedim(-1, 1)
+    x[0, :20, 255, 5] = 1  # entry 65,540; the other channels are tied 66,049 times
+    grad_output = torch.ones(1, 40, 1, 1, dtype=dtype)
+    for selection in (Native(), Minimal(), Hybrid(10), Random(3)):
+        assert_equals_reference(compiled_kernel, x, grad_output, x, windows, selection)
+
+
+def test_slices_of_minus_infinity_in_one_channel_equal_pytorch(
+    compiled_kernel: ModuleType,
+) -> None:
+    # PyTorch forgets the depth of such windows if the tensor counts as channels_last_3d.
+    x = torch.full((2, 1, 9, 1, 21), -float("inf"))
+    x = x.to(memory_format=torch.channels_last_3d)
+    windows = SlidingWindows((3, 1, 3), (2, 1, 2), (1, 0, 1), (1, 1, 1), ceil_mode=False)
+    grad_output = torch.ones(windows.torch_max_pool(x).shape)
+    assert_equals_reference(compiled_kernel, x, grad_output, x, windows, Native())
 
 
 # What the mathematics says.

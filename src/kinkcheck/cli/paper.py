@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,7 @@ def run(
             markup=False,
             soft_wrap=True,
         )
+        gc.collect()  # what hangs in circles is free only after it
         give_back()
 
 

@@ -221,12 +221,8 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
     decide(cell, watch, value, size);
     Vec<S> chosen = gradient, other{};
     if constexpr (sharing != Sharing::one) {
-      const auto share = [&](const void* table) {
-        const Vec<S> factor = weight<S>(table, size, K);
-        return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
-      };
-      chosen = share(job.chosen);
-      other = sharing == Sharing::even ? chosen : share(job.other);
+      chosen = weighted<T>(job.chosen, size, K, gradient);
+      if constexpr (sharing == Sharing::split) other = weighted<T>(job.other, size, K, gradient);
     }
     // Adding to zero turns −0 into +0, as every sum of contributions does.
     chosen += Vec<S>{};

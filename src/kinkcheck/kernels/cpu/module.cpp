@@ -111,7 +111,7 @@ using Family = Kernels::Family;
 // where they do not mind).
 struct Task {
   bool overlap;
-  Kernels::Vectorised (Family::*of)[elements];
+  Kernels::Vectorised (Family::*which)[elements];
   const Kernels::Plain* plain;
 };
 
@@ -123,11 +123,11 @@ struct Way {
 // The fastest way to do a task.
 Way choose(const Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
-  const auto kernel = [&](const Family& family) { return (family.*task.of)[element]; };
+  const auto kernel = [&](const Family& family) { return (family.*task.which)[element]; };
   const bool first = job.choice.pick == Pick::first;
   if (kernel(in_use->cells) && first && Plan::is_cells(problem))
     return {Plan::of_cells(problem, threads), kernel(in_use->cells)};
-  if (kernel(in_use->threes) && first && Plan::is_threes(problem))
+  if (kernel(in_use->threes) && first && !job.watch_infinity && Plan::is_threes(problem))
     return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
   if (kernel(in_use->pixels) && Plan::is_pixels(problem))
     return {Plan::of_pixels(problem, threads), kernel(in_use->pixels)};

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "problem.hpp"
@@ -113,8 +114,8 @@ INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index 
   for (Index i = 0; i < pixels; ++i) visit(slice + i * inner + block.channel, block.channels);
 }
 
-// Calls act<K>() with K the number of entries if windows of so many are common and a selection
-// of the first, else 0.
+// Calls act<K>() with K the number of entries where it is a common one and the pick is the first,
+// else 0: the rest is not worth the code.
 template <Pick pick, class Act>
 INLINE void with_entries(Index count, const Act& act) {
   if constexpr (pick == Pick::first) {
@@ -274,7 +275,7 @@ INLINE Int<Scalar<T>> draw(const T* input, const Pixel& pixel, Count channels,
 }
 
 // Up to this many entries it is faster to visit all entries of a vector of windows than to add to
-// the picked ones one by one.
+// the picked ones one by one, even where their masks are not held in registers.
 constexpr Index few_entries = 4;
 
 template <Sharing sharing, Pick pick, class T>
@@ -298,7 +299,8 @@ class PixelShares {
         return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
           share_by_masks<K>(pixel, c, channels);
         });
-      if (pixel.count <= few_entries)
+      // Nor is there a code for every entry of a window of very many.
+      if (pixel.count <= few_entries || pixel.count > std::numeric_limits<Code>::max())
         return for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
           Decision<S> decisions[1];
           decide<K>(pixel, c, channels, decisions);
@@ -317,7 +319,10 @@ class PixelShares {
         for (const auto& [value, size, picked] : decisions) {
           const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
           const Int<S> code = alone ? picked : Int<S>{} - 1;
-          for (Index i = 0; i < n; ++i) codes[i] = static_cast<Code>(code[i]);
+          if constexpr (sizeof(Code) == sizeof(Integer))
+            store_integers<S>(codes, code);
+          else
+            for (Index i = 0; i < n; ++i) codes[i] = static_cast<Code>(code[i]);
           codes += n;
         }
       });
@@ -424,12 +429,9 @@ class PixelShares {
         widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
     Vec<S> chosen = gradient, other{};
     if constexpr (sharing != Sharing::one) {
-      const auto share = [&](const void* table) INLINED {
-        const Vec<S> factor = weight<S>(table, decision.size, pixel.count);
-        return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
-      };
-      chosen = share(job_.chosen);
-      other = sharing == Sharing::even ? chosen : share(job_.other);
+      chosen = weighted<T>(job_.chosen, decision.size, pixel.count, gradient);
+      if constexpr (sharing == Sharing::split)
+        other = weighted<T>(job_.other, decision.size, pixel.count, gradient);
     }
     const Index* const entries = pixel.entries;
     Int<S> taken{};

@@ -25,7 +25,8 @@ class Plan {
   // Whether all windows are cells (see cells.hpp).
   static bool is_cells(const Problem& problem);
 
-  // Whether the windows are three by three of images that are wide enough (see threes.hpp).
+  // Whether the windows are three by three at a stride of two, on contiguous images that are wide
+  // enough (see threes.hpp).
   static bool is_threes(const Problem& problem);
 
   // Whether there are enough channels to fill vectors with (see pixels.hpp).

@@ -93,7 +93,7 @@ struct Kernels {
   const char* name;
   using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
   using Plain = Report (*)(const Job&, Index outer);
-  // Kernels for one kind of windows; null where there are none, but all of `rows` exist.
+  // One way to walk a tensor; null where it is not gone, but all of `rows` exist.
   struct Family {
     Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
   };

@@ -2,6 +2,7 @@
 // they lie by phase (see Layout) and in the computing type.
 #pragma once
 
+#include <cstddef>
 #include <limits>
 #include <utility>
 
@@ -26,6 +27,14 @@ INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
 // For b > 0 and any a.
 INLINE Index floor_divide(Index a, Index b) { return a / b - (a % b < 0); }
 INLINE Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
+
+// Takes memory for some items off the front.
+template <class Item>
+Item* take(std::byte*& memory, Index count) {
+  Item* const taken = reinterpret_cast<Item*>(memory);
+  memory += round_up(count * static_cast<Index>(sizeof(Item)), 64);
+  return taken;
+}
 
 // Calls visit(i) for vectors of n elements that cover `count`, the last two of which may overlap,
 // and rest(i) for what is less than a vector.

@@ -1,7 +1,7 @@
 // Max pooling of images by windows of three by three entries at a stride of two, the first pooling
 // of many networks. Planes are taken one after another and their rows in the order of memory: each
-// is read once, and each row of the gradient is written once, when the windows over it are done.
-// What is at hand meanwhile is a few rows, in the cache nearest to the core.
+// is read once, unless it holds a NaN, and each row of the gradient is written once, when the
+// windows over it are done. What is at hand meanwhile is a few rows, in the nearest cache.
 //
 // Of each row of the input, a window sees its left, middle and right column. Side by side in memory
 // lie the middle column of a window and its right one, which is the left of the window after it.
@@ -95,26 +95,21 @@ class Threes {
   using S = Scalar<T>;
   static constexpr Index n = Lanes<S>::count;
 
-  Threes(const Job& job, std::byte* memory)
+  Threes(const Job& job, std::byte* scratch)
       : height(job.problem.depth.inputs), width(job.problem.width.inputs),
         padding_above(job.problem.depth.padding), padding(job.problem.width.padding),
         window_rows(job.problem.depth.outputs), windows(job.problem.width.outputs),
         vectors((windows + n - 1) / n), input(static_cast<const T*>(job.input)),
-        input_end(input + job.problem.outer * height * width), memory_(memory) {}
+        input_end(input + job.problem.outer * height * width), memory(scratch) {}
 
   const Index height, width;           // of the input
   const Index padding_above, padding;  // 0 or 1
   const Index window_rows, windows, vectors;
   const T *const input, *const input_end;
+  std::byte* memory;  // of the scratch memory what is left
 
-  template <class Item>
-  Item* take(Index count) {
-    Item* const taken = reinterpret_cast<Item*>(memory_);
-    memory_ += round_up(count * static_cast<Index>(sizeof(Item)), 64);
-    return taken;
-  }
-
-  // Calls visit(vector, left, middle, right) for a row, with `pad` for what no window has.
+  // Calls visit(vector, left, middle, right) for a row, where `pad` stands for entries that do not
+  // exist and for windows beyond the last.
   template <class Visit>
   INLINE void for_trios(const T* row, S pad, Flag<S>& seen, const Visit& visit) const {
     const Index windows = this->windows;
@@ -157,9 +152,6 @@ class Threes {
                 trios[v] = {left, middle, right, greatest<false, S>(left, middle, right)};
               });
   }
-
- private:
-  std::byte* memory_;
 };
 
 // Walks the rows of windows of one plane after another.
@@ -169,7 +161,7 @@ class ThreesWalk {
   using S = Scalar<T>;
 
   explicit ThreesWalk(Threes<T>& threes) : threes_(threes) {
-    for (Trio<S>*& trios : trios_) trios = threes.template take<Trio<S>>(threes.vectors);
+    for (Trio<S>*& trios : trios_) trios = take<Trio<S>>(threes.memory, threes.vectors);
     const Vec<S> none = all(nan<S>);
     for (Index v = 0; v < threes.vectors; ++v) trios_[3][v] = {none, none, none, all(-infinity<S>)};
   }
@@ -236,7 +228,7 @@ template <class T>
 Report forward_threes(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Threes<T> threes(job, scratch);
-  Vec<S>* const above = threes.template take<Vec<S>>(threes.vectors);
+  Vec<S>* const above = take<Vec<S>>(threes.memory, threes.vectors);
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
     const T* const input = threes.input + outer * threes.height * threes.width;
     T* const output =
@@ -316,16 +308,18 @@ class ThreesGradient {
       : threes_(threes), chosen_(job.chosen), other_(job.other),
         gradient_(static_cast<const T*>(job.gradient)),
         gradient_end_(gradient_ + job.problem.outer * threes.window_rows * threes.windows),
-        carried_(threes.template take<Sums<S>>(threes.vectors)),
-        unwanted_(threes.template take<T>(threes.width)) {}
+        carried_(take<Sums<S>>(threes.memory, threes.vectors)),
+        unwanted_(take<T>(threes.memory, threes.width)) {}
 
-  // Of a plane: first, for every row of windows, and last.
+  // Before the rows of windows of a plane.
   void begin(T* plane) {
     plane_ = plane;
     corner_ = S{};
     for (Index v = 0; v < threes_.vectors; ++v) carried_[v] = Sums<S>{};
   }
 
+  // For every row of windows, in order: gives its gradients, and writes the rows of the input that
+  // no later window reaches.
   void share(Index outer, Index oh, const Trio<S>* top, const Trio<S>* middle,
              const Trio<S>* bottom) {
     const T* const gradient =
@@ -337,30 +331,26 @@ class ThreesGradient {
     Sums<S>* const carried = carried_;
     const void *const chosen = chosen_, *const other = other_;
     Vec<S> left_top{}, left_middle{}, left_bottom{};
-    const auto visit = [&](Index v, Index count, Index held) INLINED {
+    const auto visit = [&](Index v, Index count, Index room) INLINED {
       const Trio<S> *const rows[3] = {top + v, middle + v, bottom + v};
       const Vec<S> value = value_of<S>(*rows[0], *rows[1], *rows[2]);
-      Vec<S> share = widen_within(gradient + v * n, count, gradient_end), rest{};
+      Vec<S> own = widen_within(gradient + v * n, count, gradient_end), rest{};
       if constexpr (sharing != Sharing::one) {
         const Int<S> size = size_of<S>(*rows[0], *rows[1], *rows[2], value);
-        const Vec<S> whole = share;
-        const auto weighted = [&](const void* table) INLINED {
-          const Vec<S> factor = weight<S>(table, size, 9);
-          return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * whole));
-        };
-        share = weighted(chosen);
-        rest = sharing == Sharing::even ? share : weighted(other);
+        const Vec<S> whole = own;
+        own = weighted<T>(chosen, size, 9, whole);
+        if constexpr (sharing == Sharing::split) rest = weighted<T>(other, size, 9, whole);
         // The entries are read again below: to keep them in registers would take too many.
         load_again();
       }
       // Adding to zero turns −0 into +0, as every sum of contributions does.
-      share += Vec<S>{};
+      own += Vec<S>{};
       rest += Vec<S>{};
       // The first active entry takes its share and leaves the rest to the others.
       const auto take = [&](Vec<S> x) INLINED {
         const Int<S> active = x == value;
-        const Vec<S> taken = keep<S>(active, share);
-        if constexpr (sharing != Sharing::even) share = active ? rest : share;
+        const Vec<S> taken = keep<S>(active, own);
+        if constexpr (sharing != Sharing::even) own = active ? rest : own;
         return taken;
       };
       const auto take_row = [&](const Trio<S>& trio, Vec<S>& left_after) INLINED {
@@ -370,8 +360,8 @@ class ThreesGradient {
         return Taken<T>{middle, right, after};
       };
       const auto top_row = take_row(*rows[0], left_top).added_to(carried[v]);
-      write(top_row, to_above + 2 * v * n, held);
-      write(take_row(*rows[1], left_middle).sums(), to_between + 2 * v * n, held);
+      write(top_row, to_above + 2 * v * n, room);
+      write(take_row(*rows[1], left_middle).sums(), to_between + 2 * v * n, room);
       carried[v] = take_row(*rows[2], left_bottom).sums();
     };
     const Index last = threes_.vectors - 1;
@@ -382,6 +372,7 @@ class ThreesGradient {
     corner_ = left_bottom[0];
   }
 
+  // After them: writes what is left of the plane.
   void end() {
     const Index bottom = 2 * threes_.window_rows;
     T* const to = row(bottom);

@@ -39,25 +39,25 @@ class Rows {
 
   Rows(const Job& job, const Block& block, std::byte* memory)
       : job(job), problem(job.problem), layout(job.layout), block(block),
-        geometry(job.problem, job.layout, block), memory_(memory) {
+        geometry(job.problem, job.layout, block) {
     lanes = block.planes * (layout.lead + block.end - block.begin + layout.reach) *
             block.channels;
     volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
     const Index slice = problem.height.inputs * layout.slots;
-    inputs_ = take<S>(layout.input_slices * slice * layout.row);
-    tangents_ = take<S>(layout.input_slices * slice * layout.row);
-    padding_ = take<S>(layout.row);
-    line = take<S>(layout.row);
-    valid = take<S>(layout.row);
-    codes = take<Integer>(layout.row);
-    sizes = take<Integer>(layout.row);
-    positions = take<Index>(layout.row);
-    places = take<const S*>(volume);
-    tangent_places = take<const S*>(volume);
-    offsets = take<Index>(volume);
+    inputs_ = take<S>(memory, layout.input_slices * slice * layout.row);
+    tangents_ = take<S>(memory, layout.input_slices * slice * layout.row);
+    padding_ = take<S>(memory, layout.row);
+    line = take<S>(memory, layout.row);
+    valid = take<S>(memory, layout.row);
+    codes = take<Integer>(memory, layout.row);
+    sizes = take<Integer>(memory, layout.row);
+    positions = take<Index>(memory, layout.row);
+    places = take<const S*>(memory, volume);
+    tangent_places = take<const S*>(memory, volume);
+    offsets = take<Index>(memory, volume);
     if (geometry.dealt) {
-      Index* const elements = take<Index>(geometry.lanes * layout.slots);
-      deal_ = Deal(geometry, elements, take<Index>(geometry.lanes * layout.slots));
+      Index* const elements = take<Index>(memory, geometry.lanes * layout.slots);
+      deal_ = Deal(geometry, elements, take<Index>(memory, geometry.lanes * layout.slots));
     }
   }
 
@@ -188,14 +188,6 @@ class Rows {
                       layout.row;
   }
 
-  template <class Item>
-  Item* take(Index count) {
-    Item* const taken = reinterpret_cast<Item*>(memory_);
-    memory_ += round_up(count * static_cast<Index>(sizeof(Item)), 64);
-    return taken;
-  }
-
-  std::byte* memory_;
   S *inputs_, *tangents_, *padding_;
   Deal deal_;
   Index packed_ = 0;
@@ -268,6 +260,16 @@ INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key,
 template <class S>
 INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
   return lookup(static_cast<const S*>(table), size, most);
+}
+
+// What each window gives of its gradient by such a table: nothing, where the weight is zero, even
+// of an infinite one.
+template <class T>
+INLINE Vec<Scalar<T>> weighted(const void* table, Int<Scalar<T>> size, Index most,
+                               Vec<Scalar<T>> gradient) {
+  using S = Scalar<T>;
+  const Vec<S> factor = weight<S>(table, size, most);
+  return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
 }
 
 // Calls act<K>() with K the number of places if it is a common one, else 0.

@@ -86,10 +86,10 @@ INLINE Vec<S> all(S value) {
   return Vec<S>{} + value;
 }
 
-// What was loaded is to be loaded again, not kept: with sixteen registers a compiler would write it
-// to the stack instead, and it is in the cache anyway.
+// What was loaded is to be loaded again, not kept: with the sixteen registers of x86 before AVX-512
+// a compiler would write it to the stack instead, and it is in the cache anyway.
 INLINE void load_again() {
-#if !defined(__AVX512F__)
+#if defined(__x86_64__) && !defined(__AVX512F__)
   asm volatile("" ::: "memory");
 #endif
 }
