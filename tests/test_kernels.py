@@ -302,7 +302,8 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
     # They have kernels of their own, which the search hardly ever meets.
     generator = torch.Generator().manual_seed(0)
     selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Hybrid(2), Hybrid(1e39)])
-    for width, padding in itertools.product(range(3, 40), itertools.product((0, 1), repeat=2)):
+    widths = range(3, 40, 4 if SANITIZED else 1)
+    for width, padding in itertools.product(widths, itertools.product((0, 1), repeat=2)):
         windows = SlidingWindows((3, 3), (2, 2), padding, (1, 1), ceil_mode)
         height = (1 if padding[0] else 3) + width % 4
         x = of_special_values((3, 2, height, width), dtype, generator)
@@ -318,10 +319,12 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
 def test_small_windows_of_many_channels_equal_the_reference(
     compiled_kernel: ModuleType, dtype: torch.dtype, channels: int
 ) -> None:
-    # Channels_last: windows of 3, 4, 5, 6, 8 and 9 entries, and as many at the borders, are
+    # Channels_last: windows of 3, 4, 5, 8 and 9 entries, and as many at the borders, are
     # unrolled; what is left of the channels after whole vectors goes another way.
     generator = torch.Generator().manual_seed(channels)
-    selections = [Native(), Minimal(), Hybrid(10), Hybrid(2), Last(), Random(3)]
+    selections = [Minimal(), Hybrid(2), Last(), Native(), Hybrid(10), Random(3)]
+    if SANITIZED:
+        del selections[3:]
     for kernel in [(3,), (5,), (2, 2), (2, 3), (3, 3), (2, 2, 2), (5, 5)]:
         ones = (1,) * len(kernel)
         windows = SlidingWindows(

@@ -32,16 +32,21 @@ namespace nb = nanobind;
 namespace kinkcheck {
 
 extern const Kernels baseline;
-#if defined(KINKCHECK_X86)
-extern const Kernels avx2, avx512;
+#if defined(KINKCHECK_AVX2)
+extern const Kernels avx2;
+#endif
+#if defined(KINKCHECK_AVX512)
+extern const Kernels avx512;
 #endif
 
 namespace {
 
 std::vector<const Kernels*> supported() {
   std::vector<const Kernels*> found{&baseline};
-#if defined(KINKCHECK_X86)
+#if defined(KINKCHECK_AVX2)
   if (__builtin_cpu_supports("x86-64-v3")) found.push_back(&avx2);
+#endif
+#if defined(KINKCHECK_AVX512)
   if (__builtin_cpu_supports("x86-64-v4")) found.push_back(&avx512);
 #endif
   return found;
