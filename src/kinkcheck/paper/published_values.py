@@ -2,8 +2,8 @@
 
 ``relu_volumes`` is from the result files of the repository that accompanies D. Bertoin et al.
 (NeurIPS 2021), all others are from that of R. Boustany (TMLR 2024): its result files, notebook
-outputs and bar charts. The column ``source``, where there is one, says which. Of the training curves
-only the loss is bundled, the one column of them that is compared.
+outputs and bar charts. The column ``source``, where there is one, says which. Of the training
+curves only the loss is bundled, which is what is compared.
 """
 
 from __future__ import annotations
