@@ -1,6 +1,6 @@
-// Max pooling of cells: windows of two entries along each pooled dimension that tile the input
-// without padding, the commonest of all. They need no scratch memory: a vector of windows is read
-// from the tensor, decided in registers, and its gradient written back.
+// Max pooling of cells: windows of two entries along each pooled dimension, or of three, that tile
+// the input without padding, the commonest of all. They need no scratch memory: a vector of windows
+// is read from the tensor, decided in registers, and its gradient written back.
 #pragma once
 
 #include "problem.hpp"
@@ -10,61 +10,70 @@
 
 namespace {
 
-// The entries of a vector of windows, in scan order.
-template <class S, int K>
+// The entries of a vector of windows, in scan order: some runs of `edge` each.
+template <class S, int edge, int runs>
 struct Cell {
-  Vec<S> entry[K];
+  Vec<S> run[runs][edge];
 };
 
-// Where to find them: the elements at which the K/2 runs of two entries begin, how far apart the
-// two are (side by side if 1, else in different pixels), and how many windows are meant.
-template <int K>
+// Calls visit(entry) for each.
+template <class C, class Visit>
+INLINE void for_each_entry(C& cell, const Visit& visit) {
+  UNROLLED for (auto& run : cell.run)
+    UNROLLED for (auto& entry : run) visit(entry);
+}
+
+// Where to find them: the elements at which the runs begin, how far apart the entries of one are
+// (side by side if 1, else in different pixels), and how many windows are meant.
+template <int edge, int runs>
 struct Place {
-  Index run[K / 2];
+  Index run[runs];
   Index apart;
   Index count;
 };
 
-template <int K, class T>
-INLINE Cell<Scalar<T>, K> read(const T* input, const Place<K>& place) {
+template <int edge, int runs, class T>
+INLINE Cell<Scalar<T>, edge, runs> read(const T* input, const Place<edge, runs>& place) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
-  Cell<S, K> cell;
-  for (int r = 0; r < K / 2; ++r) {
+  Cell<S, edge, runs> cell;
+  for (int r = 0; r < runs; ++r) {
     const T* const from = input + place.run[r];
+    auto& run = cell.run[r];
     if (place.apart == 1) {
-      deinterleave<S>(widen_some(from, 2 * place.count),
-                      widen_some(from + n, 2 * place.count - n), cell.entry[2 * r],
-                      cell.entry[2 * r + 1]);
+      Vec<S> memory[edge];
+      for (int v = 0; v < edge; ++v)
+        memory[v] = widen_some(from + v * n, edge * place.count - v * n);
+      deinterleave<S>(memory, run);
     } else {
-      cell.entry[2 * r] = widen_some(from, place.count);
-      cell.entry[2 * r + 1] = widen_some(from + place.apart, place.count);
+      for (int e = 0; e < edge; ++e) run[e] = widen_some(from + e * place.apart, place.count);
     }
   }
   return cell;
 }
 
-template <int K, class T>
-INLINE void write(const Cell<Scalar<T>, K>& cell, T* output, const Place<K>& place) {
+template <int edge, int runs, class T>
+INLINE void write(const Cell<Scalar<T>, edge, runs>& cell, T* output,
+                  const Place<edge, runs>& place) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
-  for (int r = 0; r < K / 2; ++r) {
+  for (int r = 0; r < runs; ++r) {
     T* const to = output + place.run[r];
+    const auto& run = cell.run[r];
     if (place.apart == 1) {
-      Vec<S> a, b;
-      interleave<S>(cell.entry[2 * r], cell.entry[2 * r + 1], a, b);
-      narrow_some(a, to, 2 * place.count);
-      narrow_some(b, to + n, 2 * place.count - n);
+      Vec<S> memory[edge];
+      interleave<S>(run, memory);
+      for (int v = 0; v < edge; ++v)
+        narrow_some(memory[v], to + v * n, edge * place.count - v * n);
     } else {
-      narrow_some(cell.entry[2 * r], to, place.count);
-      narrow_some(cell.entry[2 * r + 1], to + place.apart, place.count);
+      for (int e = 0; e < edge; ++e) narrow_some(run[e], to + e * place.apart, place.count);
     }
   }
 }
 
 // Calls act(place, element of the output) for the windows of a block, vector by vector. Unless it
 // is to be `once` a window, the last two vectors of a row may overlap.
-template <int K, class S, bool once, class Act>
+template <int edge, int runs, class S, bool once, class Act>
 INLINE void for_cells(const Problem& problem, const Block& block, const Act& act) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   constexpr Index n = Lanes<S>::count;
@@ -72,16 +81,16 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
     for (Index od = block.begin; od < block.end; ++od)
       for (Index oh = 0; oh < height.outputs; ++oh) {
-        Index corner[K / 2];
-        for (int r = 0; r < K / 2; ++r) {
+        Index corner[runs];
+        for (int r = 0; r < runs; ++r) {
           const Index d = od * depth.stride + r / height.kernel;
           const Index h = oh * height.stride + r % height.kernel;
           corner[r] = ((outer * depth.inputs + d) * height.inputs + h) * line;
         }
         const Index at = ((outer * depth.outputs + od) * height.outputs + oh) * width.outputs;
         const auto visit = [&](Index offset, Index apart, Index count, Index window) INLINED {
-          Place<K> place;
-          for (int r = 0; r < K / 2; ++r) place.run[r] = corner[r] + offset;
+          Place<edge, runs> place;
+          for (int r = 0; r < runs; ++r) place.run[r] = corner[r] + offset;
           place.apart = apart;
           place.count = count;
           act(place, window);
@@ -98,15 +107,15 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
             visit(offset + i * step, apart, count - i, window + i);
         };
         if (inner == 1) {
-          run(0, 1, 2, width.outputs, at);
+          run(0, 1, edge, width.outputs, at);
         } else {
           for (Index ow = 0; ow < width.outputs; ++ow)
-            run(2 * ow * inner, inner, 1, inner, (at + ow) * inner);
+            run(edge * ow * inner, inner, 1, inner, (at + ow) * inner);
         }
       }
 }
 
-// Clears what lies beyond the last window: the odd column, row and slice.
+// Clears what lies beyond the last window: the columns, rows and slices left over.
 template <class T>
 void clear_rest(const Problem& problem, const Block& block, T* output) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
@@ -128,23 +137,30 @@ void clear_rest(const Problem& problem, const Block& block, T* output) {
   }
 }
 
-template <class T, class Act>
+// Calls act<edge, runs>().
+template <class Act>
 INLINE void with_cell_size(const Job& job, const Act& act) {
-  switch (job.problem.depth.kernel * job.problem.height.kernel) {
-    case 1: return act.template operator()<2>();
-    case 2: return act.template operator()<4>();
-    default: return act.template operator()<8>();
+  const Index runs = job.problem.depth.kernel * job.problem.height.kernel;
+  if (job.problem.width.kernel == 2) {
+    if (runs == 1) return act.template operator()<2, 1>();
+    if (runs == 2) return act.template operator()<2, 2>();
+    return act.template operator()<2, 4>();
   }
+  if (runs == 1) return act.template operator()<3, 1>();
+  if (runs == 3) return act.template operator()<3, 3>();
+  return act.template operator()<3, 9>();
 }
 
 template <class T>
 Report forward_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
-  with_cell_size<T>(job, [&]<int K>() {
-    for_cells<K, S, false>(job.problem, block, [&](const Place<K>& place, Index at) INLINED {
-      const auto cell = read<K>(static_cast<const T*>(job.input), place);
+  with_cell_size(job, [&]<int edge, int runs>() {
+    for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
+      const auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
       Vec<S> value = all(-infinity<S>);
-      UNROLLED for (const Vec<S>& x : cell.entry) value = (x > value) | (x != x) ? x : value;
+      for_each_entry(cell, [&](Vec<S> x) INLINED {
+        value = (x > value) | (x != x) ? x : value;
+      });
       narrow_some(value, static_cast<T*>(job.result) + at, place.count);
     });
   });
@@ -157,9 +173,12 @@ class CellWatch {
  public:
   explicit CellWatch(S infinity) : infinity_(all(infinity)) {}
 
-  template <int K>
-  INLINE void operator()(const Cell<S, K>& cell, Vec<S> value) {
-    UNROLLED for (int k = 0; k < K; k += 2) seen_.unordered(cell.entry[k], cell.entry[k + 1]);
+  template <int edge, int runs>
+  INLINE void operator()(const Cell<S, edge, runs>& cell, Vec<S> value) {
+    UNROLLED for (const auto& run : cell.run) {
+      seen_.unordered(run[0], run[1]);
+      if constexpr (edge == 3) seen_.unordered(run[2], run[2]);
+    }
     seen_.equal(value, infinity_);
   }
   INLINE bool alarmed() const { return seen_.met(); }
@@ -170,13 +189,13 @@ class CellWatch {
 };
 
 // Value and number of active entries of a vector of windows.
-template <int K, class S>
-INLINE void decide(const Cell<S, K>& cell, CellWatch<S>& watch, Vec<S>& value, Int<S>& size) {
+template <int edge, int runs, class S>
+INLINE void decide(const Cell<S, edge, runs>& cell, CellWatch<S>& watch, Vec<S>& value, Int<S>& size) {
   value = all(-infinity<S>);
-  UNROLLED for (const Vec<S>& x : cell.entry) value = x > value ? x : value;
+  for_each_entry(cell, [&](Vec<S> x) INLINED { value = x > value ? x : value; });
   watch(cell, value);
   size = Int<S>{};
-  UNROLLED for (const Vec<S>& x : cell.entry) size -= x == value;
+  for_each_entry(cell, [&](Vec<S> x) INLINED { size -= x == value; });
 }
 
 template <class T>
@@ -186,15 +205,15 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
   Report report{};
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
-  with_cell_size<T>(job, [&]<int K>() {
-    for_cells<K, S, true>(job.problem, block, [&](const Place<K>& place, Index at) {
-      const auto cell = read<K>(static_cast<const T*>(job.input), place);
+  with_cell_size(job, [&]<int edge, int runs>() {
+    for_cells<edge, runs, S, true>(job.problem, block, [&](const Place<edge, runs>& place, Index at) {
+      const auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
       Vec<S> value;
       Int<S> size;
       decide(cell, watch, value, size);
       const Vec<S> zero{};
       Int<S> zeros = value == zero;
-      UNROLLED for (const Vec<S>& x : cell.entry) zeros &= x == zero;
+      for_each_entry(cell, [&](Vec<S> x) INLINED { zeros &= x == zero; });
       const Int<S> tie =
           (size > 1) & (lane < static_cast<typename Lanes<S>::Integer>(place.count));
       tied -= tie;
@@ -210,25 +229,26 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
   return report;
 }
 
-template <Sharing sharing, int K, class T>
+template <Sharing sharing, int edge, int runs, class T>
 void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
-  for_cells<K, S, false>(job.problem, block, [&](const Place<K>& place, Index at) INLINED {
-    auto cell = read<K>(static_cast<const T*>(job.input), place);
+  for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
+    auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
     const Vec<S> gradient = widen_some(static_cast<const T*>(job.gradient) + at, place.count);
     Vec<S> value;
     Int<S> size;
     decide(cell, watch, value, size);
     Vec<S> chosen = gradient, other{};
-    if constexpr (sharing != Sharing::one) {
-      chosen = weighted<T>(job.chosen, size, K, gradient);
-      if constexpr (sharing == Sharing::split) other = weighted<T>(job.other, size, K, gradient);
+    // Of nine entries and more the greatest is mostly alone.
+    if (sharing != Sharing::one && (edge == 2 || any<S>(size > 1))) {
+      chosen = weighted<T>(job.chosen, size, edge * runs, gradient);
+      if constexpr (sharing == Sharing::split) other = weighted<T>(job.other, size, edge * runs, gradient);
     }
     // Adding to zero turns −0 into +0, as every sum of contributions does.
     chosen += Vec<S>{};
     other += Vec<S>{};
     Int<S> before{};
-    UNROLLED for (Vec<S>& x : cell.entry) {
+    for_each_entry(cell, [&](Vec<S>& x) INLINED {
       const Int<S> active = x == value;
       if constexpr (sharing == Sharing::even) {
         x = keep<S>(active, chosen);
@@ -236,8 +256,8 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
         x = keep<S>(active, before ? other : chosen);
         before |= active;
       }
-    }
-    write<K>(cell, static_cast<T*>(job.result), place);
+    });
+    write<edge, runs>(cell, static_cast<T*>(job.result), place);
   });
 }
 
@@ -245,11 +265,11 @@ template <class T>
 Report vjp_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
   CellWatch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
-  with_cell_size<T>(job, [&]<int K>() {
+  with_cell_size(job, [&]<int edge, int runs>() {
     switch (job.choice.sharing) {
-      case Sharing::one: return share_cells<Sharing::one, K, T>(job, block, watch);
-      case Sharing::even: return share_cells<Sharing::even, K, T>(job, block, watch);
-      case Sharing::split: return share_cells<Sharing::split, K, T>(job, block, watch);
+      case Sharing::one: return share_cells<Sharing::one, edge, runs, T>(job, block, watch);
+      case Sharing::even: return share_cells<Sharing::even, edge, runs, T>(job, block, watch);
+      case Sharing::split: return share_cells<Sharing::split, edge, runs, T>(job, block, watch);
     }
   });
   clear_rest(job.problem, block, static_cast<T*>(job.result));

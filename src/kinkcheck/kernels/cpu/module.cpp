@@ -22,6 +22,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "plan.hpp"
@@ -125,17 +126,21 @@ struct Way {
   Kernels::Vectorised kernel;
 };
 
-// The fastest way to do a task.
-Way choose(const Job& job, Element element, const Task& task, Index threads) {
-  const Problem& problem = job.problem;
+// The fastest way to do a task; the problem may be told in another way, for the sake of it.
+Way choose(Job& job, Element element, const Task& task, Index threads) {
+  Problem& problem = job.problem;
   const auto kernel = [&](const Family& family) { return (family.*task.which)[element]; };
   const bool first = job.choice.pick == Pick::first;
   if (kernel(in_use->cells) && first && Plan::is_cells(problem))
     return {Plan::of_cells(problem, threads), kernel(in_use->cells)};
   if (kernel(in_use->threes) && first && !job.watch_infinity && Plan::is_threes(problem))
     return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
-  if (kernel(in_use->pixels) && Plan::is_pixels(problem))
+  if (kernel(in_use->pixels) && Plan::is_pixels(problem)) {
+    // Pixels of a line become slices, which are made ready a few at a time.
+    const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
+    if (single(problem.depth) && single(problem.height)) std::swap(problem.depth, problem.width);
     return {Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
+  }
   return {Plan(problem, task.overlap, scalar_bytes(element), threads), kernel(in_use->rows)};
 }
 

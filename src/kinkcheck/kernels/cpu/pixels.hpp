@@ -25,8 +25,11 @@ struct Pixel {
   Index place;   // the element of the output, of channel 0
 };
 
+// Slices of depth are made ready one at a time, or several that have no more elements than this.
+constexpr Index elements_ahead = 1024;
+
 // Calls act(pixel) for every window of a block, one outer index after the other, and before(first
-// element of a slice) for every slice of depth that is about to be reached.
+// element, number of slices) for slices of depth that are about to be reached.
 template <class Act, class Before>
 INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* scratch,
                        const Act& act, const Before& before) {
@@ -52,6 +55,7 @@ INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* sc
     return first >= 0 && first + (axis.kernel - 1) * axis.dilation < axis.inputs;
   };
   list(whole, 0, 0, 0, true);
+  const Index slice = height.inputs * width.inputs * inner;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
     Index reached = 0;
     Index place = outer * depth.outputs * height.outputs * width.outputs * inner;
@@ -60,8 +64,12 @@ INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* sc
       const Index end = od + 1 == depth.outputs
                             ? depth.inputs
                             : least(depth.inputs, d0 + (depth.kernel - 1) * depth.dilation + 1);
-      for (; reached < end; ++reached)
-        before((outer * depth.inputs + reached) * height.inputs * width.inputs * inner);
+      if (reached < end) {
+        const Index next =
+            least(depth.inputs, most(end, reached + elements_ahead / slice));
+        before((outer * depth.inputs + reached) * slice, next - reached);
+        reached = next;
+      }
       for (Index oh = 0; oh < height.outputs; ++oh) {
         const Index h0 = oh * height.stride - height.padding;
         const bool row_inside = inside(depth, d0) && inside(height, h0);
@@ -105,13 +113,14 @@ INLINE void for_entries(Index count, const Visit& visit) {
   }
 }
 
-// Calls visit(element, count) for the runs of memory that a block has of a slice of depth.
+// Calls visit(element, count) for the runs of memory that a block has of some slices of depth.
 template <class Visit>
-INLINE void for_runs_of_slice(const Problem& problem, const Block& block, Index slice,
-                              const Visit& visit) {
-  const Index inner = problem.inner, pixels = problem.height.inputs * problem.width.inputs;
-  if (block.channels == inner) return visit(slice, pixels * inner);
-  for (Index i = 0; i < pixels; ++i) visit(slice + i * inner + block.channel, block.channels);
+INLINE void for_runs_of_slices(const Problem& problem, const Block& block, Index first,
+                               Index slices, const Visit& visit) {
+  const Index inner = problem.inner;
+  const Index pixels = slices * problem.height.inputs * problem.width.inputs;
+  if (block.channels == inner) return visit(first, pixels * inner);
+  for (Index i = 0; i < pixels; ++i) visit(first + i * inner + block.channel, block.channels);
 }
 
 // Calls act<K>() with K the number of entries where it is a common one and the pick is the first,
@@ -123,8 +132,10 @@ INLINE void with_entries(Index count, const Act& act) {
       case 4: return act.template operator()<4>();
       case 9: return act.template operator()<9>();
 #if !defined(__SANITIZE_ADDRESS__)  // the same code, which takes minutes to compile there
+      case 2: return act.template operator()<2>();
       case 3: return act.template operator()<3>();
       case 5: return act.template operator()<5>();
+      case 6: return act.template operator()<6>();
       case 8: return act.template operator()<8>();
 #endif
     }
@@ -132,13 +143,39 @@ INLINE void with_entries(Index count, const Act& act) {
   act.template operator()<0>();
 }
 
-// Looks for NaN, and for −∞ if that is asked, in what a block has of a slice of depth. To look at
-// every element once costs less than to look at every entry of every window.
+// The entries of all windows lie in every place, or in every second, third, ...: what stride and
+// dilation have in common.
+INLINE Index spacing(const kinkcheck::Axis& axis) {
+  Index a = axis.stride, b = axis.kernel > 1 ? axis.dilation : 0;
+  while (b != 0) {
+    const Index rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+// Looks for NaN, and for −∞ if that is asked, in the places of some slices of depth that hold
+// entries. To look at every element once costs less than to look at every entry of every window.
 template <class T>
-void watch_slice(const Job& job, const Block& block, Index slice, Flag<Scalar<T>>& seen) {
-  for_runs_of_slice(job.problem, block, slice, [&](Index first, Index count) {
-    watch_run(static_cast<const T*>(job.input) + first, count, job.watch_infinity, seen);
-  });
+void watch_slices(const Job& job, const Block& block, Index first, Index slices,
+                  Flag<Scalar<T>>& seen) {
+  const auto &depth = job.problem.depth, &height = job.problem.height, &width = job.problem.width;
+  const auto watch = [&](Index from, Index count) {
+    watch_run(static_cast<const T*>(job.input) + from, count, job.watch_infinity, seen);
+  };
+  const Index by_slice = spacing(depth), by_row = spacing(height), by_pixel = spacing(width);
+  if (by_slice == 1 && by_row == 1 && by_pixel == 1)
+    return for_runs_of_slices(job.problem, block, first, slices, watch);
+  const Index inner = job.problem.inner, line = width.inputs * inner, slice = height.inputs * line;
+  for (Index d = first / slice; d < first / slice + slices; ++d) {
+    if ((d % depth.inputs + depth.padding) % by_slice != 0) continue;
+    for (Index h = -height.padding; h < height.inputs; h += by_row) {
+      if (h < 0) continue;
+      for (Index w = -width.padding; w < width.inputs; w += by_pixel)
+        if (w >= 0) watch(d * slice + h * line + w * inner + block.channel, block.channels);
+    }
+  }
 }
 
 template <class T>
@@ -178,7 +215,9 @@ Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
           });
         });
       },
-      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
+      [&](Index first, Index slices) {
+        watch_slices<T>(job, block, first, slices, unordered);
+      });
   return {};
 }
 
@@ -244,7 +283,9 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
           if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + pixel.place + c, channels);
         });
       },
-      [&](Index slice) { watch_slice<T>(job, block, slice, unordered); });
+      [&](Index first, Index slices) {
+        watch_slices<T>(job, block, first, slices, unordered);
+      });
   Report report{};
   for (int i = 0; i < Lanes<S>::count; ++i) {
     report.census.tied += tied[i];
@@ -297,14 +338,10 @@ class PixelShares {
   INLINE void share(const Pixel& pixel) const {
     with_entries<pick>(pixel.count, [&]<int K>() INLINED {
       if constexpr (K > few_entries && sizeof(T) > 2) {
-        for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
-          share_by_masks<K>(pixel, c, channels);
-        });
+        for_whole_vectors(pixel, [&](Index c) INLINED { share_by_masks<K>(pixel, c); });
       } else if (pixel.count <= few_entries || pixel.count > std::numeric_limits<Code>::max()) {
         // Nor is there a code for every entry of a window of very many.
-        for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
-          share_by_entries<K>(pixel, c, channels);
-        });
+        for_whole_vectors(pixel, [&](Index c) INLINED { share_by_entries<K>(pixel, c, whole); });
       } else {
         share_by_codes<K>(pixel);
       }
@@ -312,6 +349,26 @@ class PixelShares {
   }
 
  private:
+  static constexpr std::integral_constant<Index, n> whole{};
+
+  // Calls act(channel) for each whole vector of the block, and shares out the part of one that may
+  // be left.
+  template <class Act>
+  INLINE void for_whole_vectors(const Pixel& pixel, const Act& act) const {
+    const Index end = block_.channel + block_.channels;
+    Index c = block_.channel;
+    for (; c + n <= end; c += n) act(c);
+    if (c < end) share_part(pixel, c, end - c);
+  }
+
+  // What is rarer, and not worth the code in every place: a part of a vector, and ties.
+  __attribute__((noinline)) void share_part(const Pixel& pixel, Index c, Index channels) const {
+    share_by_entries<0>(pixel, c, channels);
+  }
+  __attribute__((noinline)) void share_ties(const Pixel& pixel, Index c) const {
+    share_by_entries<0>(pixel, c, whole);
+  }
+
   template <int K, class Count, int V>
   INLINE void decide(const Pixel& pixel, Index c, Count channels,
                      Decision<S> (&decisions)[V]) const {
@@ -338,7 +395,7 @@ class PixelShares {
     }
     for_channels<S, 2>(rest, [&](Index c, auto channels, auto vectors) INLINED {
       Decision<S> decisions[decltype(vectors)::value];
-      decide<K>(pixel, c, channels, decisions);
+      decide<0>(pixel, c, channels, decisions);
       Code* codes = codes_ + (c - block_.channel);
       for (const auto& [value, size, picked] : decisions) {
         const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
@@ -350,9 +407,9 @@ class PixelShares {
         codes += n;
       }
     });
-    for_channels<S, 1>(block_, [&](Index c, auto channels, auto) INLINED {
+    for_whole_vectors(pixel, [&](Index c) INLINED {
       const Code* const codes = codes_ + (c - block_.channel);
-      if (channels < n || any_negative<n>(codes)) return share_by_entries<K>(pixel, c, channels);
+      if (any_negative<n>(codes)) return share_ties(pixel, c);
       const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
       T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
       UNROLLED for (Index i = 0; i < n; ++i)
@@ -361,26 +418,24 @@ class PixelShares {
   }
 
   // Where the number of entries is known, and small, all their masks are held in registers.
-  template <int K, class Count>
-  INLINE void share_by_masks(const Pixel& pixel, Index c, Count channels) const {
+  template <int K>
+  INLINE void share_by_masks(const Pixel& pixel, Index c) const {
     const Index* const entries = pixel.entries;
     const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
     T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
-    const Vec<S> gradient =
-        widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
+    const Vec<S> gradient = widen_vector(static_cast<const T*>(job_.gradient) + pixel.place + c);
     Vec<S> value = all(-infinity<S>);
     for_entries<K>(K, [&](Index i) INLINED {
-      const Vec<S> x = widen_some(input + entries[i], channels);
+      const Vec<S> x = widen_vector(input + entries[i]);
       value = x > value ? x : value;
     });
     load_again();
     Int<S> takes[K], size{};
     for_entries<K>(K, [&](Index i) INLINED {
-      takes[i] = widen_some(input + entries[i], channels) == value;
+      takes[i] = widen_vector(input + entries[i]) == value;
       size -= takes[i];
     });
-    if (sharing != Sharing::one && any<S>(size > 1))
-      return share_by_entries<K>(pixel, c, channels);
+    if (sharing != Sharing::one && any<S>(size > 1)) return share_ties(pixel, c);
     Int<S> taken{};
     for_entries<K>(K, [&](Index i) INLINED {
       Int<S> mask = takes[i];
@@ -389,7 +444,7 @@ class PixelShares {
         taken |= mask;
       }
       T* const to = result + entries[i];
-      narrow_some(widen_some(to, channels) + keep<S>(mask, gradient), to, channels);
+      narrow_vector(widen_vector(to) + keep<S>(mask, gradient), to);
     });
   }
 
@@ -472,10 +527,10 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
   Flag<S> unordered;
   for_pixels(
       problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
-      [&](Index slice) {
-        watch_slice<T>(job, block, slice, unordered);
-        for_runs_of_slice(problem, block, slice, [&](Index first, Index count) {
-          std::memset(static_cast<void*>(static_cast<T*>(job.result) + first), 0,
+      [&](Index first, Index slices) {
+        watch_slices<T>(job, block, first, slices, unordered);
+        for_runs_of_slices(problem, block, first, slices, [&](Index from, Index count) {
+          std::memset(static_cast<void*>(static_cast<T*>(job.result) + from), 0,
                       static_cast<std::size_t>(count) * sizeof(T));
         });
       });

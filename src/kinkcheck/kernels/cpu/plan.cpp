@@ -96,11 +96,12 @@ bool Plan::is_cells(const Problem& problem) {
     return axis.kernel == kernel && axis.stride == kernel && together && axis.padding == 0 &&
            axis.outputs * kernel <= axis.inputs;
   };
+  const Index edge = problem.width.kernel;
   const auto tiles_or_absent = [&](const Axis& axis) {
-    return tiles(axis, 2) || (tiles(axis, 1) && axis.inputs == 1);
+    return tiles(axis, edge) || (tiles(axis, 1) && axis.inputs == 1);
   };
-  return tiles(problem.width, 2) && tiles_or_absent(problem.height) &&
-         tiles_or_absent(problem.depth);
+  return (edge == 2 || edge == 3) && tiles(problem.width, edge) &&
+         tiles_or_absent(problem.height) && tiles_or_absent(problem.depth);
 }
 
 bool Plan::is_threes(const Problem& problem) {

@@ -86,24 +86,76 @@ INLINE void fill_run(S* to, Index count, S value) {
   for (Index i = 0; i < count; ++i) to[i] = value;
 }
 
-// Every second element, from the first and from the second on.
+// The phases of two vectors of memory: every second element, from the first and from the second on.
 template <class S>
-INLINE void deinterleave(Vec<S> a, Vec<S> b, Vec<S>& even, Vec<S>& odd) {
+INLINE void deinterleave(const Vec<S> (&memory)[2], Vec<S> (&phases)[2]) {
   constexpr int n = Lanes<S>::count;
-  [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    even = __builtin_shufflevector(a, b, (2 * lane)...);
-    odd = __builtin_shufflevector(a, b, (2 * lane + 1)...);
+  [&]<int... lane>(std::integer_sequence<int, lane...>) INLINED {
+    phases[0] = __builtin_shufflevector(memory[0], memory[1], (2 * lane)...);
+    phases[1] = __builtin_shufflevector(memory[0], memory[1], (2 * lane + 1)...);
   }(std::make_integer_sequence<int, n>{});
 }
 
 // The other way round.
 template <class S>
-INLINE void interleave(Vec<S> even, Vec<S> odd, Vec<S>& a, Vec<S>& b) {
+INLINE void interleave(const Vec<S> (&phases)[2], Vec<S> (&memory)[2]) {
   constexpr int n = Lanes<S>::count;
-  [&]<int... lane>(std::integer_sequence<int, lane...>) {
-    a = __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * n)...);
-    b = __builtin_shufflevector(even, odd, (n / 2 + lane / 2 + lane % 2 * n)...);
+  [&]<int... lane>(std::integer_sequence<int, lane...>) INLINED {
+    memory[0] = __builtin_shufflevector(phases[0], phases[1], (lane / 2 + lane % 2 * n)...);
+    memory[1] =
+        __builtin_shufflevector(phases[0], phases[1], (n / 2 + lane / 2 + lane % 2 * n)...);
   }(std::make_integer_sequence<int, n>{});
+}
+
+// The same for every third element of three vectors. The number of lanes has no divisor in common
+// with three: the elements of a phase lie in lanes that are all different, so that they are first
+// chosen lane by lane from the three, then put in order.
+
+// The vector of a phase whose element lies in a lane of memory: 3 · 11 is one more than 32.
+template <class S>
+constexpr int third(int lane, int phase) {
+  return (lane + 32 - phase) * 11 % Lanes<S>::count;
+}
+
+// Each lane from the vector of the three that `of` names.
+template <class S, int... of>
+INLINE Vec<S> chosen_from(const Vec<S> (&v)[3]) {
+  constexpr int n = Lanes<S>::count;
+  return [&]<int... lane>(std::integer_sequence<int, lane...>) INLINED {
+    const Vec<S> two = __builtin_shufflevector(v[0], v[1], (of == 1 ? n + lane : lane)...);
+    return __builtin_shufflevector(two, v[2], (of == 2 ? n + lane : lane)...);
+  }(std::make_integer_sequence<int, n>{});
+}
+
+template <class S>
+INLINE void deinterleave(const Vec<S> (&memory)[3], Vec<S> (&phases)[3]) {
+  constexpr int n = Lanes<S>::count;
+  const auto phase = [&]<int p, int... lane>(std::integer_sequence<int, p>,
+                                             std::integer_sequence<int, lane...>) INLINED {
+    const Vec<S> all = chosen_from<S, (3 * third<S>(lane, p) + p) / n...>(memory);
+    phases[p] = __builtin_shufflevector(all, all, ((3 * lane + p) % n)...);
+  };
+  [&]<int... p>(std::integer_sequence<int, p...>) INLINED {
+    (phase(std::integer_sequence<int, p>{}, std::make_integer_sequence<int, n>{}), ...);
+  }(std::make_integer_sequence<int, 3>{});
+}
+
+template <class S>
+INLINE void interleave(const Vec<S> (&phases)[3], Vec<S> (&memory)[3]) {
+  constexpr int n = Lanes<S>::count;
+  const auto run = [&]<int... p, int... lane>(std::integer_sequence<int, p...>,
+                                              std::integer_sequence<int, lane...>) INLINED {
+    Vec<S> placed[3];
+    const auto place = [&]<int q>(std::integer_sequence<int, q>) INLINED {
+      placed[q] = __builtin_shufflevector(phases[q], phases[q], third<S>(lane, q)...);
+    };
+    (place(std::integer_sequence<int, p>{}), ...);
+    const auto fill = [&]<int q>(std::integer_sequence<int, q>) INLINED {
+      memory[q] = chosen_from<S, (q * n + lane) % 3 ...>(placed);
+    };
+    (fill(std::integer_sequence<int, p>{}), ...);
+  };
+  run(std::make_integer_sequence<int, 3>{}, std::make_integer_sequence<int, n>{});
 }
 
 // Lanes u = t − (begin − lead) of one plane.
@@ -219,10 +271,10 @@ void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index 
           odd.high - even.low,
           [&](Index i) INLINED {
             const Index u = even.low + i;
-            Vec<S> x, y;
-            deinterleave<S>(widen_vector(from + 2 * u), widen_vector(from + 2 * u + n), x, y);
-            store(evens + u, x);
-            store(odds + u, y);
+            Vec<S> phases[2];
+            deinterleave<S>({widen_vector(from + 2 * u), widen_vector(from + 2 * u + n)}, phases);
+            store(evens + u, phases[0]);
+            store(odds + u, phases[1]);
           },
           [](Index) {});
     } else if (geometry.dealt) {

@@ -124,8 +124,9 @@ class Threes {
     for (; 2 * (i + n) <= held; i += n) {
       const Vec<S> a = widen_vector(from + 2 * i), b = widen_vector(from + 2 * i + n);
       met.unordered(a, b);
-      Vec<S> middle, right;
-      deinterleave<S>(a, b, middle, right);
+      Vec<S> phases[2];
+      deinterleave<S>({a, b}, phases);
+      const auto& [middle, right] = phases;
       visit(i / n, shift_right<S>(before, right), middle, right);
       before = right;
     }
@@ -137,8 +138,9 @@ class Threes {
         met.unordered(kept, kept);
         return among<S>(count) ? kept : all(pad);
       };
-      Vec<S> middle, right;
-      deinterleave<S>(some(2 * i), some(2 * i + n), middle, right);
+      Vec<S> phases[2];
+      deinterleave<S>({some(2 * i), some(2 * i + n)}, phases);
+      const auto& [middle, right] = phases;
       const Vec<S> left = shift_right<S>(before, right);
       visit(i / n, among<S>(windows - i) ? left : all(pad), middle, right);
     }
@@ -337,9 +339,11 @@ class ThreesGradient {
       Vec<S> own = widen_within(gradient + v * n, count, gradient_end), rest{};
       if constexpr (sharing != Sharing::one) {
         const Int<S> size = size_of<S>(*rows[0], *rows[1], *rows[2], value);
-        const Vec<S> whole = own;
-        own = weighted<T>(chosen, size, 9, whole);
-        if constexpr (sharing == Sharing::split) rest = weighted<T>(other, size, 9, whole);
+        if (any<S>(size > 1)) {
+          const Vec<S> whole = own;
+          own = weighted<T>(chosen, size, 9, whole);
+          if constexpr (sharing == Sharing::split) rest = weighted<T>(other, size, 9, whole);
+        }
         // The entries are read again below: to keep them in registers would take too many.
         load_again();
       }
@@ -395,10 +399,10 @@ class ThreesGradient {
   Index held(Index v) const { return threes_.width - 1 + threes_.padding - 2 * v * n; }
 
   static INLINE void write(Sums<S> sums, T* to, Index held) {
-    Vec<S> a, b;
-    interleave<S>(sums.middle, sums.right, a, b);
-    narrow_some(a, to, held);
-    narrow_some(b, to + n, held - n);
+    Vec<S> memory[2];
+    interleave<S>({sums.middle, sums.right}, memory);
+    narrow_some(memory[0], to, held);
+    narrow_some(memory[1], to + n, held - n);
   }
 
   // Writes the columns that are in no vector: the first, unless it is padding, and the last ones.

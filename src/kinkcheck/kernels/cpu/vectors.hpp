@@ -161,38 +161,41 @@ class Flag {
 // Every table that is looked up has at least this many entries, so that it can be loaded whole.
 constexpr int least_table = 32;
 
-// table[index], for indices from 0 to `top`.
+// table[index], for indices from 1 to `top`; what is found at 0 is of no account. A gather takes
+// forty instructions inside, a permutation of a register one: where all indices are low, what is
+// high in the table need not be looked at.
 template <class S>
 INLINE Vec<S> lookup(const S* table, Int<S> index, [[maybe_unused]] std::int64_t top) {
 #if defined(__AVX512F__)
   constexpr int n = Lanes<S>::count;
   if constexpr (sizeof(S) == 4) {
     const auto at = (__m512i)index;
-    if (top < 2 * n)
-      return (Vec<S>)_mm512_permutex2var_ps((__m512)load(table), at, (__m512)load(table + n));
-    return (Vec<S>)_mm512_i32gather_ps(at, table, 4);
+    if (top >= 2 * n && any<S>(index >= 2 * n)) return (Vec<S>)_mm512_i32gather_ps(at, table, 4);
+    return (Vec<S>)_mm512_permutex2var_ps((__m512)load(table), at, (__m512)load(table + n));
   } else {
     const auto at = (__m512i)index;
-    if (top < 2 * n)
-      return (Vec<S>)_mm512_permutex2var_pd((__m512d)load(table), at, (__m512d)load(table + n));
-    return (Vec<S>)_mm512_i64gather_pd(at, table, 8);
+    if (top >= 2 * n && any<S>(index >= 2 * n)) return (Vec<S>)_mm512_i64gather_pd(at, table, 8);
+    return (Vec<S>)_mm512_permutex2var_pd((__m512d)load(table), at, (__m512d)load(table + n));
   }
 #elif defined(__AVX2__)
-  // A gather takes forty instructions inside, a permutation of a register one.
   if constexpr (sizeof(S) == 4) {
-    if (top >= 16) return (Vec<S>)_mm256_i32gather_ps(table, (__m256i)index, 4);
+    if (top >= 16 && any<S>(index >= 16))
+      return (Vec<S>)_mm256_i32gather_ps(table, (__m256i)index, 4);
     const __m256 low = _mm256_permutevar8x32_ps((__m256)load(table), (__m256i)index);
     if (top < 8) return (Vec<S>)low;
     const __m256 high = _mm256_permutevar8x32_ps((__m256)load(table + 8), (__m256i)index);
     return (Vec<S>)_mm256_blendv_ps(low, high, (__m256)(index << 28));
   } else {
-    if (top >= 8) return (Vec<S>)_mm256_i64gather_pd(table, (__m256i)index, 8);
-    // By halves: double 2 is made of the floats 4 and 5.
-    const auto halves = (__m256i)((index << 1) | (index << 33) | (Int<S>{} + (1LL << 32)));
+    if (top > 8 && any<S>(index > 8))
+      return (Vec<S>)_mm256_i64gather_pd(table, (__m256i)index, 8);
+    // From the second entry on, and by halves: double 2 of these is made of the floats 4 and 5.
+    const auto halves = (__m256i)(((index << 1) | (index << 33)) - ((1LL << 32) + 2));
     const auto permuted = [&](const S* from) {
       return (__m256d)_mm256_permutevar8x32_ps((__m256)load(from), halves);
     };
-    return (Vec<S>)_mm256_blendv_pd(permuted(table), permuted(table + 4), (__m256d)(index << 61));
+    const __m256d low = permuted(table + 1);
+    if (top <= 4) return (Vec<S>)low;
+    return (Vec<S>)_mm256_blendv_pd(low, permuted(table + 5), (__m256d)((index - 1) << 61));
   }
 #else
   Vec<S> found;
