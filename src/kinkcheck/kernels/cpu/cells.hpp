@@ -233,6 +233,11 @@ template <Sharing sharing, int edge, int runs, class T>
 void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
   for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
+    // Stores wait for one another: those to very many lines of memory are announced.
+    if (runs > 4 && place.apart != 1)
+      for (const Index run : place.run)
+        UNROLLED for (int e = 0; e < edge; ++e)
+          __builtin_prefetch(static_cast<T*>(job.result) + run + e * place.apart, 1);
     auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
     const Vec<S> gradient = widen_some(static_cast<const T*>(job.gradient) + at, place.count);
     Vec<S> value;

@@ -126,19 +126,27 @@ struct Way {
   Kernels::Vectorised kernel;
 };
 
-// The fastest way to do a task; the problem may be told in another way, for the sake of it.
+// The fastest way to do a task; the problem may be told in other words for it.
 Way choose(Job& job, Element element, const Task& task, Index threads) {
   Problem& problem = job.problem;
   const auto kernel = [&](const Family& family) { return (family.*task.which)[element]; };
+  const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
   const bool first = job.choice.pick == Pick::first;
+  const bool lines = single(problem.depth) && single(problem.height);
   if (kernel(in_use->cells) && first && Plan::is_cells(problem))
     return {Plan::of_cells(problem, threads), kernel(in_use->cells)};
-  if (kernel(in_use->threes) && first && !job.watch_infinity && Plan::is_threes(problem))
-    return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
+  if (kernel(in_use->threes) && first && !job.watch_infinity) {
+    // Windows of three entries in a line are as good as three by three with padding around it.
+    Problem flat = problem;
+    if (lines) flat.depth = {1, 1, 3, 2, 1, 1};
+    if (Plan::is_threes(flat)) {
+      problem = flat;
+      return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
+    }
+  }
   if (kernel(in_use->pixels) && Plan::is_pixels(problem)) {
     // Pixels of a line become slices, which are made ready a few at a time.
-    const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
-    if (single(problem.depth) && single(problem.height)) std::swap(problem.depth, problem.width);
+    if (lines) std::swap(problem.depth, problem.width);
     return {Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
   }
   return {Plan(problem, task.overlap, scalar_bytes(element), threads), kernel(in_use->rows)};

@@ -17,24 +17,36 @@
 
 namespace {
 
-// A window as a list of its entries, in scan order.
+// The windows of some channels at one place, as a list of their entries, in scan order.
 struct Pixel {
   const Index* entries;  // elements from the corner to each entry
   Index count;
   Index corner;  // the element of the input where a whole window would begin, of channel 0
   Index place;   // the element of the output, of channel 0
+  Index channel, channels;
 };
+
+// Of large windows, few channels at a time: what two neighbours have in common should stay in the
+// nearest cache.
+constexpr Index nearest_cache = 16 * 1024;
+
+template <class T>
+INLINE Index channels_at_once(Index volume) {
+  constexpr Index size = sizeof(T), line = 64 / size;
+  return most(nearest_cache / (volume * size) / line, 2) * line;
+}
 
 // Slices of depth are made ready one at a time, or several that have no more elements than this.
 constexpr Index elements_ahead = 1024;
 
 // Calls act(pixel) for every window of a block, one outer index after the other, and before(first
 // element, number of slices) for slices of depth that are about to be reached.
-template <class Act, class Before>
+template <class T, class Act, class Before>
 INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* scratch,
                        const Act& act, const Before& before) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   const Index inner = problem.inner, volume = depth.kernel * height.kernel * width.kernel;
+  const Index at_once = channels_at_once<T>(volume), channels_end = block.channel + block.channels;
   Index* const whole = reinterpret_cast<Index*>(scratch);
   Index* const clipped = whole + volume;
   // Lists the entries of the window whose corner is (d0, h0, w0); `within`: all of them.
@@ -74,28 +86,30 @@ INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* sc
         const Index h0 = oh * height.stride - height.padding;
         const bool row_inside = inside(depth, d0) && inside(height, h0);
         const Index row = ((outer * depth.inputs + d0) * height.inputs + h0) * width.inputs;
-        for (Index ow = 0; ow < width.outputs; ++ow, place += inner) {
-          const Index w0 = ow * width.stride - width.padding;
-          const Index corner = (row + w0) * inner;
-          if (row_inside && inside(width, w0))
-            act(Pixel{whole, volume, corner, place});
-          else
-            act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, place});
+        for (Index c = block.channel; c < channels_end; c += at_once) {
+          const Index channels = least(at_once, channels_end - c);
+          for (Index ow = 0; ow < width.outputs; ++ow) {
+            const Index w0 = ow * width.stride - width.padding;
+            const Index corner = (row + w0) * inner, at = place + ow * inner;
+            if (row_inside && inside(width, w0))
+              act(Pixel{whole, volume, corner, at, c, channels});
+            else
+              act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, at, c, channels});
+          }
         }
+        place += width.outputs * inner;
       }
     }
   }
 }
 
-// Calls act(channel, number of channels of each vector, number of vectors) for the channels of a
-// block, `most` vectors at a time where there are as many; the numbers are constants of the type
+// Calls act(channel, number of channels of each vector, number of vectors) for channels from one to
+// another, `most` vectors at a time where there are as many; the numbers are constants of the type
 // where they can be.
 template <class S, int most, class Act>
-INLINE void for_channels(const Block& block, const Act& act) {
+INLINE void for_channels(Index c, Index end, const Act& act) {
   constexpr Index n = Lanes<S>::count;
-  const Index end = block.channel + block.channels;
   constexpr auto one = std::integral_constant<int, 1>{};
-  Index c = block.channel;
   if constexpr (most > 1)
     for (; c + most * n <= end; c += most * n)
       act(c, std::integral_constant<Index, n>{}, std::integral_constant<int, most>{});
@@ -155,41 +169,62 @@ INLINE Index spacing(const kinkcheck::Axis& axis) {
   return a;
 }
 
-// Looks for NaN, and for −∞ if that is asked, in the places of some slices of depth that hold
-// entries. To look at every element once costs less than to look at every entry of every window.
+// Looks for NaN, and for −∞ if that is asked, in the places that hold entries. To look at every
+// element once costs less than to look at every entry of every window.
 template <class T>
-void watch_slices(const Job& job, const Block& block, Index first, Index slices,
-                  Flag<Scalar<T>>& seen) {
-  const auto &depth = job.problem.depth, &height = job.problem.height, &width = job.problem.width;
-  const auto watch = [&](Index from, Index count) {
-    watch_run(static_cast<const T*>(job.input) + from, count, job.watch_infinity, seen);
-  };
-  const Index by_slice = spacing(depth), by_row = spacing(height), by_pixel = spacing(width);
-  if (by_slice == 1 && by_row == 1 && by_pixel == 1)
-    return for_runs_of_slices(job.problem, block, first, slices, watch);
-  const Index inner = job.problem.inner, line = width.inputs * inner, slice = height.inputs * line;
-  for (Index d = first / slice; d < first / slice + slices; ++d) {
-    if ((d % depth.inputs + depth.padding) % by_slice != 0) continue;
-    for (Index h = -height.padding; h < height.inputs; h += by_row) {
-      if (h < 0) continue;
-      for (Index w = -width.padding; w < width.inputs; w += by_pixel)
-        if (w >= 0) watch(d * slice + h * line + w * inner + block.channel, block.channels);
+class PixelWatch {
+ public:
+  PixelWatch(const Job& job, const Block& block)
+      : job_(job), block_(block), by_slice_(spacing(job.problem.depth)),
+        by_row_(spacing(job.problem.height)), by_pixel_(spacing(job.problem.width)) {}
+
+  // Looks at some slices of depth.
+  void look(Index first, Index slices) {
+    const auto watch = [&](Index from, Index count) {
+      watch_run(static_cast<const T*>(job_.input) + from, count, job_.watch_infinity, seen_);
+    };
+    if (by_slice_ == 1 && by_row_ == 1 && by_pixel_ == 1)
+      return for_runs_of_slices(job_.problem, block_, first, slices, watch);
+    const auto &depth = job_.problem.depth, &height = job_.problem.height,
+               &width = job_.problem.width;
+    const Index inner = job_.problem.inner, line = width.inputs * inner;
+    const Index slice = height.inputs * line;
+    Index before = (first / slice % depth.inputs + depth.padding) % by_slice_;
+    for (Index d = first; d < first + slices * slice; d += slice, ++before) {
+      if (before == by_slice_) before = 0;
+      if (before != 0) continue;
+      for (Index h = start(height, by_row_); h < height.inputs; h += by_row_)
+        for (Index w = start(width, by_pixel_); w < width.inputs; w += by_pixel_)
+          watch(d + h * line + w * inner + block_.channel, block_.channels);
     }
   }
-}
+
+  bool alarmed() const { return seen_.met(); }
+
+ private:
+  // The first place that is not padding.
+  static Index start(const kinkcheck::Axis& axis, Index by) {
+    return (by - axis.padding % by) % by;
+  }
+
+  const Job& job_;
+  const Block& block_;
+  Index by_slice_, by_row_, by_pixel_;
+  Flag<Scalar<T>> seen_;
+};
 
 template <class T>
 Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  Flag<S> unordered;
-  for_pixels(
+  PixelWatch<T> watch(job, block);
+  for_pixels<T>(
       job.problem, block, scratch,
       [&](const Pixel& pixel) {
         const T* const input = static_cast<const T*>(job.input) + pixel.corner;
         T* const output = static_cast<T*>(job.result) + pixel.place;
-        const bool with_nan = unordered.met();
+        const bool with_nan = watch.alarmed();
         with_volume(pixel.count, [&]<int K>() INLINED {
-          for_channels<S, 2>(block, [&](Index c, auto channels, auto vectors) INLINED {
+          for_channels<S, 2>(pixel.channel, pixel.channel + pixel.channels, [&](Index c, auto channels, auto vectors) INLINED {
             constexpr int V = decltype(vectors)::value;
             const auto entry = [&](Index i, int v) INLINED {
               return widen_some(input + pixel.entries[i] + c + v * Lanes<S>::count, channels);
@@ -215,9 +250,7 @@ Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
           });
         });
       },
-      [&](Index first, Index slices) {
-        watch_slices<T>(job, block, first, slices, unordered);
-      });
+      [&](Index first, Index slices) { watch.look(first, slices); });
   return {};
 }
 
@@ -245,29 +278,33 @@ INLINE void decide_pixel(const T* input, const Pixel& pixel, Count channels,
       decisions[v].value = x > decisions[v].value ? x : decisions[v].value;
     }
   });
+  // The pick of `first` is the last to be found from the other end.
+  constexpr int step = pick == Pick::first ? -1 : 1;
+  Int<S> number = Int<S>{} + static_cast<Integer>(step < 0 ? count - 1 : 0);
   for_entries<K>(count, [&](Index i) INLINED {
-    const Index at = pick == Pick::first ? count - 1 - i : i;
+    const Index at = step < 0 ? count - 1 - i : i;
     for (int v = 0; v < V; ++v) {
       auto& decision = decisions[v];
       const Int<S> active = entry(at, v) == decision.value;
       if constexpr (sizes || pick == Pick::random) decision.size -= active;
       if constexpr (picks && pick != Pick::random)
-        decision.pick = active ? Int<S>{} + static_cast<Integer>(at) : decision.pick;
+        decision.pick = active ? number : decision.pick;
     }
+    number += step;
   });
 }
 
 template <class T>
 Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
-  Flag<S> unordered;
+  PixelWatch<T> watch(job, block);
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
-  for_pixels(
+  for_pixels<T>(
       job.problem, block, scratch,
       [&](const Pixel& pixel) {
         const T* const input = static_cast<const T*>(job.input) + pixel.corner;
-        for_channels<S, 1>(block, [&](Index c, auto channels, auto) INLINED {
+        for_channels<S, 1>(pixel.channel, pixel.channel + pixel.channels, [&](Index c, auto channels, auto) INLINED {
           Decision<S> decisions[1];
           decide_pixel<1, 0, true, false, Pick::first>(input + c, pixel, channels, decisions);
           const auto& decision = decisions[0];
@@ -283,15 +320,13 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
           if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + pixel.place + c, channels);
         });
       },
-      [&](Index first, Index slices) {
-        watch_slices<T>(job, block, first, slices, unordered);
-      });
+      [&](Index first, Index slices) { watch.look(first, slices); });
   Report report{};
   for (int i = 0; i < Lanes<S>::count; ++i) {
     report.census.tied += tied[i];
     report.census.tied_at_zero += tied_at_zero[i];
   }
-  report.unordered = unordered.met();
+  report.unordered = watch.alarmed();
   return report;
 }
 
@@ -330,8 +365,8 @@ class PixelShares {
   // What is noted of a window: the number of the entry that takes all, or −1.
   using Code = std::conditional_t<sizeof(T) == 2, Key, Integer>;
 
-  PixelShares(const Job& job, const Block& block, Code* codes)
-      : job_(job), block_(block), codes_(codes),
+  PixelShares(const Job& job, Code* codes)
+      : job_(job), codes_(codes),
         key_(pick == Pick::random ? random_key(job.choice.seed) : 0) {}
 
   // Gives the gradients of the windows at one pixel.
@@ -351,12 +386,12 @@ class PixelShares {
  private:
   static constexpr std::integral_constant<Index, n> whole{};
 
-  // Calls act(channel) for each whole vector of the block, and shares out the part of one that may
-  // be left.
+  // Calls act(channel) for each whole vector of channels, and shares out the part of one that may be
+  // left.
   template <class Act>
   INLINE void for_whole_vectors(const Pixel& pixel, const Act& act) const {
-    const Index end = block_.channel + block_.channels;
-    Index c = block_.channel;
+    const Index end = pixel.channel + pixel.channels;
+    Index c = pixel.channel;
     for (; c + n <= end; c += n) act(c);
     if (c < end) share_part(pixel, c, end - c);
   }
@@ -388,15 +423,12 @@ class PixelShares {
   // First all decisions, then all additions: a processor that looks ahead sees more of either.
   template <int K>
   INLINE void share_by_codes(const Pixel& pixel) const {
-    Block rest = block_;
-    if constexpr (sizeof(T) == 2 && pick != Pick::random) {
-      rest.channel = note_by_keys<K>(pixel);
-      rest.channels -= rest.channel - block_.channel;
-    }
-    for_channels<S, 2>(rest, [&](Index c, auto channels, auto vectors) INLINED {
+    Index noted = pixel.channel;
+    if constexpr (sizeof(T) == 2 && pick != Pick::random) noted = note_by_keys<K>(pixel);
+    for_channels<S, 2>(noted, pixel.channel + pixel.channels, [&](Index c, auto channels, auto vectors) INLINED {
       Decision<S> decisions[decltype(vectors)::value];
       decide<0>(pixel, c, channels, decisions);
-      Code* codes = codes_ + (c - block_.channel);
+      Code* codes = codes_ + (c - pixel.channel);
       for (const auto& [value, size, picked] : decisions) {
         const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
         const Int<S> code = alone ? picked : Int<S>{} - 1;
@@ -408,12 +440,24 @@ class PixelShares {
       }
     });
     for_whole_vectors(pixel, [&](Index c) INLINED {
-      const Code* const codes = codes_ + (c - block_.channel);
+      const Code* const codes = codes_ + (c - pixel.channel);
       if (any_negative<n>(codes)) return share_ties(pixel, c);
       const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
       T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
-      UNROLLED for (Index i = 0; i < n; ++i)
-        add(widen(given[i]), result[pixel.entries[codes[i]] + i]);
+      T* to[n];
+      UNROLLED for (Index i = 0; i < n; ++i) to[i] = result + pixel.entries[codes[i]] + i;
+      if constexpr (sizeof(T) == 2) {
+        // Rounding by vectors saves more than it takes to put one together.
+        T some[n];
+        Lanes<float>::H bits;
+        UNROLLED for (Index i = 0; i < n; ++i) bits[i] = to[i]->bits;
+        std::memcpy(some, &bits, sizeof bits);
+        narrow_vector(widen_vector(some) + widen_vector(given), some);
+        std::memcpy(&bits, some, sizeof bits);
+        UNROLLED for (Index i = 0; i < n; ++i) to[i]->bits = bits[i];
+      } else {
+        UNROLLED for (Index i = 0; i < n; ++i) *to[i] += given[i];
+      }
     });
   }
 
@@ -451,24 +495,27 @@ class PixelShares {
   // Notes the windows of whole vectors of keys; returns the channel after the last.
   template <int K>
   INLINE Index note_by_keys(const Pixel& pixel) const {
-    const Index count = K ? K : pixel.count, end = block_.channel + block_.channels;
-    Index c = block_.channel;
+    const Index count = K ? K : pixel.count, end = pixel.channel + pixel.channels;
+    Index c = pixel.channel;
     for (; c + keys_count <= end; c += keys_count) {
       const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+      constexpr Key step = pick == Pick::first ? -1 : 1;
       Keys value = all_keys(least_key), size{}, picked = all_keys(-1);
+      Keys number = all_keys(static_cast<Key>(step < 0 ? count - 1 : 0));
       for_entries<K>(count, [&](Index i) INLINED {
         const Keys x = load_keys(input + pixel.entries[i]);
         value = x > value ? x : value;
       });
       for_entries<K>(count, [&](Index i) INLINED {
-        const Index at = pick == Pick::first ? count - 1 - i : i;
+        const Index at = step < 0 ? count - 1 - i : i;
         const Keys active = load_keys(input + pixel.entries[at]) == value;
         size -= active;
-        picked = active ? all_keys(static_cast<Key>(at)) : picked;
+        picked = active ? number : picked;
+        number += step;
       });
       const Keys alone = sharing == Sharing::one ? all_keys(-1) : size == 1;
       const Keys code = alone ? picked : all_keys(-1);
-      std::memcpy(codes_ + (c - block_.channel), &code, sizeof code);
+      std::memcpy(codes_ + (c - pixel.channel), &code, sizeof code);
     }
     return c;
   }
@@ -511,7 +558,6 @@ class PixelShares {
   }
 
   const Job& job_;
-  const Block& block_;
   Code* codes_;
   std::uint32_t key_;
 };
@@ -523,18 +569,18 @@ Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   using Shares = PixelShares<sharing, pick, T>;
   const Shares shares(
-      job, block, reinterpret_cast<typename Shares::Code*>(scratch + 2 * volume * sizeof(Index)));
-  Flag<S> unordered;
-  for_pixels(
+      job, reinterpret_cast<typename Shares::Code*>(scratch + 2 * volume * sizeof(Index)));
+  PixelWatch<T> watch(job, block);
+  for_pixels<T>(
       problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
       [&](Index first, Index slices) {
-        watch_slices<T>(job, block, first, slices, unordered);
+        watch.look(first, slices);
         for_runs_of_slices(problem, block, first, slices, [&](Index from, Index count) {
           std::memset(static_cast<void*>(static_cast<T*>(job.result) + from), 0,
                       static_cast<std::size_t>(count) * sizeof(T));
         });
       });
-  return {{}, unordered.met()};
+  return {{}, watch.alarmed()};
 }
 
 template <class T>
