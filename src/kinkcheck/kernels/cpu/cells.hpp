@@ -71,6 +71,15 @@ INLINE void write(const Cell<Scalar<T>, edge, runs>& cell, T* output,
   }
 }
 
+// Asks for the entries of the next windows: they lie in more runs of memory than processors follow.
+template <class T, int edge, int runs>
+INLINE void announce(const T* memory, const Place<edge, runs>& place) {
+  if (place.apart == 1) return;
+  for (const Index run : place.run)
+    UNROLLED for (int e = edge; e < 2 * edge; ++e)
+      __builtin_prefetch(memory + run + e * place.apart);
+}
+
 // Calls act(place, element of the output) for the windows of a block, vector by vector. Unless it
 // is to be `once` a window, the last two vectors of a row may overlap.
 template <int edge, int runs, class S, bool once, class Act>
@@ -156,6 +165,7 @@ Report forward_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
   with_cell_size(job, [&]<int edge, int runs>() {
     for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
+      if constexpr (runs > 4) announce(static_cast<const T*>(job.input), place);
       const auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
       Vec<S> value = all(-infinity<S>);
       for_each_entry(cell, [&](Vec<S> x) INLINED {
@@ -233,11 +243,10 @@ template <Sharing sharing, int edge, int runs, class T>
 void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
   for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
-    // Stores wait for one another: those to very many lines of memory are announced.
-    if (runs > 4 && place.apart != 1)
-      for (const Index run : place.run)
-        UNROLLED for (int e = 0; e < edge; ++e)
-          __builtin_prefetch(static_cast<T*>(job.result) + run + e * place.apart, 1);
+    if constexpr (runs > 4) {
+      announce(static_cast<const T*>(job.input), place);
+      announce(static_cast<const T*>(job.result), place);
+    }
     auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
     const Vec<S> gradient = widen_some(static_cast<const T*>(job.gradient) + at, place.count);
     Vec<S> value;

@@ -249,13 +249,46 @@ Pointer at(std::uintptr_t address) {
   return reinterpret_cast<Pointer>(address);
 }
 
+// Whether to take the maxima of each slice first, and then those over slices: where windows overlap
+// much, that is by far less to compare. The last NaN of the last slice that has one is the last of
+// all, and the first of equal values the first.
+bool is_separable(const Problem& problem) {
+  const Axis& depth = problem.depth;
+  const Index slice = problem.height.kernel * problem.width.kernel;
+  return depth.kernel * slice >= 2 * (depth.stride * slice + depth.kernel);
+}
+
+void pool(const Problem& problem, Element element, const std::byte* input, std::byte* output,
+          Index threads) {
+  if (!is_separable(problem)) {
+    Job job{};
+    job.problem = problem;
+    job.input = input;
+    job.result = output;
+    run(job, element, {false, &Family::forward, nullptr}, threads);
+    return;
+  }
+  constexpr Axis single{1, 1, 1, 1, 0, 1};
+  constexpr Index at_once = 1 << 20;  // bytes of the maxima of slices, which should stay in the cache
+  const Problem one{1, problem.inner, problem.depth, problem.height, problem.width};
+  const Index input_bytes = size_of_result(one, element, true);
+  const Index output_bytes = size_of_result(one, element, false);
+  const Index bytes = output_bytes / problem.depth.outputs * problem.depth.inputs;
+  const Index step = std::clamp<Index>(at_once / bytes, 1, problem.outer);
+  const std::unique_ptr<std::byte[]> maxima(new std::byte[step * bytes]);
+  for (Index outer = 0; outer < problem.outer; outer += step) {
+    const Index count = std::min(step, problem.outer - outer);
+    const Index inner = problem.inner * problem.height.outputs * problem.width.outputs;
+    pool({count * problem.depth.inputs, problem.inner, problem.height, single, problem.width},
+         element, input + outer * input_bytes, maxima.get(), threads);
+    pool({count, inner, single, single, problem.depth}, element, maxima.get(),
+         output + outer * output_bytes, threads);
+  }
+}
+
 void forward(const Problem& problem, int element, std::uintptr_t input, std::uintptr_t output,
              Index threads) {
-  Job job{};
-  job.problem = problem;
-  job.input = at<const void*>(input);
-  job.result = at<void*>(output);
-  run(job, Element(element), {false, &Family::forward, nullptr}, threads);
+  pool(problem, Element(element), at<const std::byte*>(input), at<std::byte*>(output), threads);
 }
 
 std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_t input,

@@ -17,36 +17,24 @@
 
 namespace {
 
-// The windows of some channels at one place, as a list of their entries, in scan order.
+// A window as a list of its entries, in scan order.
 struct Pixel {
   const Index* entries;  // elements from the corner to each entry
   Index count;
   Index corner;  // the element of the input where a whole window would begin, of channel 0
   Index place;   // the element of the output, of channel 0
-  Index channel, channels;
 };
-
-// Of large windows, few channels at a time: what two neighbours have in common should stay in the
-// nearest cache.
-constexpr Index nearest_cache = 16 * 1024;
-
-template <class T>
-INLINE Index channels_at_once(Index volume) {
-  constexpr Index size = sizeof(T), line = 64 / size;
-  return most(nearest_cache / (volume * size) / line, 2) * line;
-}
 
 // Slices of depth are made ready one at a time, or several that have no more elements than this.
 constexpr Index elements_ahead = 1024;
 
 // Calls act(pixel) for every window of a block, one outer index after the other, and before(first
 // element, number of slices) for slices of depth that are about to be reached.
-template <class T, class Act, class Before>
+template <class Act, class Before>
 INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* scratch,
                        const Act& act, const Before& before) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   const Index inner = problem.inner, volume = depth.kernel * height.kernel * width.kernel;
-  const Index at_once = channels_at_once<T>(volume), channels_end = block.channel + block.channels;
   Index* const whole = reinterpret_cast<Index*>(scratch);
   Index* const clipped = whole + volume;
   // Lists the entries of the window whose corner is (d0, h0, w0); `within`: all of them.
@@ -86,29 +74,26 @@ INLINE void for_pixels(const Problem& problem, const Block& block, std::byte* sc
         const Index h0 = oh * height.stride - height.padding;
         const bool row_inside = inside(depth, d0) && inside(height, h0);
         const Index row = ((outer * depth.inputs + d0) * height.inputs + h0) * width.inputs;
-        for (Index c = block.channel; c < channels_end; c += at_once) {
-          const Index channels = least(at_once, channels_end - c);
-          for (Index ow = 0; ow < width.outputs; ++ow) {
-            const Index w0 = ow * width.stride - width.padding;
-            const Index corner = (row + w0) * inner, at = place + ow * inner;
-            if (row_inside && inside(width, w0))
-              act(Pixel{whole, volume, corner, at, c, channels});
-            else
-              act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, at, c, channels});
-          }
+        for (Index ow = 0; ow < width.outputs; ++ow, place += inner) {
+          const Index w0 = ow * width.stride - width.padding;
+          const Index corner = (row + w0) * inner;
+          if (row_inside && inside(width, w0))
+            act(Pixel{whole, volume, corner, place});
+          else
+            act(Pixel{clipped, list(clipped, d0, h0, w0, false), corner, place});
         }
-        place += width.outputs * inner;
       }
     }
   }
 }
 
-// Calls act(channel, number of channels of each vector, number of vectors) for channels from one to
-// another, `most` vectors at a time where there are as many; the numbers are constants of the type
-// where they can be.
+// Calls act(channel, number of channels of each vector, number of vectors) for the channels of a
+// block from one on, `most` vectors at a time where there are as many; the numbers are constants of
+// the type where they can be.
 template <class S, int most, class Act>
-INLINE void for_channels(Index c, Index end, const Act& act) {
+INLINE void for_channels(Index c, const Block& block, const Act& act) {
   constexpr Index n = Lanes<S>::count;
+  const Index end = block.channel + block.channels;
   constexpr auto one = std::integral_constant<int, 1>{};
   if constexpr (most > 1)
     for (; c + most * n <= end; c += most * n)
@@ -174,9 +159,12 @@ INLINE Index spacing(const kinkcheck::Axis& axis) {
 template <class T>
 class PixelWatch {
  public:
-  PixelWatch(const Job& job, const Block& block)
-      : job_(job), block_(block), by_slice_(spacing(job.problem.depth)),
-        by_row_(spacing(job.problem.height)), by_pixel_(spacing(job.problem.width)) {}
+  PixelWatch(const Job& job, const Block& block) : job_(job), block_(block) {
+    const Index pixel = job.problem.inner, row = pixel * job.problem.width.inputs;
+    if (pixel >= worth_skipping) by_pixel_ = spacing(job.problem.width);
+    if (row >= worth_skipping) by_row_ = spacing(job.problem.height);
+    if (row * job.problem.height.inputs >= worth_skipping) by_slice_ = spacing(job.problem.depth);
+  }
 
   // Looks at some slices of depth.
   void look(Index first, Index slices) {
@@ -202,6 +190,9 @@ class PixelWatch {
   bool alarmed() const { return seen_.met(); }
 
  private:
+  // In elements. To read on through less takes no longer.
+  static constexpr Index worth_skipping = 1024 / sizeof(T);
+
   // The first place that is not padding.
   static Index start(const kinkcheck::Axis& axis, Index by) {
     return (by - axis.padding % by) % by;
@@ -209,7 +200,7 @@ class PixelWatch {
 
   const Job& job_;
   const Block& block_;
-  Index by_slice_, by_row_, by_pixel_;
+  Index by_slice_ = 1, by_row_ = 1, by_pixel_ = 1;  // distances of what is looked at
   Flag<Scalar<T>> seen_;
 };
 
@@ -217,14 +208,14 @@ template <class T>
 Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   PixelWatch<T> watch(job, block);
-  for_pixels<T>(
+  for_pixels(
       job.problem, block, scratch,
       [&](const Pixel& pixel) {
         const T* const input = static_cast<const T*>(job.input) + pixel.corner;
         T* const output = static_cast<T*>(job.result) + pixel.place;
         const bool with_nan = watch.alarmed();
         with_volume(pixel.count, [&]<int K>() INLINED {
-          for_channels<S, 2>(pixel.channel, pixel.channel + pixel.channels, [&](Index c, auto channels, auto vectors) INLINED {
+          for_channels<S, 2>(block.channel, block, [&](Index c, auto channels, auto vectors) INLINED {
             constexpr int V = decltype(vectors)::value;
             const auto entry = [&](Index i, int v) INLINED {
               return widen_some(input + pixel.entries[i] + c + v * Lanes<S>::count, channels);
@@ -300,11 +291,11 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
   PixelWatch<T> watch(job, block);
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
-  for_pixels<T>(
+  for_pixels(
       job.problem, block, scratch,
       [&](const Pixel& pixel) {
         const T* const input = static_cast<const T*>(job.input) + pixel.corner;
-        for_channels<S, 1>(pixel.channel, pixel.channel + pixel.channels, [&](Index c, auto channels, auto) INLINED {
+        for_channels<S, 1>(block.channel, block, [&](Index c, auto channels, auto) INLINED {
           Decision<S> decisions[1];
           decide_pixel<1, 0, true, false, Pick::first>(input + c, pixel, channels, decisions);
           const auto& decision = decisions[0];
@@ -365,8 +356,8 @@ class PixelShares {
   // What is noted of a window: the number of the entry that takes all, or −1.
   using Code = std::conditional_t<sizeof(T) == 2, Key, Integer>;
 
-  PixelShares(const Job& job, Code* codes)
-      : job_(job), codes_(codes),
+  PixelShares(const Job& job, const Block& block, Code* codes)
+      : job_(job), block_(block), codes_(codes),
         key_(pick == Pick::random ? random_key(job.choice.seed) : 0) {}
 
   // Gives the gradients of the windows at one pixel.
@@ -390,8 +381,8 @@ class PixelShares {
   // left.
   template <class Act>
   INLINE void for_whole_vectors(const Pixel& pixel, const Act& act) const {
-    const Index end = pixel.channel + pixel.channels;
-    Index c = pixel.channel;
+    const Index end = block_.channel + block_.channels;
+    Index c = block_.channel;
     for (; c + n <= end; c += n) act(c);
     if (c < end) share_part(pixel, c, end - c);
   }
@@ -423,12 +414,12 @@ class PixelShares {
   // First all decisions, then all additions: a processor that looks ahead sees more of either.
   template <int K>
   INLINE void share_by_codes(const Pixel& pixel) const {
-    Index noted = pixel.channel;
+    Index noted = block_.channel;
     if constexpr (sizeof(T) == 2 && pick != Pick::random) noted = note_by_keys<K>(pixel);
-    for_channels<S, 2>(noted, pixel.channel + pixel.channels, [&](Index c, auto channels, auto vectors) INLINED {
+    for_channels<S, 2>(noted, block_, [&](Index c, auto channels, auto vectors) INLINED {
       Decision<S> decisions[decltype(vectors)::value];
       decide<0>(pixel, c, channels, decisions);
-      Code* codes = codes_ + (c - pixel.channel);
+      Code* codes = codes_ + (c - block_.channel);
       for (const auto& [value, size, picked] : decisions) {
         const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
         const Int<S> code = alone ? picked : Int<S>{} - 1;
@@ -440,7 +431,7 @@ class PixelShares {
       }
     });
     for_whole_vectors(pixel, [&](Index c) INLINED {
-      const Code* const codes = codes_ + (c - pixel.channel);
+      const Code* const codes = codes_ + (c - block_.channel);
       if (any_negative<n>(codes)) return share_ties(pixel, c);
       const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
       T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
@@ -495,8 +486,8 @@ class PixelShares {
   // Notes the windows of whole vectors of keys; returns the channel after the last.
   template <int K>
   INLINE Index note_by_keys(const Pixel& pixel) const {
-    const Index count = K ? K : pixel.count, end = pixel.channel + pixel.channels;
-    Index c = pixel.channel;
+    const Index count = K ? K : pixel.count, end = block_.channel + block_.channels;
+    Index c = block_.channel;
     for (; c + keys_count <= end; c += keys_count) {
       const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
       constexpr Key step = pick == Pick::first ? -1 : 1;
@@ -515,7 +506,7 @@ class PixelShares {
       });
       const Keys alone = sharing == Sharing::one ? all_keys(-1) : size == 1;
       const Keys code = alone ? picked : all_keys(-1);
-      std::memcpy(codes_ + (c - pixel.channel), &code, sizeof code);
+      std::memcpy(codes_ + (c - block_.channel), &code, sizeof code);
     }
     return c;
   }
@@ -558,20 +549,20 @@ class PixelShares {
   }
 
   const Job& job_;
+  const Block& block_;
   Code* codes_;
   std::uint32_t key_;
 };
 
 template <Sharing sharing, Pick pick, class T>
 Report vjp_pixels_of(const Job& job, const Block& block, std::byte* scratch) {
-  using S = Scalar<T>;
   const Problem& problem = job.problem;
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   using Shares = PixelShares<sharing, pick, T>;
   const Shares shares(
-      job, reinterpret_cast<typename Shares::Code*>(scratch + 2 * volume * sizeof(Index)));
+      job, block, reinterpret_cast<typename Shares::Code*>(scratch + 2 * volume * sizeof(Index)));
   PixelWatch<T> watch(job, block);
-  for_pixels<T>(
+  for_pixels(
       problem, block, scratch, [&](const Pixel& pixel) { shares.share(pixel); },
       [&](Index first, Index slices) {
         watch.look(first, slices);
