@@ -32,8 +32,11 @@ struct Place {
   Index count;
 };
 
+// `end` is that of the tensor. Of what lies beyond the windows meant, some is read with them: it is
+// of no account.
 template <int edge, int runs, class T>
-INLINE Cell<Scalar<T>, edge, runs> read(const T* input, const Place<edge, runs>& place) {
+INLINE Cell<Scalar<T>, edge, runs> read(const T* input, const T* end,
+                                        const Place<edge, runs>& place) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
   Cell<S, edge, runs> cell;
@@ -43,10 +46,13 @@ INLINE Cell<Scalar<T>, edge, runs> read(const T* input, const Place<edge, runs>&
     if (place.apart == 1) {
       Vec<S> memory[edge];
       for (int v = 0; v < edge; ++v)
-        memory[v] = widen_some(from + v * n, edge * place.count - v * n);
+        memory[v] = edge * place.count > v * n
+                        ? widen_within(from + v * n, edge * place.count - v * n, end)
+                        : Vec<S>{};
       deinterleave<S>(memory, run);
     } else {
-      for (int e = 0; e < edge; ++e) run[e] = widen_some(from + e * place.apart, place.count);
+      for (int e = 0; e < edge; ++e)
+        run[e] = widen_within(from + e * place.apart, place.count, end);
     }
   }
   return cell;
@@ -163,16 +169,18 @@ INLINE void with_cell_size(const Job& job, const Act& act) {
 template <class T>
 Report forward_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
+  const auto [input, end] = elements_of(static_cast<const T*>(job.input), job.problem, true);
   with_cell_size(job, [&]<int edge, int runs>() {
-    for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
-      if constexpr (runs > 4) announce(static_cast<const T*>(job.input), place);
-      const auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
+    const auto visit = [&](const Place<edge, runs>& place, Index at) INLINED {
+      if constexpr (runs > 1) announce(input, place);
+      const auto cell = read<edge, runs>(input, end, place);
       Vec<S> value = all(-infinity<S>);
       for_each_entry(cell, [&](Vec<S> x) INLINED {
         value = (x > value) | (x != x) ? x : value;
       });
       narrow_some(value, static_cast<T*>(job.result) + at, place.count);
-    });
+    };
+    for_cells<edge, runs, S, false>(job.problem, block, visit);
   });
   return {};
 }
@@ -200,7 +208,8 @@ class CellWatch {
 
 // Value and number of active entries of a vector of windows.
 template <int edge, int runs, class S>
-INLINE void decide(const Cell<S, edge, runs>& cell, CellWatch<S>& watch, Vec<S>& value, Int<S>& size) {
+INLINE void decide(const Cell<S, edge, runs>& cell, CellWatch<S>& watch, Vec<S>& value,
+                   Int<S>& size) {
   value = all(-infinity<S>);
   for_each_entry(cell, [&](Vec<S> x) INLINED { value = x > value ? x : value; });
   watch(cell, value);
@@ -215,9 +224,11 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
   Report report{};
   Int<S> lane, tied{}, tied_at_zero{};
   for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
+  const auto [input, end] = elements_of(static_cast<const T*>(job.input), job.problem, true);
   with_cell_size(job, [&]<int edge, int runs>() {
-    for_cells<edge, runs, S, true>(job.problem, block, [&](const Place<edge, runs>& place, Index at) {
-      const auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
+    for_cells<edge, runs, S, true>(job.problem, block, [&](const Place<edge, runs>& place,
+                                                           Index at) {
+      const auto cell = read<edge, runs>(input, end, place);
       Vec<S> value;
       Int<S> size;
       decide(cell, watch, value, size);
@@ -242,13 +253,18 @@ Report ties_cells(const Job& job, const Block& block, std::byte*) {
 template <Sharing sharing, int edge, int runs, class T>
 void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch) {
   using S = Scalar<T>;
-  for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place, Index at) INLINED {
-    if constexpr (runs > 4) {
-      announce(static_cast<const T*>(job.input), place);
-      announce(static_cast<const T*>(job.result), place);
+  const auto [input, end] = elements_of(static_cast<const T*>(job.input), job.problem, true);
+  const auto [gradients, gradients_end] =
+      elements_of(static_cast<const T*>(job.gradient), job.problem, false);
+  T* const result = static_cast<T*>(job.result);
+  for_cells<edge, runs, S, false>(job.problem, block, [&](const Place<edge, runs>& place,
+                                                          Index at) INLINED {
+    if constexpr (runs > 1) {
+      announce(input, place);
+      announce(static_cast<const T*>(result), place);
     }
-    auto cell = read<edge, runs>(static_cast<const T*>(job.input), place);
-    const Vec<S> gradient = widen_some(static_cast<const T*>(job.gradient) + at, place.count);
+    auto cell = read<edge, runs>(input, end, place);
+    const Vec<S> gradient = widen_within(gradients + at, place.count, gradients_end);
     Vec<S> value;
     Int<S> size;
     decide(cell, watch, value, size);
@@ -256,7 +272,8 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
     // Of nine entries and more the greatest is mostly alone.
     if (sharing != Sharing::one && (edge == 2 || any<S>(size > 1))) {
       chosen = weighted<T>(job.chosen, size, edge * runs, gradient);
-      if constexpr (sharing == Sharing::split) other = weighted<T>(job.other, size, edge * runs, gradient);
+      if constexpr (sharing == Sharing::split)
+        other = weighted<T>(job.other, size, edge * runs, gradient);
     }
     // Adding to zero turns −0 into +0, as every sum of contributions does.
     chosen += Vec<S>{};
@@ -271,7 +288,7 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
         before |= active;
       }
     });
-    write<edge, runs>(cell, static_cast<T*>(job.result), place);
+    write<edge, runs>(cell, result, place);
   });
 }
 

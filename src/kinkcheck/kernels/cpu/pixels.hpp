@@ -362,14 +362,20 @@ class PixelShares {
 
   // Gives the gradients of the windows at one pixel.
   INLINE void share(const Pixel& pixel) const {
+    const Spot spot{pixel,
+                    static_cast<const T*>(job_.input) + pixel.corner,
+                    static_cast<const T*>(job_.gradient) + pixel.place,
+                    static_cast<T*>(job_.result) + pixel.corner,
+                    job_.chosen,
+                    job_.other};
     with_entries<pick>(pixel.count, [&]<int K>() INLINED {
       if constexpr (K > few_entries && sizeof(T) > 2) {
-        for_whole_vectors(pixel, [&](Index c) INLINED { share_by_masks<K>(pixel, c); });
+        for_whole_vectors(spot, [&](Index c) INLINED { share_by_masks<K>(spot, c); });
       } else if (pixel.count <= few_entries || pixel.count > std::numeric_limits<Code>::max()) {
         // Nor is there a code for every entry of a window of very many.
-        for_whole_vectors(pixel, [&](Index c) INLINED { share_by_entries<K>(pixel, c, whole); });
+        for_whole_vectors(spot, [&](Index c) INLINED { share_by_entries<K>(spot, c, whole); });
       } else {
-        share_by_codes<K>(pixel);
+        share_by_codes<K>(spot);
       }
     });
   }
@@ -377,28 +383,37 @@ class PixelShares {
  private:
   static constexpr std::integral_constant<Index, n> whole{};
 
+  // A pixel and where it lies in memory, all of it in registers.
+  struct Spot {
+    Pixel pixel;
+    const T *input, *gradient;
+    T* result;
+    const void *chosen, *other;
+  };
+
   // Calls act(channel) for each whole vector of channels, and shares out the part of one that may be
   // left.
   template <class Act>
-  INLINE void for_whole_vectors(const Pixel& pixel, const Act& act) const {
+  INLINE void for_whole_vectors(const Spot& spot, const Act& act) const {
     const Index end = block_.channel + block_.channels;
     Index c = block_.channel;
     for (; c + n <= end; c += n) act(c);
-    if (c < end) share_part(pixel, c, end - c);
+    if (c < end) share_part(spot, c, end - c);
   }
 
   // What is rarer, and not worth the code in every place: a part of a vector, and ties.
-  __attribute__((noinline)) void share_part(const Pixel& pixel, Index c, Index channels) const {
-    share_by_entries<0>(pixel, c, channels);
+  __attribute__((noinline)) void share_part(Spot spot, Index c, Index channels) const {
+    share_by_entries<0>(spot, c, channels);
   }
-  __attribute__((noinline)) void share_ties(const Pixel& pixel, Index c) const {
-    share_by_entries<0>(pixel, c, whole);
+  __attribute__((noinline)) void share_ties(Spot spot, Index c) const {
+    share_by_entries<0>(spot, c, whole);
   }
 
   template <int K, class Count, int V>
-  INLINE void decide(const Pixel& pixel, Index c, Count channels,
+  INLINE void decide(const Spot& spot, Index c, Count channels,
                      Decision<S> (&decisions)[V]) const {
-    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+    const Pixel& pixel = spot.pixel;
+    const T* const input = spot.input + c;
     decide_pixel<V, K, sharing != Sharing::one, true, pick>(input, pixel, channels, decisions);
     if constexpr (pick == Pick::random) {
       const auto &depth = job_.problem.depth, &height = job_.problem.height;
@@ -413,12 +428,12 @@ class PixelShares {
 
   // First all decisions, then all additions: a processor that looks ahead sees more of either.
   template <int K>
-  INLINE void share_by_codes(const Pixel& pixel) const {
+  INLINE void share_by_codes(const Spot& spot) const {
     Index noted = block_.channel;
-    if constexpr (sizeof(T) == 2 && pick != Pick::random) noted = note_by_keys<K>(pixel);
+    if constexpr (sizeof(T) == 2 && pick != Pick::random) noted = note_by_keys<K>(spot);
     for_channels<S, 2>(noted, block_, [&](Index c, auto channels, auto vectors) INLINED {
       Decision<S> decisions[decltype(vectors)::value];
-      decide<0>(pixel, c, channels, decisions);
+      decide<0>(spot, c, channels, decisions);
       Code* codes = codes_ + (c - block_.channel);
       for (const auto& [value, size, picked] : decisions) {
         const Int<S> alone = sharing == Sharing::one ? picked >= 0 : size == 1;
@@ -430,13 +445,14 @@ class PixelShares {
         codes += n;
       }
     });
-    for_whole_vectors(pixel, [&](Index c) INLINED {
-      const Code* const codes = codes_ + (c - block_.channel);
-      if (any_negative<n>(codes)) return share_ties(pixel, c);
-      const T* const given = static_cast<const T*>(job_.gradient) + pixel.place + c;
-      T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
+    const Code* const noted_codes = codes_ - block_.channel;
+    for_whole_vectors(spot, [&](Index c) INLINED {
+      const Code* const codes = noted_codes + c;
+      if (any_negative<n>(codes)) return share_ties(spot, c);
+      const T* const given = spot.gradient + c;
+      T* const result = spot.result + c;
       T* to[n];
-      UNROLLED for (Index i = 0; i < n; ++i) to[i] = result + pixel.entries[codes[i]] + i;
+      UNROLLED for (Index i = 0; i < n; ++i) to[i] = result + spot.pixel.entries[codes[i]] + i;
       if constexpr (sizeof(T) == 2) {
         // Rounding by vectors saves more than it takes to put one together.
         T some[n];
@@ -454,11 +470,11 @@ class PixelShares {
 
   // Where the number of entries is known, and small, all their masks are held in registers.
   template <int K>
-  INLINE void share_by_masks(const Pixel& pixel, Index c) const {
-    const Index* const entries = pixel.entries;
-    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
-    T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
-    const Vec<S> gradient = widen_vector(static_cast<const T*>(job_.gradient) + pixel.place + c);
+  INLINE void share_by_masks(const Spot& spot, Index c) const {
+    const Index* const entries = spot.pixel.entries;
+    const T* const input = spot.input + c;
+    T* const result = spot.result + c;
+    const Vec<S> gradient = widen_vector(spot.gradient + c);
     Vec<S> value = all(-infinity<S>);
     for_entries<K>(K, [&](Index i) INLINED {
       const Vec<S> x = widen_vector(input + entries[i]);
@@ -470,7 +486,7 @@ class PixelShares {
       takes[i] = widen_vector(input + entries[i]) == value;
       size -= takes[i];
     });
-    if (sharing != Sharing::one && any<S>(size > 1)) return share_ties(pixel, c);
+    if (sharing != Sharing::one && any<S>(size > 1)) return share_ties(spot, c);
     Int<S> taken{};
     for_entries<K>(K, [&](Index i) INLINED {
       Int<S> mask = takes[i];
@@ -485,11 +501,12 @@ class PixelShares {
 
   // Notes the windows of whole vectors of keys; returns the channel after the last.
   template <int K>
-  INLINE Index note_by_keys(const Pixel& pixel) const {
+  INLINE Index note_by_keys(const Spot& spot) const {
+    const Pixel& pixel = spot.pixel;
     const Index count = K ? K : pixel.count, end = block_.channel + block_.channels;
     Index c = block_.channel;
     for (; c + keys_count <= end; c += keys_count) {
-      const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
+      const T* const input = spot.input + c;
       constexpr Key step = pick == Pick::first ? -1 : 1;
       Keys value = all_keys(least_key), size{}, picked = all_keys(-1);
       Keys number = all_keys(static_cast<Key>(step < 0 ? count - 1 : 0));
@@ -513,24 +530,24 @@ class PixelShares {
 
   // Visits every entry of a vector of windows.
   template <int K, class Count>
-  INLINE void share_by_entries(const Pixel& pixel, Index c, Count channels) const {
+  INLINE void share_by_entries(const Spot& spot, Index c, Count channels) const {
     Decision<S> decisions[1];
-    decide<K>(pixel, c, channels, decisions);
+    decide<K>(spot, c, channels, decisions);
     const Decision<S>& decision = decisions[0];
-    const T* const input = static_cast<const T*>(job_.input) + pixel.corner + c;
-    T* const result = static_cast<T*>(job_.result) + pixel.corner + c;
-    const Vec<S> gradient =
-        widen_some(static_cast<const T*>(job_.gradient) + pixel.place + c, channels);
+    const T* const input = spot.input + c;
+    T* const result = spot.result + c;
+    const Index count = K ? K : spot.pixel.count;
+    const Vec<S> gradient = widen_some(spot.gradient + c, channels);
     Vec<S> chosen = gradient, other{};
     if constexpr (sharing != Sharing::one) {
-      chosen = weighted<T>(job_.chosen, decision.size, pixel.count, gradient);
+      chosen = weighted<T>(spot.chosen, decision.size, count, gradient);
       if constexpr (sharing == Sharing::split)
-        other = weighted<T>(job_.other, decision.size, pixel.count, gradient);
+        other = weighted<T>(spot.other, decision.size, count, gradient);
     }
-    const Index* const entries = pixel.entries;
+    const Index* const entries = spot.pixel.entries;
     Int<S> taken{};
-    for_entries<K>(K ? K : pixel.count, [&](Index i) INLINED {
-      const Index at = entries[pick == Pick::last ? pixel.count - 1 - i : i];
+    for_entries<K>(count, [&](Index i) INLINED {
+      const Index at = entries[pick == Pick::last ? count - 1 - i : i];
       const Int<S> active = widen_some(input + at, channels) == decision.value;
       Vec<S> contribution;
       if constexpr (sharing == Sharing::even) {

@@ -28,6 +28,21 @@ INLINE Index round_up(Index a, Index b) { return (a + b - 1) / b * b; }
 INLINE Index floor_divide(Index a, Index b) { return a / b - (a % b < 0); }
 INLINE Index ceil_divide(Index a, Index b) { return a / b + (a % b > 0); }
 
+// A tensor of the input's shape or of the output's, and where it ends.
+template <class T>
+struct Elements {
+  T *first, *end;
+};
+
+template <class T>
+INLINE Elements<T> elements_of(T* first, const Problem& problem, bool as_input) {
+  const auto size = [&](const kinkcheck::Axis& axis) {
+    return as_input ? axis.inputs : axis.outputs;
+  };
+  return {first, first + problem.outer * problem.inner * size(problem.depth) *
+                             size(problem.height) * size(problem.width)};
+}
+
 // Takes memory for some items off the front.
 template <class Item>
 Item* take(std::byte*& memory, Index count) {
@@ -65,6 +80,13 @@ INLINE void watch_run(const T* from, Index count, bool infinite, Flag<Scalar<T>>
   if (infinite)
     for (Index i = 0; i < count; i += n)
       seen.equal(widen_some(from + i, count - i), all(-infinity<S>));
+}
+
+// The vector at `from`, of which `count` elements are wanted and the others are of no account. To
+// read less than a vector takes long: that is for the last elements of a tensor.
+template <class T>
+INLINE Vec<Scalar<T>> widen_within(const T* from, Index count, const T* end) {
+  return Lanes<Scalar<T>>::count <= end - from ? widen_vector(from) : widen_some(from, count);
 }
 
 template <class T>

@@ -67,13 +67,6 @@ INLINE Int<S> among(Index count) {
   return lane < static_cast<typename Lanes<S>::Integer>(least(count, Lanes<S>::count));
 }
 
-// The vector at `from`, of which `count` elements are wanted and the others are of no account. To
-// read less than a vector takes long: that is for the last elements of a tensor.
-template <class T>
-INLINE Vec<Scalar<T>> widen_within(const T* from, Index count, const T* end) {
-  return Lanes<Scalar<T>>::count <= end - from ? widen_vector(from) : widen_some(from, count);
-}
-
 template <bool with_nan, class S>
 INLINE Vec<S> greater(Vec<S> x, Vec<S> value) {
   if constexpr (with_nan) return (x > value) | (x != x) ? x : value;
