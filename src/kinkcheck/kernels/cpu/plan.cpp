@@ -7,8 +7,9 @@ namespace {
 
 // What a block may take of the cache that each core has to itself, in bytes.
 constexpr Index cache = 256 * 1024;
-// Rows of a contiguous tensor are put together, to fill vectors and to save calls, up to this many
-// lanes; those of a channels_last tensor, whose runs in memory are long, up to that many.
+// Rows of contiguous images are put together, to fill vectors and to save calls, up to this many
+// lanes; single lines, and those of a channels_last tensor, whose runs in memory are long, up to that
+// many.
 constexpr Index gathered_lanes = 512;
 constexpr Index longest_lanes = 4096;
 constexpr Index fewest_lanes = 256;
@@ -49,7 +50,8 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
 
   const Index input_rows = layout.input_slices * height.inputs * layout.slots;
   const Index whole = layout.extent + layout.reach;
-  const Index most = problem.inner == 1 ? gathered_lanes : longest_lanes;
+  const bool line = depth.inputs == 1 && height.inputs == 1;
+  const Index most = problem.inner == 1 && !line ? gathered_lanes : longest_lanes;
   const Index lanes =
       std::clamp(cache / (input_rows * scalar_bytes), fewest_lanes, most);
   layout.planes = 1;
@@ -82,12 +84,12 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
   channel_blocks_ = up(problem.inner, layout.channels);
 
   // The parts of class Rows.
-  const Index rows = 2 * input_rows + 5;
+  const Index rows = 2 * input_rows + 7;
   const Index dealt = 64;  // the length of a short row, as in rows.hpp
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
                                             layout.row * 8 + volume * 24 + dealt * 16 +
-                                            13 * line_bytes);
+                                            15 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {

@@ -213,6 +213,11 @@ class Geometry {
   // The lanes of a slot that exist.
   Range held(Index slot) const { return slot < 2 ? inside_[slot] : inside(layout.phase[slot]); }
 
+  // Those of them that are in no other block.
+  Range owned(Index slot) const {
+    return lanes_of(layout.phase[slot], columns.low, columns.high);
+  }
+
   const Problem& problem;
   const Layout& layout;
   const Block& block;
@@ -228,9 +233,12 @@ class Geometry {
   bool whole;          // a row in memory is a row of lanes
 
  private:
-  Range inside(Index phase) const {
-    const Index low = ceil_divide(-origin - phase, stride);
-    const Index high = floor_divide(problem.width.inputs - 1 - origin - phase, stride) + 1;
+  Range inside(Index phase) const { return lanes_of(phase, 0, problem.width.inputs); }
+
+  // The lanes of a phase for widths from `first` to before `end`.
+  Range lanes_of(Index phase, Index first, Index end) const {
+    const Index low = ceil_divide(first - origin - phase, stride);
+    const Index high = floor_divide(end - 1 - origin - phase, stride) + 1;
     const Index from = least(most(low, 0), lanes);
     return {from, most(from, least(high, lanes))};
   }
@@ -260,6 +268,11 @@ class Deal {
   template <class T>
   INLINE void out(const T* from, Scalar<T>* row) const {
     for (Index i = 0; i < count_; ++i) row[lanes_[i]] = widen(from[elements_[i]]);
+  }
+
+  template <class T>
+  INLINE void back(const Scalar<T>* row, T* to) const {
+    for (Index i = 0; i < count_; ++i) narrow(row[lanes_[i]], to[elements_[i]]);
   }
 
  private:
@@ -315,6 +328,58 @@ void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index 
           for (Index u = range.low; u < range.high; ++u)
             widen_run(phase + u * stride * inner, to + u * channels, channels);
         }
+      }
+    }
+  }
+}
+
+// The other way round: writes the lanes that are in no other block.
+template <class T>
+void unpack_row(const Geometry& geometry, const Deal& deal, const Scalar<T>* row, Index depth,
+                Index height, T* output) {
+  using S = Scalar<T>;
+  constexpr Index n = Lanes<S>::count;
+  const Problem& problem = geometry.problem;
+  const Layout& layout = geometry.layout;
+  const Block& block = geometry.block;
+  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
+  const Index line = problem.width.inputs * inner;
+  const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const bool dealt = geometry.dealt && geometry.whole_rows;
+  T* to = output + block.outer * plane + (depth * problem.height.inputs + height) * line +
+          block.channel + geometry.origin * inner;
+  for (Index p = 0; p < block.planes; ++p, to += plane, row += layout.pitch) {
+    if (dealt) {
+      deal.back(row, to);
+      continue;
+    }
+    Range paired{};  // the lanes that are written two phases at a time
+    if (geometry.paired) {
+      const Range even = geometry.owned(0), odd = geometry.owned(1);
+      paired.low = most(even.low, odd.low);
+      paired.high = paired.low + most(0, least(even.high, odd.high) - paired.low) / n * n;
+      for (Index u = paired.low; u < paired.high; u += n) {
+        Vec<S> memory[2];
+        interleave<S>({load(row + u), load(row + layout.row + u)}, memory);
+        narrow_vector(memory[0], to + 2 * u);
+        narrow_vector(memory[1], to + 2 * u + n);
+      }
+    }
+    for (Index slot = 0; slot < layout.slots; ++slot) {
+      const Range range = geometry.owned(slot);
+      T* const phase = to + layout.phase[slot] * inner;
+      const S* const from = row + slot * layout.row;
+      if (geometry.whole) {
+        narrow_run(from + range.low * inner, phase + range.low * inner,
+                   (range.high - range.low) * inner);
+      } else if (inner == 1) {
+        for (Index u = range.low; u < range.high; ++u) {
+          if (u == paired.low) u = paired.high;
+          if (u < range.high) narrow(from[u], phase[u * stride]);
+        }
+      } else {
+        for (Index u = range.low; u < range.high; ++u)
+          narrow_run(from + u * channels, phase + u * stride * inner, channels);
       }
     }
   }

@@ -49,6 +49,8 @@ class Rows {
     padding_ = take<S>(memory, layout.row);
     line = take<S>(memory, layout.row);
     valid = take<S>(memory, layout.row);
+    values = take<S>(memory, layout.row);
+    others = take<S>(memory, layout.row);
     codes = take<Integer>(memory, layout.row);
     sizes = take<Integer>(memory, layout.row);
     positions = take<Index>(memory, layout.row);
@@ -69,9 +71,11 @@ class Rows {
   Index lanes, volume;
   S* line;                    // one row in the making
   S* valid;                   // a mask: which lanes are windows
+  S* values;                  // of a row of windows
+  S* others;                  // what a row of windows gives to entries other than the picked ones
   Index* positions;           // of the windows of the first row, for the random pick
   const S** places;           // the run of entries at each place of a row of windows
-  const S** tangent_places;   // the same of the tangent
+  const S** tangent_places;   // the same of the tangent, or of the sums of contributions
   Integer* codes;             // of a row of windows, see share_row
   Integer* sizes;             // of their active sets
   Index* offsets;             // in the tensor, of each place from the first
@@ -145,6 +149,24 @@ class Rows {
         }
       }
     }
+  }
+
+  // Sums of contributions, which lie where the tangent lies in forward mode.
+  void clear_sums(Index from, Index to) {
+    for (Index d = from; d < to; ++d) {
+      S* const row = row_of(tangents_, d, 0);
+      std::memset(row, 0,
+                  static_cast<std::size_t>(problem.height.inputs * layout.slots * layout.row) *
+                      sizeof(S));
+    }
+  }
+  S* sums(Index place) const {
+    return places[place] == padding_ ? nullptr : const_cast<S*>(tangent_places[place]);
+  }
+  void unpack_sums(Index from, Index to) const {
+    for (Index d = from; d < to; ++d)
+      for (Index h = 0; h < problem.height.inputs; ++h)
+        unpack_row(geometry, deal_, row_of(tangents_, d, h), d, h, static_cast<T*>(job.result));
   }
 
   // The end of the slices of depth that were packed.
@@ -562,6 +584,90 @@ void clear_slices(const Rows<T>& rows, Index from, Index to) {
   }
 }
 
+// Small windows: each gives by vectors to all its entries, in the rows of scratch memory, place after
+// place from the last: in ascending order of the windows. A slice goes to memory when it is done.
+
+constexpr Index few_places = 4;
+
+// Notes what the windows of a row give, and to which entries; to none, where there is no window.
+template <int K, Sharing sharing, Pick pick, class T>
+void weigh_row(const Rows<T>& rows, Index position) {
+  using S = Scalar<T>;
+  constexpr bool sizes = sharing != Sharing::one;
+  const Job& job = rows.job;
+  const std::uint32_t key = pick == Pick::random ? random_key(job.choice.seed) : 0;
+  for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
+    const auto known = know<K, sizes, true, pick>(rows, lane, key, position);
+    for (int v = 0; v < unroll; ++v) {
+      const Index at = lane + v * Lanes<S>::count;
+      const Int<S> valid = load_integers<S>(rows.valid + at);
+      const Vec<S> gradient = load(rows.line + at);
+      Vec<S> chosen = gradient;
+      if constexpr (sizes) {
+        const Index most = K ? K : rows.volume;
+        chosen = weighted<T>(job.chosen, known.size[v], most, gradient);
+        if constexpr (sharing == Sharing::split)
+          store(rows.others + at,
+                keep<S>(valid, weighted<T>(job.other, known.size[v], most, gradient)));
+        store(rows.values + at, known.value[v]);
+      }
+      store(rows.line + at, keep<S>(valid, chosen));
+      store_integers<S>(rows.codes + at, known.pick[v]);
+    }
+  }
+}
+
+template <Sharing sharing, class T>
+void give_row(const Rows<T>& rows) {
+  using S = Scalar<T>;
+  for (Index k = rows.volume - 1; k >= 0; --k) {
+    S* const sums = rows.sums(k);
+    if (!sums) continue;
+    const S* const entries = rows.places[k];
+    const Int<S> place = Int<S>{} + static_cast<typename Lanes<S>::Integer>(k);
+    for (Index lane = 0; lane < rows.lanes; lane += Lanes<S>::count) {
+      const Int<S> picked = load_integers<S>(rows.codes + lane) == place;
+      Vec<S> given = load(rows.line + lane);
+      if constexpr (sharing == Sharing::split)
+        given = picked ? given : load(rows.others + lane);
+      if constexpr (sharing == Sharing::one)
+        given = keep<S>(picked, given);
+      else
+        given = keep<S>(load(entries + lane) == load(rows.values + lane), given);
+      store(sums + lane, rounded_vector<T>(load(sums + lane) + given));
+    }
+  }
+}
+
+template <Sharing sharing, Pick pick, class T>
+void share_by_places(Rows<T>& rows) {
+  const Problem& problem = rows.problem;
+  const auto& depth = problem.depth;
+  const T* const gradient = static_cast<const T*>(rows.job.gradient);
+  rows.mark_valid();
+  Index done = 0;
+  for (Index d = 0; d < depth.outputs; ++d) {
+    const Index fresh = rows.packed();
+    rows.template pack_for<false>(d);
+    rows.clear_sums(most(fresh, d * depth.stride - depth.padding), rows.packed());
+    for (Index h = 0; h < problem.height.outputs; ++h) {
+      rows.template point_at<true>(d, h);
+      for_output_runs(rows.geometry, d, h, [&](Index at, Index lane, Index count) {
+        widen_run(gradient + at, rows.line + lane, count);
+      });
+      const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
+      with_volume(rows.volume, [&]<int K>() { weigh_row<K, sharing, pick>(rows, position); });
+      give_row<sharing>(rows);
+    }
+    const Index start = d * depth.stride - depth.padding;
+    const bool last = d + 1 == depth.outputs;
+    clear_slices(rows, done, last ? depth.inputs : most(done, start + depth.stride));
+    const Index first = most(start, done);
+    done = last ? depth.inputs : most(done, start + depth.stride);
+    rows.unpack_sums(first, least(done, rows.packed()));
+  }
+}
+
 template <class T>
 Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
@@ -570,8 +676,14 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
   const auto& depth = problem.depth;
   if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
-  rows.set_offsets();
   if (job.choice.pick == Pick::random) rows.mark_positions();
+  if (rows.volume <= few_places) {
+    with_choice(job.choice, [&]<Sharing sharing, Pick pick>() {
+      share_by_places<sharing, pick>(rows);
+    });
+    return {};
+  }
+  rows.set_offsets();
   Index cleared = 0;
   for (Index d = 0; d < depth.outputs; ++d) {
     rows.template pack_for<false>(d);
@@ -582,10 +694,7 @@ Report vjp(const Job& job, const Block& block, std::byte* scratch) {
       rows.template point_at<false>(d, h);
       const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
       with_choice(job.choice, [&]<Sharing sharing, Pick pick>() {
-        if constexpr (pick == Pick::first)
-          with_volume(rows.volume, [&]<int K>() { share_row<K, sharing, pick>(rows, position); });
-        else
-          share_row<0, sharing, pick>(rows, position);
+        share_row<0, sharing, pick>(rows, position);
       });
       scatter_row(rows, d, h);
     }
