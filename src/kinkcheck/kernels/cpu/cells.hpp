@@ -130,9 +130,12 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
       }
 }
 
-// Clears what lies beyond the last window: the columns, rows and slices left over.
+// Rows of fewer elements are cleared together with those beside them, before they are written.
+constexpr Index short_line = 64;
+
+// Clears what lies beyond the last window: the columns, rows and slices left over; or all.
 template <class T>
-void clear_rest(const Problem& problem, const Block& block, T* output) {
+void clear_rest(const Problem& problem, const Block& block, bool all, T* output) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   const Index inner = problem.inner, line = width.inputs * inner;
   const Index columns = width.outputs * width.stride * inner;
@@ -140,12 +143,17 @@ void clear_rest(const Problem& problem, const Block& block, T* output) {
   const auto clear = [](T* from, T* to) {
     for (; from < to; ++from) *from = T{};
   };
+  const Index begin = block.begin * depth.stride;
+  const Index end = block.end == depth.outputs ? depth.inputs : block.end * depth.stride;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    const Index end =
-        block.end == depth.outputs ? depth.inputs : block.end * depth.stride;
-    for (Index d = block.begin * depth.stride; d < end; ++d)
+    T* const plane = output + outer * depth.inputs * height.inputs * line;
+    if (all) {
+      clear(plane + begin * height.inputs * line, plane + end * height.inputs * line);
+      continue;
+    }
+    for (Index d = begin; d < end; ++d)
       for (Index h = 0; h < height.inputs; ++h) {
-        T* const start = output + ((outer * depth.inputs + d) * height.inputs + h) * line;
+        T* const start = plane + (d * height.inputs + h) * line;
         const bool reached = h < rows && d < depth.outputs * depth.stride;
         clear(start + (reached ? columns : 0), start + line);
       }
@@ -296,6 +304,12 @@ template <class T>
 Report vjp_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
   CellWatch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
+  const Problem& problem = job.problem;
+  const bool is_short = problem.width.inputs * problem.inner < short_line;
+  const auto clear = [&](bool all) {
+    clear_rest(problem, block, all, static_cast<T*>(job.result));
+  };
+  if (is_short) clear(true);
   with_cell_size(job, [&]<int edge, int runs>() {
     switch (job.choice.sharing) {
       case Sharing::one: return share_cells<Sharing::one, edge, runs, T>(job, block, watch);
@@ -303,7 +317,7 @@ Report vjp_cells(const Job& job, const Block& block, std::byte*) {
       case Sharing::split: return share_cells<Sharing::split, edge, runs, T>(job, block, watch);
     }
   });
-  clear_rest(job.problem, block, static_cast<T*>(job.result));
+  if (!is_short) clear(false);
   return {{}, watch.alarmed()};
 }
 
