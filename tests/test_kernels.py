@@ -314,12 +314,85 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
             assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_windows_of_three_that_tile_equal_the_reference_at_every_width(
+    compiled_kernel: ModuleType, dtype: torch.dtype, layout: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Last(), Hybrid(1e39)])
+    for d, width in itertools.product((1, 2, 3), range(3, 60, 8 if SANITIZED else 3)):
+        windows = sliding(3, 3, d=d)
+        x = of_special_values((2, 9, *(7, 4)[3 - d :], width), dtype, generator)
+        if width % 2 == 0:
+            x[0, 3].flatten()[-1] = float("nan")
+        if layout == "channels_last":
+            x = channels_last(x, d)
+        grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
+        for _ in range(2):
+            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [7, 100, 1030, 9001])
+def test_lines_equal_the_reference(
+    compiled_kernel: ModuleType, dtype: torch.dtype, length: int
+) -> None:
+    # Long ones are cut, and their parts overlap.
+    generator = torch.Generator().manual_seed(length)
+    selections = itertools.cycle([Native(), Minimal(), Hybrid(10), Last(), Random(3), Hybrid(1e39)])
+    geometries = [(2, 1), (2, 3), (3, 1, 1), (3, 2, 1), (3, 2, 1, 2), (4, 1, 2, 2), (3, 5), (7, 2)]
+    for geometry in geometries[:: 3 if SANITIZED else 1]:
+        windows = sliding(*geometry, d=1)
+        untied = torch.rand((2, 3, length), generator=generator).to(dtype)
+        for x in (untied, of_special_values((2, 3, length), dtype, generator)):
+            grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
+            for _ in range(2):
+                assert_equals_reference(
+                    compiled_kernel, x, grad_output, x, windows, next(selections)
+                )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_large_windows_that_overlap_equal_the_reference(
+    compiled_kernel: ModuleType, dtype: torch.dtype, layout: str
+) -> None:
+    # Their values are found one dimension after the other: the last NaN must be that of the scan.
+    generator = torch.Generator().manual_seed(0)
+    for kernel, shape in [((9,), (70,)), ((5, 5), (12, 17)), ((3, 4, 4), (5, 6, 9))]:
+        ones, padding = (1,) * len(kernel), tuple(size // 2 for size in kernel)
+        windows = SlidingWindows(kernel, ones, padding, ones, ceil_mode=True)
+        x = of_special_values((2, 10, *shape), dtype, generator)
+        x = torch.where(torch.rand(x.shape, generator=generator) < 0.01, float("nan"), x)
+        x[1, 3:] = torch.nan_to_num(x[1, 3:], nan=0.5)
+        if layout == "channels_last":
+            x = channels_last(x, len(kernel))
+        grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
+        assert_equals_reference(compiled_kernel, x, grad_output, x, windows, Hybrid(10))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_nan_that_no_window_holds_is_nowhere(compiled_kernel: ModuleType, d: int) -> None:
+    # With a dilation of the stride, every second place along a dimension is in no window.
+    windows = sliding(3, 2, 1, 2, d=d)
+    x = channels_last(torch.randn(2, 300, *(9,) * d), d)
+    expected = windows.torch_max_pool(x)
+    grad_output = torch.randn_like(expected)
+    grad = reference.max_pool_vjp(grad_output, x, windows, Hybrid(10))
+    x[..., ::2] = float("nan")
+    assert_same_bits(compiled_kernel.max_pool(x, windows), expected)
+    assert_same_bits(compiled_kernel.max_pool_vjp(grad_output, x, windows, Hybrid(10)), grad)
+    x[1, 7, ..., 1] = float("nan")
+    assert_equals_reference(compiled_kernel, x, grad_output, x, windows, Hybrid(10))
+
+
 @pytest.mark.parametrize("channels", [8, 15, 17, 33, 40, 150])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_small_windows_of_many_channels_equal_the_reference(
     compiled_kernel: ModuleType, dtype: torch.dtype, channels: int
 ) -> None:
-    # Channels_last: windows of 3, 4, 5, 8 and 9 entries, and as many at the borders, are
+    # Channels_last: windows of 2 to 6, 8 and 9 entries, and as many at the borders, are
     # unrolled; what is left of the channels after whole vectors goes another way.
     generator = torch.Generator().manual_seed(channels)
     selections = [Minimal(), Hybrid(2), Last(), Native(), Hybrid(10), Random(3)]
