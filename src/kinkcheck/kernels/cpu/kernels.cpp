@@ -1,4 +1,5 @@
 // The kernels of one instruction set: compiled once for each, under another name and other flags.
+#include "backward.hpp"
 #include "cells.hpp"
 #include "pixels.hpp"
 #include "plain.hpp"

@@ -2,7 +2,7 @@
 // channels, whose entries are read straight from the tensor, wherever they lie.
 //
 // The backward pass clears the gradient a slice ahead of the windows and adds each window's
-// contributions where they belong, window by window in ascending order (see vectorised.hpp).
+// contributions where they belong, window by window in ascending order.
 #pragma once
 
 #include <cstring>
