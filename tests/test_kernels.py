@@ -591,11 +591,12 @@ def test_views_are_read_as_they_are(kernel: ModuleType, view: Any) -> None:
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_empty_batches_give_empty_answers(kernel: ModuleType, d: int) -> None:
-    x, windows = torch.empty(0, 3, *(8,) * d), sliding(2, 2, d=d)
-    value = kernel.max_pool(x, windows)
-    assert value.shape == (0, 3, *(4,) * d)
-    assert kernel.max_pool_vjp(value, x, windows, Minimal()).shape == x.shape
-    assert kernel.max_pool_ties(x, windows).windows == 0
+    x = torch.empty(0, 3, *(8,) * d)
+    for windows, size in ((sliding(2, 2, d=d), 4), (sliding(5, 1, 2, d=d), 8)):
+        value = kernel.max_pool(x, windows)
+        assert value.shape == (0, 3, *(size,) * d)
+        assert kernel.max_pool_vjp(value, x, windows, Minimal()).shape == x.shape
+        assert kernel.max_pool_ties(x, windows).windows == 0
 
 
 def test_windows_of_one_element_copy(kernel: ModuleType) -> None:

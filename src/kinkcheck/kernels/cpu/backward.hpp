@@ -1,5 +1,5 @@
-// The backward pass of whole rows (see vectorised.hpp), in two ways: small windows give by vectors to
-// all their entries, large ones one by one to the entries that take something.
+// The backward pass of whole rows (see vectorised.hpp), in two ways: small windows give by vectors
+// to all their entries, large ones one by one to the entries that take something.
 #pragma once
 
 #include <cstring>
@@ -200,8 +200,8 @@ void share_by_picks(Rows<T>& rows) {
   }
 }
 
-// Small windows. What they give is summed in rows of scratch memory, place after place from the last:
-// that is the ascending order of the windows. A slice of depth goes to memory when it is done.
+// Small windows. What they give is summed in rows of scratch memory, place after place from the
+// last: that is the ascending order of the windows. A slice of depth goes to memory when it is done.
 
 constexpr Index few_places = 4;
 
@@ -212,6 +212,7 @@ void weigh_row(const Rows<T>& rows, Index position) {
   constexpr bool sizes = sharing != Sharing::one;
   const Job& job = rows.job;
   const std::uint32_t key = pick == Pick::random ? random_key(job.choice.seed) : 0;
+  const Index places = K ? K : rows.volume;
   for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
     const auto known = know<K, sizes, true, pick>(rows, lane, key, position);
     for (int v = 0; v < unroll; ++v) {
@@ -220,11 +221,10 @@ void weigh_row(const Rows<T>& rows, Index position) {
       const Vec<S> gradient = load(rows.line + at);
       Vec<S> chosen = gradient;
       if constexpr (sizes) {
-        const Index most = K ? K : rows.volume;
-        chosen = weighted<T>(job.chosen, known.size[v], most, gradient);
+        chosen = weighted<T>(job.chosen, known.size[v], places, gradient);
         if constexpr (sharing == Sharing::split)
           store(rows.others + at,
-                keep<S>(valid, weighted<T>(job.other, known.size[v], most, gradient)));
+                keep<S>(valid, weighted<T>(job.other, known.size[v], places, gradient)));
         store(rows.values + at, known.value[v]);
       }
       store(rows.line + at, keep<S>(valid, chosen));
@@ -278,7 +278,7 @@ void share_by_places(Rows<T>& rows) {
     const bool last = d + 1 == depth.outputs;
     const Index end = last ? depth.inputs : most(done, start + depth.stride);
     clear_slices(rows, done, end);
-    rows.unpack_sums(most(done, start), least(end, rows.packed()));
+    rows.unpack_sums(done, least(end, rows.packed()));
     done = end;
   }
 }

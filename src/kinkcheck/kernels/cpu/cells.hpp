@@ -3,12 +3,16 @@
 // is read from the tensor, decided in registers, and its gradient written back.
 #pragma once
 
+#include <cstring>
+
 #include "problem.hpp"
 #include "rows.hpp"
 #include "vectorised.hpp"
 #include "vectors.hpp"
 
 namespace {
+
+using kinkcheck::Axis;
 
 // The entries of a vector of windows, in scan order: some runs of `edge` each.
 template <class S, int edge, int runs>
@@ -130,12 +134,9 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
       }
 }
 
-// Rows of fewer elements are cleared together with those beside them, before they are written.
-constexpr Index short_line = 64;
-
-// Clears what lies beyond the last window: the columns, rows and slices left over; or all.
+// Clears what lies beyond the last window: the columns, rows and slices left over.
 template <class T>
-void clear_rest(const Problem& problem, const Block& block, bool all, T* output) {
+void clear_rest(const Problem& problem, const Block& block, T* output) {
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   const Index inner = problem.inner, line = width.inputs * inner;
   const Index columns = width.outputs * width.stride * inner;
@@ -143,21 +144,26 @@ void clear_rest(const Problem& problem, const Block& block, bool all, T* output)
   const auto clear = [](T* from, T* to) {
     for (; from < to; ++from) *from = T{};
   };
-  const Index begin = block.begin * depth.stride;
   const Index end = block.end == depth.outputs ? depth.inputs : block.end * depth.stride;
-  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    T* const plane = output + outer * depth.inputs * height.inputs * line;
-    if (all) {
-      clear(plane + begin * height.inputs * line, plane + end * height.inputs * line);
-      continue;
-    }
-    for (Index d = begin; d < end; ++d)
+  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
+    for (Index d = block.begin * depth.stride; d < end; ++d)
       for (Index h = 0; h < height.inputs; ++h) {
-        T* const start = plane + (d * height.inputs + h) * line;
+        T* const start = output + ((outer * depth.inputs + d) * height.inputs + h) * line;
         const bool reached = h < rows && d < depth.outputs * depth.stride;
         clear(start + (reached ? columns : 0), start + line);
       }
-  }
+}
+
+// Clears the whole block.
+template <class T>
+void clear_block(const Problem& problem, const Block& block, T* output) {
+  const Axis& depth = problem.depth;
+  const Index slice = problem.height.inputs * problem.width.inputs * problem.inner;
+  const Index end = block.end == depth.outputs ? depth.inputs : block.end * depth.stride;
+  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
+    for (Index d = block.begin * depth.stride; d < end; ++d)
+      std::memset(static_cast<void*>(output + (outer * depth.inputs + d) * slice), 0,
+                  static_cast<std::size_t>(slice) * sizeof(T));
 }
 
 // Calls act<edge, runs>().
@@ -277,7 +283,7 @@ void share_cells(const Job& job, const Block& block, CellWatch<Scalar<T>>& watch
     Int<S> size;
     decide(cell, watch, value, size);
     Vec<S> chosen = gradient, other{};
-    // Of nine entries and more the greatest is mostly alone.
+    // Of three entries and more along a dimension the greatest is mostly alone.
     if (sharing != Sharing::one && (edge == 2 || any<S>(size > 1))) {
       chosen = weighted<T>(job.chosen, size, edge * runs, gradient);
       if constexpr (sharing == Sharing::split)
@@ -305,11 +311,13 @@ Report vjp_cells(const Job& job, const Block& block, std::byte*) {
   using S = Scalar<T>;
   CellWatch<S> watch(job.watch_infinity ? -infinity<S> : nan<S>);
   const Problem& problem = job.problem;
-  const bool is_short = problem.width.inputs * problem.inner < short_line;
-  const auto clear = [&](bool all) {
-    clear_rest(problem, block, all, static_cast<T*>(job.result));
-  };
-  if (is_short) clear(true);
+  const Axis& width = problem.width;
+  T* const result = static_cast<T*>(job.result);
+  // What is left over of short rows is cleared before they are written, with all the block.
+  constexpr Index short_line = 64;
+  const bool is_short = width.inputs * problem.inner < short_line &&
+                        width.outputs * width.stride < width.inputs;
+  if (is_short) clear_block(problem, block, result);
   with_cell_size(job, [&]<int edge, int runs>() {
     switch (job.choice.sharing) {
       case Sharing::one: return share_cells<Sharing::one, edge, runs, T>(job, block, watch);
@@ -317,7 +325,7 @@ Report vjp_cells(const Job& job, const Block& block, std::byte*) {
       case Sharing::split: return share_cells<Sharing::split, edge, runs, T>(job, block, watch);
     }
   });
-  if (!is_short) clear(false);
+  if (!is_short) clear_rest(problem, block, result);
   return {{}, watch.alarmed()};
 }
 

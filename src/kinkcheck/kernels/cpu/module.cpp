@@ -104,7 +104,7 @@ constexpr Index elements_worth_a_thread = 16 * 1024;
 
 Index scalar_bytes(Element element) { return element == float64 ? 8 : 4; }
 
-Index size_of_result(const Problem& problem, Element element, bool as_input) {
+Index bytes_of(const Problem& problem, Element element, bool as_input) {
   constexpr Index bytes[elements] = {4, 8, 2, 2};
   const auto size = [&](const Axis& axis) { return as_input ? axis.inputs : axis.outputs; };
   return problem.outer * problem.inner * size(problem.depth) * size(problem.height) *
@@ -122,45 +122,47 @@ struct Task {
 };
 
 struct Way {
+  Problem problem;
   Plan plan;
   Kernels::Vectorised kernel;
 };
 
 // The fastest way to do a task; the problem may be told in other words for it.
-Way choose(Job& job, Element element, const Task& task, Index threads) {
-  Problem& problem = job.problem;
+Way choose(const Job& job, Element element, const Task& task, Index threads) {
+  Problem problem = job.problem;
   const auto kernel = [&](const Family& family) { return (family.*task.which)[element]; };
   const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
   const bool first = job.choice.pick == Pick::first;
-  const bool lines = single(problem.depth) && single(problem.height);
+  const bool line = single(problem.depth) && single(problem.height);
   if (kernel(in_use->cells) && first && Plan::is_cells(problem))
-    return {Plan::of_cells(problem, threads), kernel(in_use->cells)};
+    return {problem, Plan::of_cells(problem, threads), kernel(in_use->cells)};
   if (kernel(in_use->threes) && first && !job.watch_infinity) {
-    // Windows of three entries in a line are as good as three by three with padding around it.
-    Problem flat = problem;
-    if (lines) flat.depth = {1, 1, 3, 2, 1, 1};
-    if (Plan::is_threes(flat)) {
-      problem = flat;
-      return {Plan::of_threes(problem, threads), kernel(in_use->threes)};
-    }
+    // A line is an image of height 1: with a row of padding above and below, its windows of three
+    // are three by three.
+    Problem image = problem;
+    if (line) image.depth = {1, 1, 3, 2, 1, 1};
+    if (Plan::is_threes(image))
+      return {image, Plan::of_threes(image, threads), kernel(in_use->threes)};
   }
   if (kernel(in_use->pixels) && Plan::is_pixels(problem)) {
     // Pixels of a line become slices, which are made ready a few at a time.
-    if (lines) std::swap(problem.depth, problem.width);
-    return {Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
+    if (line) std::swap(problem.depth, problem.width);
+    return {problem, Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
   }
-  return {Plan(problem, task.overlap, scalar_bytes(element), threads), kernel(in_use->rows)};
+  return {problem, Plan(problem, task.overlap, scalar_bytes(element), threads),
+          kernel(in_use->rows)};
 }
 
 Report run(Job& job, Element element, const Task& task, Index threads) {
-  const Problem& problem = job.problem;
+  const Problem problem = job.problem;
   const Index size = problem.outer * problem.inner * problem.depth.inputs *
                      problem.height.inputs * problem.width.inputs;
   Report total{};
   if (size == 0) return total;
-  if (job.result) prefer_huge_pages(job.result, size_of_result(problem, element, task.overlap));
+  if (job.result) prefer_huge_pages(job.result, bytes_of(problem, element, task.overlap));
   const Index useful = std::max<Index>(1, std::min(threads, size / elements_worth_a_thread));
-  const auto [plan, kernel] = choose(job, element, task, useful);
+  const auto [told, plan, kernel] = choose(job, element, task, useful);
+  job.problem = told;
   job.layout = plan.layout();
   const Index blocks = plan.blocks();
   const int team = static_cast<int>(std::min(useful, blocks));
@@ -249,36 +251,40 @@ Pointer at(std::uintptr_t address) {
   return reinterpret_cast<Pointer>(address);
 }
 
+// Bytes that are passed from one step to another, of each thread: they should stay in the cache.
+constexpr Index step_bytes = 512 * 1024;
+
 // Whether to take the maxima of each slice first, and then those over slices: where windows overlap
 // much, that is by far less to compare. The last NaN of the last slice that has one is the last of
 // all, and the first of equal values the first.
 bool is_separable(const Problem& problem) {
   const Axis& depth = problem.depth;
   const Index slice = problem.height.kernel * problem.width.kernel;
-  return depth.kernel * slice >= 2 * (depth.stride * slice + depth.kernel);
+  return problem.outer > 0 && depth.kernel * slice >= 2 * (depth.stride * slice + depth.kernel);
 }
 
 void pool(const Problem& problem, Element element, const std::byte* input, std::byte* output,
           Index threads) {
-  if (!is_separable(problem)) {
+  const auto directly = [&] {
     Job job{};
     job.problem = problem;
     job.input = input;
     job.result = output;
     run(job, element, {false, &Family::forward, nullptr}, threads);
-    return;
-  }
+  };
+  if (!is_separable(problem)) return directly();
   constexpr Axis single{1, 1, 1, 1, 0, 1};
-  constexpr Index at_once = 1 << 20;  // bytes of the maxima of slices, which should stay in the cache
   const Problem one{1, problem.inner, problem.depth, problem.height, problem.width};
-  const Index input_bytes = size_of_result(one, element, true);
-  const Index output_bytes = size_of_result(one, element, false);
+  const Index input_bytes = bytes_of(one, element, true);
+  const Index output_bytes = bytes_of(one, element, false);
   const Index bytes = output_bytes / problem.depth.outputs * problem.depth.inputs;
-  const Index step = std::clamp<Index>(at_once / bytes, 1, problem.outer);
+  // Images too large for that would take memory of their own size.
+  if (bytes > 16 * step_bytes) return directly();
+  const Index step = std::clamp<Index>(threads * step_bytes / bytes, 1, problem.outer);
+  const Index inner = problem.inner * problem.height.outputs * problem.width.outputs;
   const std::unique_ptr<std::byte[]> maxima(new std::byte[step * bytes]);
   for (Index outer = 0; outer < problem.outer; outer += step) {
     const Index count = std::min(step, problem.outer - outer);
-    const Index inner = problem.inner * problem.height.outputs * problem.width.outputs;
     pool({count * problem.depth.inputs, problem.inner, problem.height, single, problem.width},
          element, input + outer * input_bytes, maxima.get(), threads);
     pool({count, inner, single, single, problem.depth}, element, maxima.get(),

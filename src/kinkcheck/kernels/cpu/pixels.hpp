@@ -25,7 +25,8 @@ struct Pixel {
   Index place;   // the element of the output, of channel 0
 };
 
-// Slices of depth are made ready one at a time, or several that have no more elements than this.
+// Of slices of depth as many are made ready as the windows need, or more if together they have no
+// more elements than this.
 constexpr Index elements_ahead = 1024;
 
 // Calls act(pixel) for every window of a block, one outer index after the other, and before(first
@@ -142,8 +143,9 @@ INLINE void with_entries(Index count, const Act& act) {
   act.template operator()<0>();
 }
 
-// The entries of all windows lie in every place, or in every second, third, ...: what stride and
-// dilation have in common.
+// The entries of all windows lie in every place, or in every second, third, ...: by the divisor
+// that stride and dilation have in common. (A function of std:: could be linked from the kernels of
+// another instruction set.)
 INLINE Index spacing(const kinkcheck::Axis& axis) {
   Index a = axis.stride, b = axis.kernel > 1 ? axis.dilation : 0;
   while (b != 0) {
@@ -181,9 +183,15 @@ class PixelWatch {
     for (Index d = first; d < first + slices * slice; d += slice, ++before) {
       if (before == by_slice_) before = 0;
       if (before != 0) continue;
-      for (Index h = start(height, by_row_); h < height.inputs; h += by_row_)
+      for (Index h = start(height, by_row_); h < height.inputs; h += by_row_) {
+        const Index row = d + h * line;
+        if (by_pixel_ == 1 && block_.channels == inner) {
+          watch(row, line);
+          continue;
+        }
         for (Index w = start(width, by_pixel_); w < width.inputs; w += by_pixel_)
-          watch(d + h * line + w * inner + block_.channel, block_.channels);
+          watch(row + w * inner + block_.channel, block_.channels);
+      }
     }
   }
 
@@ -215,7 +223,8 @@ Report forward_pixels(const Job& job, const Block& block, std::byte* scratch) {
         T* const output = static_cast<T*>(job.result) + pixel.place;
         const bool with_nan = watch.alarmed();
         with_volume(pixel.count, [&]<int K>() INLINED {
-          for_channels<S, 2>(block.channel, block, [&](Index c, auto channels, auto vectors) INLINED {
+          for_channels<S, 2>(block.channel, block, [&](Index c, auto channels,
+                                                       auto vectors) INLINED {
             constexpr int V = decltype(vectors)::value;
             const auto entry = [&](Index i, int v) INLINED {
               return widen_some(input + pixel.entries[i] + c + v * Lanes<S>::count, channels);
@@ -308,7 +317,8 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
                              (lane < static_cast<typename Lanes<S>::Integer>(channels));
           tied -= tie;
           tied_at_zero -= tie & zeros;
-          if (job.result) narrow_some(decision.value, static_cast<T*>(job.result) + pixel.place + c, channels);
+          T* const output = static_cast<T*>(job.result);
+          if (output) narrow_some(decision.value, output + pixel.place + c, channels);
         });
       },
       [&](Index first, Index slices) { watch.look(first, slices); });
@@ -391,8 +401,8 @@ class PixelShares {
     const void *chosen, *other;
   };
 
-  // Calls act(channel) for each whole vector of channels, and shares out the part of one that may be
-  // left.
+  // Calls act(channel) for each whole vector of channels, and shares out the part of one that may
+  // be left.
   template <class Act>
   INLINE void for_whole_vectors(const Spot& spot, const Act& act) const {
     const Index end = block_.channel + block_.channels;
@@ -432,6 +442,8 @@ class PixelShares {
     Index noted = block_.channel;
     if constexpr (sizeof(T) == 2 && pick != Pick::random) noted = note_by_keys<K>(spot);
     for_channels<S, 2>(noted, block_, [&](Index c, auto channels, auto vectors) INLINED {
+      // A part of a vector is decided where it is shared out.
+      if constexpr (std::is_same_v<decltype(channels), Index>) return;
       Decision<S> decisions[decltype(vectors)::value];
       decide<0>(spot, c, channels, decisions);
       Code* codes = codes_ + (c - block_.channel);

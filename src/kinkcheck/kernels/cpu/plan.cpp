@@ -8,8 +8,8 @@ namespace {
 // What a block may take of the cache that each core has to itself, in bytes.
 constexpr Index cache = 256 * 1024;
 // Rows of contiguous images are put together, to fill vectors and to save calls, up to this many
-// lanes; single lines, and those of a channels_last tensor, whose runs in memory are long, up to that
-// many.
+// lanes; single lines, and the rows of channels_last tensors, whose runs in memory are long, up to
+// that many.
 constexpr Index gathered_lanes = 512;
 constexpr Index longest_lanes = 4096;
 constexpr Index fewest_lanes = 256;
@@ -17,8 +17,9 @@ constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
 constexpr Index fewest_lanes_of_pixels = 8;
-// Of narrower images many at a time fill a vector better.
+// Of narrower images many at a time fill a vector better; wider ones would leave the cache.
 constexpr Index fewest_windows_of_threes = 5;
+constexpr Index most_windows_of_threes = 4096;
 // Room behind a row for vectors that begin in it: two of the widest.
 constexpr Index slack_bytes = 128;
 constexpr Index line_bytes = 64;
@@ -102,8 +103,8 @@ bool Plan::is_cells(const Problem& problem) {
   const auto tiles_or_absent = [&](const Axis& axis) {
     return tiles(axis, edge) || (tiles(axis, 1) && axis.inputs == 1);
   };
-  // 27 entries in as many pixels are found faster by their list (see pixels.hpp).
-  if (problem.inner > 1 && edge * problem.height.kernel * problem.depth.kernel == 27) return false;
+  // Where 27 entries lie in 27 pixels, to walk along a list of them is faster.
+  if (is_pixels(problem) && edge * problem.height.kernel * problem.depth.kernel == 27) return false;
   return (edge == 2 || edge == 3) && tiles(problem.width, edge) &&
          tiles_or_absent(problem.height) && tiles_or_absent(problem.depth);
 }
@@ -118,7 +119,8 @@ bool Plan::is_threes(const Problem& problem) {
   const bool flat = height.inputs == 1 && height.outputs == 1 && height.kernel == 1 &&
                     height.padding == 0;
   return problem.inner == 1 && flat && is_three(problem.depth) && is_three(problem.width) &&
-         problem.width.outputs >= fewest_windows_of_threes;
+         problem.width.outputs >= fewest_windows_of_threes &&
+         problem.width.outputs <= most_windows_of_threes;
 }
 
 bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }

@@ -133,9 +133,10 @@ INLINE void interleave(const Vec<S> (&phases)[2], Vec<S> (&memory)[2]) {
 // with three: the elements of a phase lie in lanes that are all different, so that they are first
 // chosen lane by lane from the three, then put in order.
 
-// The vector of a phase whose element lies in a lane of memory: 3 · 11 is one more than 32.
+// Which element of a phase lies in a lane of memory: 11 is the inverse of 3, as 33 is one more than
+// a multiple of the number of lanes.
 template <class S>
-constexpr int third(int lane, int phase) {
+constexpr int element_in(int lane, int phase) {
   return (lane + 32 - phase) * 11 % Lanes<S>::count;
 }
 
@@ -154,7 +155,7 @@ INLINE void deinterleave(const Vec<S> (&memory)[3], Vec<S> (&phases)[3]) {
   constexpr int n = Lanes<S>::count;
   const auto phase = [&]<int p, int... lane>(std::integer_sequence<int, p>,
                                              std::integer_sequence<int, lane...>) INLINED {
-    const Vec<S> all = chosen_from<S, (3 * third<S>(lane, p) + p) / n...>(memory);
+    const Vec<S> all = chosen_from<S, (3 * element_in<S>(lane, p) + p) / n...>(memory);
     phases[p] = __builtin_shufflevector(all, all, ((3 * lane + p) % n)...);
   };
   [&]<int... p>(std::integer_sequence<int, p...>) INLINED {
@@ -169,7 +170,7 @@ INLINE void interleave(const Vec<S> (&phases)[3], Vec<S> (&memory)[3]) {
                                               std::integer_sequence<int, lane...>) INLINED {
     Vec<S> placed[3];
     const auto place = [&]<int q>(std::integer_sequence<int, q>) INLINED {
-      placed[q] = __builtin_shufflevector(phases[q], phases[q], third<S>(lane, q)...);
+      placed[q] = __builtin_shufflevector(phases[q], phases[q], element_in<S>(lane, q)...);
     };
     (place(std::integer_sequence<int, p>{}), ...);
     const auto fill = [&]<int q>(std::integer_sequence<int, q>) INLINED {
@@ -373,10 +374,11 @@ void unpack_row(const Geometry& geometry, const Deal& deal, const Scalar<T>* row
         narrow_run(from + range.low * inner, phase + range.low * inner,
                    (range.high - range.low) * inner);
       } else if (inner == 1) {
-        for (Index u = range.low; u < range.high; ++u) {
-          if (u == paired.low) u = paired.high;
-          if (u < range.high) narrow(from[u], phase[u * stride]);
-        }
+        const auto narrow_lanes = [&](Index low, Index high) {
+          for (Index u = low; u < high; ++u) narrow(from[u], phase[u * stride]);
+        };
+        narrow_lanes(range.low, paired.low < paired.high ? paired.low : range.high);
+        if (paired.low < paired.high) narrow_lanes(paired.high, range.high);
       } else {
         for (Index u = range.low; u < range.high; ++u)
           narrow_run(from + u * channels, phase + u * stride * inner, channels);

@@ -431,7 +431,8 @@ void tangent_row(const Rows<T>& rows, Index position) {
       Vec<S> sum{}, chosen{}, other{};
       if constexpr (sharing != Sharing::one) {
         chosen = weight<S>(rows.job.chosen, known.size[v], rows.volume);
-        other = sharing == Sharing::even ? chosen : weight<S>(rows.job.other, known.size[v], rows.volume);
+        other = sharing == Sharing::even ? chosen
+                                         : weight<S>(rows.job.other, known.size[v], rows.volume);
       }
       for (Index k = 0; k < rows.volume; ++k) {
         const Vec<S> tangent = entry(rows.tangent_places, k, lane, v);
