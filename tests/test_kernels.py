@@ -294,6 +294,19 @@ def of_special_values(
     return special[torch.randint(len(SPECIAL), tuple(shape), generator=generator)]
 
 
+def assert_selections_equal(
+    kernel: ModuleType,
+    x: Tensor,
+    windows: SlidingWindows,
+    selections: Iterator[Selection],
+    generator: torch.Generator,
+) -> None:
+    """The next two selections, under a gradient of special values."""
+    grad_output = of_special_values(windows.torch_max_pool(x).shape, x.dtype, generator)
+    for selection in itertools.islice(selections, 2):
+        assert_equals_reference(kernel, x, grad_output, x, windows, selection)
+
+
 @pytest.mark.parametrize("ceil_mode", [False, True], ids=["floor", "ceil"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
@@ -309,9 +322,7 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
         x = of_special_values((3, 2, height, width), dtype, generator)
         if width % 3 == 0:
             x[1, 0, -1, width // 2] = float("nan")
-        grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
-        for _ in range(2):
-            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+        assert_selections_equal(compiled_kernel, x, windows, selections, generator)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -328,9 +339,7 @@ def test_windows_of_three_that_tile_equal_the_reference_at_every_width(
             x[0, 3].flatten()[-1] = float("nan")
         if layout == "channels_last":
             x = channels_last(x, d)
-        grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
-        for _ in range(2):
-            assert_equals_reference(compiled_kernel, x, grad_output, x, windows, next(selections))
+        assert_selections_equal(compiled_kernel, x, windows, selections, generator)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -346,11 +355,7 @@ def test_lines_equal_the_reference(
         windows = sliding(*geometry, d=1)
         untied = torch.rand((2, 3, length), generator=generator).to(dtype)
         for x in (untied, of_special_values((2, 3, length), dtype, generator)):
-            grad_output = of_special_values(windows.torch_max_pool(x).shape, dtype, generator)
-            for _ in range(2):
-                assert_equals_reference(
-                    compiled_kernel, x, grad_output, x, windows, next(selections)
-                )
+            assert_selections_equal(compiled_kernel, x, windows, selections, generator)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

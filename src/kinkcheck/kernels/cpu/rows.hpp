@@ -200,6 +200,7 @@ class Geometry {
                block.end == layout.extent ? problem.width.inputs
                                           : block.end * stride - problem.width.padding};
     whole_rows = columns.low == 0 && columns.high == problem.width.inputs;
+    plane = problem.depth.inputs * problem.height.inputs * problem.width.inputs * problem.inner;
     for (Index i = 0; i < 2 && i < layout.slots; ++i) inside_[i] = inside(layout.phase[i]);
     const bool single = stride > 1 && problem.inner == 1;
     paired = single && stride == 2 && layout.slots == 2;
@@ -209,6 +210,13 @@ class Geometry {
     const Index last = most(first, least(block.end, problem.width.outputs));
     windows = {first - (block.begin - layout.lead), last - (block.begin - layout.lead)};
     first_window = first;
+  }
+
+  // The element of a tensor of the input's shape where lane 0 of phase 0 lies, in the first plane.
+  Index element(Index depth, Index height) const {
+    const Index row = depth * problem.height.inputs + height;
+    return block.outer * plane + (row * problem.width.inputs + origin) * problem.inner +
+           block.channel;
   }
 
   // The lanes of a slot that exist.
@@ -225,6 +233,7 @@ class Geometry {
   Index stride;
   Index lanes;         // of one plane, without channels
   Index origin;        // the width of lane 0 of phase 0
+  Index plane;         // elements of one outer index of the input
   Range windows;       // the lanes that are windows
   Index first_window;  // the window of windows.low
   Range columns;       // widths that are in no other block, if blocks are cut along the input
@@ -287,17 +296,13 @@ void pack_row(const Geometry& geometry, const Deal& deal, const T* input, Index 
               Index height, Scalar<T>* row) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
-  const Problem& problem = geometry.problem;
   const Layout& layout = geometry.layout;
   const Block& block = geometry.block;
-  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
-  const Index line = problem.width.inputs * inner;
-  const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const Index inner = geometry.problem.inner, channels = block.channels;
+  const Index stride = geometry.stride, plane = geometry.plane;
   const Range even = geometry.held(0), odd = geometry.held(1);
   const bool paired = geometry.paired && odd.high - even.low >= n;
-  const T* from = input + block.outer * plane +
-                  (depth * problem.height.inputs + height) * line + block.channel +
-                  geometry.origin * inner;
+  const T* from = input + geometry.element(depth, height);
   for (Index p = 0; p < block.planes; ++p, from += plane, row += layout.pitch) {
     if (paired) {
       S *const evens = row, *const odds = row + layout.row;
@@ -340,15 +345,12 @@ void unpack_row(const Geometry& geometry, const Deal& deal, const Scalar<T>* row
                 Index height, T* output) {
   using S = Scalar<T>;
   constexpr Index n = Lanes<S>::count;
-  const Problem& problem = geometry.problem;
   const Layout& layout = geometry.layout;
   const Block& block = geometry.block;
-  const Index inner = problem.inner, channels = block.channels, stride = geometry.stride;
-  const Index line = problem.width.inputs * inner;
-  const Index plane = problem.depth.inputs * problem.height.inputs * line;
+  const Index inner = geometry.problem.inner, channels = block.channels;
+  const Index stride = geometry.stride, plane = geometry.plane;
   const bool dealt = geometry.dealt && geometry.whole_rows;
-  T* to = output + block.outer * plane + (depth * problem.height.inputs + height) * line +
-          block.channel + geometry.origin * inner;
+  T* to = output + geometry.element(depth, height);
   for (Index p = 0; p < block.planes; ++p, to += plane, row += layout.pitch) {
     if (dealt) {
       deal.back(row, to);
