@@ -1,102 +1,31 @@
-"""The tape: one forward pass, many backward passes, any model.
-
-Nonsmooth calls inside the block are carried out by autograd functions that ask the tape, at
-backward time, which selection to use. The model is neither rewritten nor changed.
-"""
+"""One forward pass, many backward passes, any model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
-from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode, has_torch_function_unary
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice, Operation, require_accepted
-from kinkcheck.ops.unseen import WHY_UNSEEN
-from kinkcheck.segments import Segments
-from kinkcheck.selection import Native, Selection, parse
-
-
-@dataclass(eq=False)
-class Site:
-    """One call of a nonsmooth operation in a recorded forward pass.
-
-    Attributes:
-        layer: name of the module that made the call in the module tree; empty for the root itself
-            and outside any module.
-        operation: name of the operation, for example ``max_pool2d``.
-        call: how often this layer had called this operation before.
-        kind: the class of the operation.
-    """
-
-    layer: str
-    operation: str
-    call: int
-    kind: type[Operation] = field(repr=False)
-    _own: Choice = field(repr=False)
-    _ties: Ties = field(init=False, repr=False)
-    _chosen: Selection | None = field(default=None, repr=False)
-
-    @property
-    def selection(self) -> Selection:
-        """What a backward pass uses here.
-
-        The selection of the program itself (native, unless the call comes from a module of
-        :mod:`kinkcheck.nn`) except during :meth:`Tape.gradient`.
-        """
-        return self._own.selection if self._chosen is None else self._chosen
-
-    @property
-    def windows(self) -> int:
-        """How many windows, or elements of a pointwise operation, there are."""
-        return self._ties.windows
-
-    @property
-    def tied(self) -> int:
-        """How many windows have more than one active branch."""
-        return int(self._ties.tied)
-
-    @property
-    def tied_at_zero(self) -> int:
-        """How many of the tied windows hold nothing but zeros."""
-        return int(self._ties.tied_at_zero)
-
-
-@dataclass(frozen=True)
-class Unseen:
-    """Something that may have kinks and whose derivative the tape cannot choose.
-
-    Attributes:
-        layer: name of the module in which it was met.
-        operation: name of the ATen operation, or of the class of the module.
-        reason: why it is out of reach.
-        calls: how often it was met.
-    """
-
-    layer: str
-    operation: str
-    reason: str
-    calls: int
-
+from kinkcheck.selection import Selection, parse
+from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.interceptor import Interceptor, run_again
+from kinkcheck.tape.layers import Layers
+from kinkcheck.tape.segments import Segments
+from kinkcheck.tape.site import Site
+from kinkcheck.tape.unseen import Unseen, Watcher
 
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
-
 
 Watch = Callable[[Site, Operation, Tensor], None]
 
@@ -148,8 +77,8 @@ class Tape:
         )
         self._calls: Counter[tuple[str, str]] = Counter()
         self._missed: Counter[tuple[str, str, str]] = Counter()
-        self._layers = _Layers(model, self._miss)
-        self._watcher = _Watcher(self._miss)
+        self._layers = Layers(model, self._miss)
+        self._watcher = Watcher(self._miss)
         self._recording = ExitStack()
 
     @property
@@ -159,10 +88,10 @@ class Tape:
 
     def __enter__(self) -> Tape:
         with ExitStack() as stack:
-            stack.enter_context(_as_found(self._model))
+            stack.enter_context(as_found(self._model))
             stack.enter_context(self._layers)
             stack.enter_context(self._watcher)
-            stack.enter_context(_Interceptor(self._meet, self._see_hook))
+            stack.enter_context(Interceptor(self._meet, self._see_hook))
             self._recording = stack.pop_all()
         return self
 
@@ -194,10 +123,10 @@ class Tape:
 
         May be called any number of times, inside the block or after it, as long as the loss lives;
         ``.grad`` of the parameters is left alone. The first call is a whole backward pass; later
-        ones run again only where they differ from it (see :mod:`kinkcheck.segments`), and tensor
-        hooks with them; register hooks inside the block. A gradient that the program itself takes
-        inside the block (``create_graph=True``) keeps the program's own selections. With activation
-        checkpointing this is the only way to differentiate a recorded loss.
+        ones run again only where they differ from it (see :mod:`kinkcheck.tape.segments`), and
+        tensor hooks with them; register hooks inside the block. A gradient that the program
+        itself takes inside the block (``create_graph=True``) keeps the program's own selections.
+        With activation checkpointing this is the only way to differentiate a recorded loss.
 
         Args:
             loss: a scalar computed inside the block.
@@ -228,7 +157,7 @@ class Tape:
                 site._chosen = selection
             # Activation checkpointing runs calls again inside the backward pass; they have to save
             # what the recorded ones saved.
-            with _Interceptor(_run_again):
+            with Interceptor(run_again):
                 gradients = self._segments(loss, tensors).gradients(
                     {site: site.selection for site in self.sites}
                 )
@@ -319,75 +248,6 @@ class Tape:
         self._missed[self._layers.current, operation, reason] += 1
 
 
-class _Interceptor(TorchFunctionMode):
-    """Hands every nonsmooth call to the tape, above autograd."""
-
-    def __init__(
-        self,
-        meet: Callable[[Operation, Choice], Any],
-        see_hook: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__()
-        self._meet = meet
-        self._see_hook = see_hook
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.register_hook:
-            self._see_hook()
-        own: Choice = Native()
-        if func is ops.call:
-            known, own = args
-        else:
-            known = ops.operation(func, args, kwargs)
-        return func(*args, **kwargs) if known is None else self._meet(known, own)
-
-
-class _Watcher(TorchDispatchMode):
-    """Reports nonsmooth ATen operations that reach the dispatcher without passing the tape."""
-
-    def __init__(self, miss: Callable[[str, str], None]) -> None:
-        super().__init__()
-        self._miss = miss
-        self._away = False
-
-    @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """While the tape carries out an operation that it knows."""
-        self._away = True
-        try:
-            yield
-        finally:
-            self._away = False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        packet = func.overloadpacket
-        watching = not self._away and not _in_backward_pass()
-        if watching and packet in WHY_UNSEEN and _differentiated(args):
-            self._miss(packet.__name__, WHY_UNSEEN[packet])
-        # Below autograd there is nothing left to intercept.
-        with torch._C.DisableTorchFunction():
-            return func(*args, **(kwargs or {}))
-
-
-def _run_again(operation: Operation, own: Choice) -> Any:
-    """Carry out an operation so that it saves what it did as a site, without a new site."""
-    with torch._C.DisableTorchFunction():
-        return operation.apply(own)
-
-
 def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
     tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     for tensor in tensors:
@@ -395,95 +255,3 @@ def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
             given = "one that does not" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise InputError(f"inputs: must be tensors that require a gradient, not {given}")
     return tensors
-
-
-def _in_backward_pass() -> bool:
-    return torch._C._current_autograd_node() is not None
-
-
-def _differentiated(args: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(arg, Tensor) and arg.requires_grad for arg in args
-    )
-
-
-class _Layers:
-    """Which module of the tree is being called."""
-
-    def __init__(self, model: nn.Module | None, miss: Callable[[str, str], None]) -> None:
-        self._names: dict[nn.Module, str] = {}
-        self._stack: list[nn.Module] = []
-        self._miss = miss
-        self._hooks = ExitStack()
-        if model is not None:
-            self._name_tree(model)
-
-    @property
-    def current(self) -> str:
-        """Name of the innermost module that is being called."""
-        return self._names[self._stack[-1]] if self._stack else ""
-
-    def __enter__(self) -> None:
-        for hook in (
-            register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
-        ):
-            self._hooks.callback(hook.remove)
-
-    def __exit__(self, *_: object) -> None:
-        self._hooks.close()
-        self._stack.clear()
-
-    def _name_tree(self, root: nn.Module) -> None:
-        # Only the first tree goes without the name of its root, so that no two layers share a name.
-        prefix = type(root).__name__ if self._names else ""
-        for name, module in root.named_modules(prefix=prefix):
-            self._names.setdefault(module, name)
-
-    def _enter_module(self, module: nn.Module, _: Any) -> None:
-        if module not in self._names:
-            self._name_tree(module)
-        self._stack.append(module)
-        if isinstance(module, torch.jit.ScriptModule):
-            self._miss(type(module).__name__, "scripted module")
-        # What torch.compile returns; to import its class takes longer than to import PyTorch.
-        if hasattr(module, "_orig_mod"):
-            self._miss(type(module).__name__, "compiled module, run uncompiled while recorded")
-
-    def _leave_module(self, module: nn.Module, _: Any, __: Any) -> None:
-        self._stack.pop()
-
-
-@contextmanager
-def _as_found(model: nn.Module | None) -> Iterator[None]:
-    """Put modes, buffers and random state back when the block ends."""
-    modules = list(model.modules()) if model is not None else []
-    modes = [module.training for module in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    tensors = [*model.buffers(), *model.parameters()] if model is not None else []
-    if any(is_lazy(tensor) for tensor in tensors):
-        raise InputError("model: has parameters without a shape yet; call it on a batch first")
-    devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=devices):
-        try:
-            # The block works on copies, so that neither a value nor an alias of the original is
-            # lost, and what autograd saved of the copies stays valid after the block.
-            # A buffer that requires a gradient cannot be overwritten and may be asked for.
-            copies: dict[Tensor | None, Tensor] = {
-                buffer: buffer.clone()
-                for found in buffers
-                for buffer in found.values()
-                if buffer is not None and not buffer.requires_grad
-            }
-            for module, found in zip(modules, buffers, strict=True):
-                for name, buffer in found.items():
-                    module._buffers[name] = copies.get(buffer, buffer)
-            yield
-        finally:
-            for module, found in zip(modules, buffers, strict=True):
-                for name in set(module._buffers.keys()) - set(found):
-                    del module._buffers[name]
-                for name, buffer in found.items():
-                    module._buffers[name] = buffer
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training

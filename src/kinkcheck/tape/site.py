@@ -1,0 +1,54 @@
+"""One call of a nonsmooth operation in a recorded forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kinkcheck.kernels import Ties
+from kinkcheck.ops import Choice, Operation
+from kinkcheck.selection import Selection
+
+
+@dataclass(eq=False)
+class Site:
+    """One call of a nonsmooth operation in a recorded forward pass.
+
+    Attributes:
+        layer: name of the module that made the call in the module tree; empty for the root itself
+            and outside any module.
+        operation: name of the operation, for example ``max_pool2d``.
+        call: how often this layer had called this operation before.
+        kind: the class of the operation.
+    """
+
+    layer: str
+    operation: str
+    call: int
+    kind: type[Operation] = field(repr=False)
+    _own: Choice = field(repr=False)
+    _ties: Ties = field(init=False, repr=False)
+    _chosen: Selection | None = field(default=None, repr=False)
+
+    @property
+    def selection(self) -> Selection:
+        """What a backward pass uses here.
+
+        The selection of the program itself (native, unless the call comes from a module of
+        :mod:`kinkcheck.nn`) except during :meth:`Tape.gradient`.
+        """
+        return self._own.selection if self._chosen is None else self._chosen
+
+    @property
+    def windows(self) -> int:
+        """How many windows, or elements of a pointwise operation, there are."""
+        return self._ties.windows
+
+    @property
+    def tied(self) -> int:
+        """How many windows have more than one active branch."""
+        return int(self._ties.tied)
+
+    @property
+    def tied_at_zero(self) -> int:
+        """How many of the tied windows hold nothing but zeros."""
+        return int(self._ties.tied_at_zero)
