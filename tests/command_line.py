@@ -120,12 +120,17 @@ def kinkcheck(
     return run
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own."""
-    program = "from kinkcheck.cli import main; main()"
-    return subprocess.run(
+def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Begins the command line in a process of its own, with some variables in its environment."""
+    # What a shell starts with & ignores interrupts, and so do its children, unless they say.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from kinkcheck.cli import main; main()"
+    )
+    return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         env={
@@ -134,10 +139,20 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
             "PYTHONIOENCODING": "utf-8",
             "COLUMNS": "80",
             "OMP_NUM_THREADS": "1",
+            **variables,
         },
-        timeout=300,
-        check=False,
     )
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, to its end."""
+    with start(*arguments) as process:
+        try:
+            out, err = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def fits(text: str) -> bool:

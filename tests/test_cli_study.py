@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from command_line import Kinkcheck, command, fits
-from kinkcheck import cli
+from command_line import Kinkcheck, command, fits, start
 from kinkcheck.study import schema
 
 SPEC = """
@@ -286,18 +285,6 @@ def test_a_second_process_is_refused_and_readers_are_not(
         process.communicate(timeout=60)
     shown = kinkcheck("study", "status", "s")
     assert shown.out.endswith("No process is at it; start kinkcheck study run again to go on.\n")
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from kinkcheck.cli import main; main()", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(cli.__file__).parents[2]),
-            "OMP_NUM_THREADS": "1",
-        },
-    )  # fmt: skip
 
 
 def wait_for_epochs(folder: Path, process: subprocess.Popen[str]) -> None:

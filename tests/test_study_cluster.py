@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from command_line import Kinkcheck
-from kinkcheck import cli
+from command_line import Kinkcheck, start
 from kinkcheck.errors import InputError
 from kinkcheck.study import cluster as clusters
 from kinkcheck.study import export, spec
@@ -197,17 +194,7 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on(own: spec.Spec, tmp_
     Path("own.toml").write_text(OWN)
     Path("slow").write_text("0.1")
     arguments = ["study", "run", "own.toml", "--out", "s", "--threads", "1", "--ray", "local"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from kinkcheck.cli import main; main()", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(cli.__file__).parents[2]),
-            "OMP_NUM_THREADS": "1",
-            "KINKCHECK_TEST": str(tmp_path),
-        },
-    )
+    process = start(*arguments, KINKCHECK_TEST=str(tmp_path))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(tmp_path.glob("s/checkpoints/*-1.pt")):
         time.sleep(0.1)
