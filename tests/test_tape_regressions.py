@@ -1,8 +1,11 @@
 """Programs that once got a wrong gradient from a tape, or none."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import kinkcheck
 from kinkcheck import InputError, record
@@ -121,3 +124,87 @@ def test_compound_pooling_keeps_its_two_selections() -> None:
         "minimal",
         "native",
     ]
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_reentrant_checkpointing_is_refused(segments: bool) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU())
+    x = torch.zeros(1, 3, requires_grad=True)
+    with record(model) as tape:
+        if segments:
+            loss = checkpoint_sequential(model, 2, x, use_reentrant=True).sum()
+        else:
+            loss = checkpoint(model, x, use_reentrant=True).sum()
+    for inputs in (None, [x]):
+        with pytest.raises(InputError) as error:
+            tape.gradient(loss, inputs)  # type: ignore[arg-type]
+        assert str(error.value) == (
+            "loss: activation checkpointing with use_reentrant=True hides part of its graph; "
+            "checkpoint with use_reentrant=False"
+        )
+
+
+def test_checkpointed_segments_of_a_sequence_are_differentiated() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3), nn.ReLU())
+    x = torch.zeros(1, 3)
+    with record(model) as tape:
+        loss = checkpoint_sequential(model, 2, x + 1, use_reentrant=False).sum()
+    expected = torch.autograd.grad(model(x + 1).sum(), list(model.parameters()))
+    for actual, want in zip(tape.gradient(loss).values(), expected, strict=True):
+        assert torch.equal(actual, want)
+
+
+SPECIAL = {
+    "sparse_coo": lambda: torch.eye(2).to_sparse(),
+    "sparse_csr": lambda: torch.eye(2).to_sparse_csr(),
+    "mkldnn": lambda: torch.eye(2).to_mkldnn(),
+    "nested": lambda: torch.nested.nested_tensor([torch.eye(2)]),
+    "jagged": lambda: torch.nested.nested_tensor([torch.eye(2)], layout=torch.jagged),
+    "meta": lambda: torch.eye(2, device="meta"),
+    "quantised": lambda: torch.quantize_per_tensor(torch.eye(2), 0.5, 0, torch.quint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse CSR|TypedStorage|quantiz):UserWarning")
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_tensors_that_are_not_dense_are_left_to_pytorch(kind: str) -> None:
+    plain = torch.relu(SPECIAL[kind]())
+    with record() as tape:
+        recorded = torch.relu(SPECIAL[kind]())
+    assert (recorded.layout, recorded.dtype) == (plain.layout, plain.dtype)
+    assert tape.sites == []
+
+
+def test_a_relu_of_a_sparse_tensor_is_named_and_differentiated() -> None:
+    x = torch.tensor([[1.0, 0.0], [0.0, -1.0]], requires_grad=True)
+    with record() as tape:
+        loss = torch.relu(x.to_sparse()).to_dense().sum()
+    assert [(u.operation, u.reason) for u in tape.unseen] == [
+        ("relu", "called with a sparse_coo tensor")
+    ]
+    (plain,) = torch.autograd.grad(torch.relu(x.to_sparse()).to_dense().sum(), x)
+    assert torch.equal(tape.gradient(loss, [x])[0], plain)
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_sparse_gradients_of_an_embedding(functional: bool) -> None:
+    embedding = nn.Embedding(4, 3, sparse=True)
+    tokens = torch.tensor([1, 1, 2])
+
+    def run(relu: Callable[[Tensor], Tensor]) -> Tensor:
+        # Doubled, so that a node of the graph may get a sparse gradient.
+        weight = 2 * embedding.weight
+        embedded = (
+            torch.nn.functional.embedding(tokens, weight, sparse=True)
+            if functional
+            else embedding(tokens)
+        )
+        return relu(relu(embedded)).sum()
+
+    with record(embedding) as tape:
+        loss = run(torch.relu)
+    (plain,) = torch.autograd.grad(run(torch.relu), embedding.weight)
+    for choose in ("native", "branch:1", "native"):
+        found = tape.gradient(loss, choose=choose)["weight"]
+        assert found.is_sparse == plain.is_sparse
+        assert torch.equal(found.to_dense(), plain.to_dense())

@@ -28,6 +28,7 @@ __all__ = [
     "Operation",
     "ReLU",
     "call",
+    "kind_of",
     "operation",
     "require_accepted",
 ]
@@ -82,6 +83,9 @@ for _name, _reader in _ATEN_READERS.items():
 def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
     """The nonsmooth operation that a call of a PyTorch function is, or None.
 
+    None also for tensors that kinkcheck's autograd functions do not take: sparse, nested,
+    quantised and meta tensors.
+
     >>> call = operation(F.relu, (torch.zeros(3),), {"inplace": True})
     >>> call.name, call.ties().windows
     ('relu', 3)
@@ -89,7 +93,23 @@ def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> O
     True
     """
     read = _READERS.get(function)
-    return None if read is None else read(*args, **kwargs)
+    found = None if read is None else read(*args, **kwargs)
+    return found if found is not None and kind_of(found.input) == "dense" else None
+
+
+def kind_of(tensor: Tensor) -> str:
+    """How a tensor keeps its entries.
+
+    >>> [kind_of(tensor) for tensor in (torch.eye(2), torch.eye(2).to_sparse())]
+    ['dense', 'sparse_coo']
+    """
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.").removeprefix("_")
+    if tensor.is_quantized:
+        return "quantised"
+    return "meta" if tensor.is_meta else "dense"
 
 
 def call(operation: Operation, choice: Choice) -> Any:

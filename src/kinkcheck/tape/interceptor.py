@@ -20,11 +20,11 @@ class Interceptor(TorchFunctionMode):
     def __init__(
         self,
         meet: Callable[[Operation, Choice], Any],
-        see_hook: Callable[[], None] = lambda: None,
+        see_retain_grad: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self._meet = meet
-        self._see_hook = see_hook
+        self._see_retain_grad = see_retain_grad
 
     def __torch_function__(
         self,
@@ -34,8 +34,8 @@ class Interceptor(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.register_hook:
-            self._see_hook()
+        if func is Tensor.retain_grad:
+            self._see_retain_grad()
         own: Choice = Native()
         if func is ops.call:
             known, own = args

@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+
+from kinkcheck.tape.hooks import around_modules
 
 
 class Layers:
@@ -31,11 +29,7 @@ class Layers:
         return self._names[self._stack[-1]] if self._stack else ""
 
     def __enter__(self) -> None:
-        for hook in (
-            register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
-        ):
-            self._hooks.callback(hook.remove)
+        self._hooks = around_modules(self._enter_module, self._leave_module)
 
     def __exit__(self, *_: object) -> None:
         self._hooks.close()

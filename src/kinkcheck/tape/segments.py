@@ -6,7 +6,8 @@ nothing inside was chosen differently, the gradients inside are known already. S
 that are dead, since a ReLU blocks what they get, costs no more than the way to that ReLU.
 
 The gradients are those of a whole pass, but for the signs of zeros: a segment that runs again gets
-the same numbers in the same order.
+the same numbers in the same order. Hooks of tensors and of nodes have to be kept out: one at a cut
+would act on what it has acted on already.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward
+
+from kinkcheck.tape.graph import leaf_of
 
 Gradient = Tensor | None
 
@@ -45,8 +48,6 @@ class Segments:
         loss: a single number that requires a gradient.
         tensors: what to differentiate with respect to.
         kink_at: the kink that a node of the graph is, or None.
-        whole: leave the graph in one piece: where users have hooked tensors, a hook at a cut would
-            be called twice.
 
     >>> x = torch.tensor([3.0], requires_grad=True)
     >>> Segments((2 * x).sum(), [x], kink_at=lambda node: None).gradients({})
@@ -58,13 +59,11 @@ class Segments:
         loss: Tensor,
         tensors: Sequence[Tensor],
         kink_at: Callable[[Any], Hashable | None],
-        whole: bool = False,
     ) -> None:
         self._tensors = tuple(tensors)
         self._ones = torch.ones_like(loss)
-        assert loss.grad_fn is not None
-        root = GradientEdge(loss.grad_fn, loss.output_nr)
-        self._segments = (not whole and _cut(root, self._tensors, kink_at)) or [
+        root = _root(loss)
+        self._segments = _cut(root, self._tensors, kink_at) or [
             _Segment(root, list(range(len(self._tensors))))
         ]
         # A kink that hides in the graph of another function can be found in none of the segments.
@@ -84,10 +83,7 @@ class Segments:
             where the loss does not depend on it.
         """
         leaves = self._later_pass(chosen) if self._tops else self._first_pass(chosen)
-        return tuple(
-            torch.zeros_like(tensor) if leaf is None else leaf.clone()
-            for tensor, leaf in zip(self._tensors, leaves, strict=True)
-        )
+        return _filled(self._tensors, [leaf if leaf is None else leaf.clone() for leaf in leaves])
 
     def _first_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
         cuts = [segment.top for segment in self._segments[1:]]
@@ -117,6 +113,35 @@ class Segments:
         return leaves
 
 
+def whole_pass(loss: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of one whole backward pass, of which nothing is remembered.
+
+    Args:
+        loss: a single number that requires a gradient.
+        tensors: what to differentiate with respect to.
+
+    Returns:
+        One tensor for each of ``tensors``; zeros where the loss does not depend on it.
+
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> whole_pass((2 * x).sum(), [x])
+    (tensor([2.]),)
+    """
+    return _filled(tensors, _run(_root(loss), torch.ones_like(loss), tensors))
+
+
+def _root(loss: Tensor) -> GradientEdge:
+    assert loss.grad_fn is not None
+    return GradientEdge(loss.grad_fn, loss.output_nr)
+
+
+def _filled(tensors: Sequence[Tensor], gradients: Sequence[Gradient]) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for tensor, gradient in zip(tensors, gradients, strict=True)
+    )
+
+
 def _run(
     root: GradientEdge, gradient: Gradient, inputs: Sequence[Tensor | GradientEdge]
 ) -> list[Gradient]:
@@ -131,7 +156,7 @@ def _run(
 
 
 def _equal(a: Gradient, b: Gradient) -> bool:
-    if a is None or b is None:
+    if a is None or b is None or a.layout != torch.strided or b.layout != torch.strided:
         return a is b
     return a is b or torch.equal(a, b)
 
@@ -168,8 +193,9 @@ def _cut(
         for follower, output in node.next_functions:
             if follower is None:
                 continue
-            if hasattr(follower, "variable"):
-                index = position.get(id(follower.variable))
+            leaf = leaf_of(follower)
+            if leaf is not None:
+                index = position.get(id(leaf))
                 if index is not None:
                     if index in found and index not in segments[-1].leaves:
                         return None  # the sum of its gradients spans several segments

@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from kinkcheck import ops
@@ -19,9 +20,11 @@ from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice, Operation, require_accepted
 from kinkcheck.selection import Selection, parse
 from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.graph import function_of, leaf_of, nodes
+from kinkcheck.tape.hooks import registered
 from kinkcheck.tape.interceptor import Interceptor, run_again
 from kinkcheck.tape.layers import Layers
-from kinkcheck.tape.segments import Segments
+from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
 from kinkcheck.tape.unseen import Unseen, Watcher
 
@@ -71,8 +74,10 @@ class Tape:
         self._model = model
         self._watch = watch
         self._known: set[Site] = set()
-        self._hooked = False
-        self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments]] = (
+        self._hooks_before = 0
+        self._nodes_before = 0
+        self._kept_gradients = False
+        self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments | None]] = (
             WeakTensorKeyDictionary()
         )
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -91,8 +96,10 @@ class Tape:
             stack.enter_context(as_found(self._model))
             stack.enter_context(self._layers)
             stack.enter_context(self._watcher)
-            stack.enter_context(Interceptor(self._meet, self._see_hook))
+            stack.enter_context(Interceptor(self._meet, self._see_retain_grad))
             self._recording = stack.pop_all()
+        self._hooks_before = registered()
+        self._nodes_before = torch._C._autograd._get_sequence_nr()
         return self
 
     def __exit__(
@@ -123,10 +130,18 @@ class Tape:
 
         May be called any number of times, inside the block or after it, as long as the loss lives;
         ``.grad`` of the parameters is left alone. The first call is a whole backward pass; later
-        ones run again only where they differ from it (see :mod:`kinkcheck.tape.segments`), and
-        tensor hooks with them; register hooks inside the block. A gradient that the program
-        itself takes inside the block (``create_graph=True``) keeps the program's own selections.
-        With activation checkpointing this is the only way to differentiate a recorded loss.
+        ones run again only where they differ from it (see :mod:`kinkcheck.tape.segments`).
+
+        Hooks act as they do in ``torch.autograd.grad``, whatever was asked before: of modules, of
+        tensors, of nodes of the graph, registered before the block, in it or after it. Where one
+        may act every call is a whole pass: where any hook was registered since the block began,
+        where a tensor of ``inputs`` has one, and where the graph reaches nodes made before the
+        block. So each call runs all hooks once, and adds to ``.grad`` of tensors that retain it;
+        only ``retain_grad`` after the block is not seen, and adds in the parts that run again.
+
+        A gradient that the program itself takes inside the block (``create_graph=True``) keeps
+        the program's own selections. With activation checkpointing (``use_reentrant=False``) this
+        is the only way to differentiate a recorded loss.
 
         Args:
             loss: a scalar computed inside the block.
@@ -138,11 +153,11 @@ class Tape:
 
         Returns:
             The gradients by parameter name, or in the order of ``inputs``; zeros where the loss
-            does not depend on a tensor.
+            does not depend on a tensor, and sparse where PyTorch returns a sparse tensor.
 
         Raises:
-            InputError: a selection that no site has, a layer without a site, or no model to take
-                the parameters from.
+            InputError: a selection that no site has, a layer without a site, no model to take the
+                parameters from, or reentrant activation checkpointing, which hides its graph.
 
         >>> x = torch.zeros(1, requires_grad=True)
         >>> with record() as tape:
@@ -158,9 +173,11 @@ class Tape:
             # Activation checkpointing runs calls again inside the backward pass; they have to save
             # what the recorded ones saved.
             with Interceptor(run_again):
-                gradients = self._segments(loss, tensors).gradients(
-                    {site: site.selection for site in self.sites}
-                )
+                segments = self._segments(loss, tensors)
+                if segments is None:
+                    gradients = whole_pass(loss, tensors)
+                else:
+                    gradients = segments.gradients({site: site.selection for site in self.sites})
         finally:
             for site in chosen:
                 site._chosen = None
@@ -194,8 +211,8 @@ class Tape:
             raise InputError("inputs: no parameter of the recorded model requires a gradient")
         return [name for name, _ in named], [parameter for _, parameter in named]
 
-    def _segments(self, loss: Tensor, tensors: Sequence[Tensor]) -> Segments:
-        """The backward passes of a loss, which remember the first of them."""
+    def _segments(self, loss: Tensor, tensors: Sequence[Tensor]) -> Segments | None:
+        """The backward passes of a loss, which remember the first; None where hooks may act."""
         if loss.numel() != 1:
             raise InputError(
                 f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
@@ -206,8 +223,24 @@ class Tape:
         # An operation in place gives the same tensor another graph.
         key = (id(loss.grad_fn), loss.output_nr, *map(id, tensors))
         if key not in of_loss:
-            of_loss[key] = Segments(loss, tensors, self._site_at, whole=self._hooked)
-        return of_loss[key]
+            _refuse_reentrant(loss)
+            older = self._reaches_out(loss)
+            of_loss[key] = None if older else Segments(loss, tensors, self._site_at)
+        return None if self._hooked(tensors) else of_loss[key]
+
+    def _hooked(self, tensors: Sequence[Tensor]) -> bool:
+        return (
+            self._kept_gradients
+            or registered() != self._hooks_before
+            or any(tensor._backward_hooks for tensor in tensors)
+        )
+
+    def _reaches_out(self, loss: Tensor) -> bool:
+        """Whether the graph has nodes from before the block, which may have been hooked then."""
+        return any(
+            node._sequence_nr() < self._nodes_before and leaf_of(node) is None
+            for node in nodes(loss.grad_fn)
+        )
 
     def _site_at(self, node: Any) -> Site | None:
         """The site of this tape that a node of the graph asks for its selection."""
@@ -241,8 +274,8 @@ class Tape:
                     self._watch(site, before, output[0] if isinstance(output, tuple) else output)
         return output
 
-    def _see_hook(self) -> None:
-        self._hooked = True
+    def _see_retain_grad(self) -> None:
+        self._kept_gradients = True
 
     def _miss(self, operation: str, reason: str) -> None:
         self._missed[self._layers.current, operation, reason] += 1
@@ -255,3 +288,12 @@ def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
             given = "one that does not" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise InputError(f"inputs: must be tensors that require a gradient, not {given}")
     return tensors
+
+
+def _refuse_reentrant(loss: Tensor) -> None:
+    """Refuse a graph that hides the parameters of a checkpointed part, as PyTorch does."""
+    if any(function_of(node) is CheckpointFunction for node in nodes(loss.grad_fn)):
+        raise InputError(
+            "loss: activation checkpointing with use_reentrant=True hides part of its graph; "
+            "checkpoint with use_reentrant=False"
+        )

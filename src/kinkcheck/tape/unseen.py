@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kinkcheck.ops import kind_of
 from kinkcheck.ops.unseen import WHY_UNSEEN
 
 
@@ -58,7 +59,9 @@ class Watcher(TorchDispatchMode):
         packet = func.overloadpacket
         watching = not self._away and not _in_backward_pass()
         if watching and packet in WHY_UNSEEN and _differentiated(args):
-            self._miss(packet.__name__, WHY_UNSEEN[packet])
+            kind = kind_of(args[0]) if isinstance(args[0], Tensor) else "dense"
+            reason = WHY_UNSEEN[packet] if kind == "dense" else f"called with a {kind} tensor"
+            self._miss(packet.__name__, reason)
         # Below autograd there is nothing left to intercept.
         with torch._C.DisableTorchFunction():
             return func(*args, **(kwargs or {}))

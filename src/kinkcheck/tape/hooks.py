@@ -1,0 +1,48 @@
+"""Whether hooks act on a graph: a pass that leaves parts of it out would leave them out too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+_own = 0
+
+
+def registered() -> int:
+    """How many hooks have been registered in this process so far, but for kinkcheck's own.
+
+    Every hook that Python registers gets a numbered handle: of a tensor, of a node of the graph,
+    of a module, and those that a module with backward hooks puts into the graph at each call.
+
+    >>> import torch
+    >>> before = registered()
+    >>> handle = torch.ones(1, requires_grad=True).register_hook(print)
+    >>> registered() - before
+    1
+    """
+    return RemovableHandle.next_id - _own
+
+
+def around_modules(enter: Callable[..., Any], leave: Callable[..., Any]) -> ExitStack:
+    """Call two functions before and after the forward pass of every module.
+
+    Args:
+        enter: called with the module and its arguments.
+        leave: called with the module, its arguments and its output, also when it failed.
+
+    Returns:
+        What ends it when closed.
+    """
+    global _own
+    _own += 2
+    hooks = ExitStack()
+    hooks.callback(register_module_forward_pre_hook(enter).remove)
+    hooks.callback(register_module_forward_hook(leave, always_call=True).remove)
+    return hooks
