@@ -216,7 +216,7 @@ def test_real_digits_from_a_folder(kinkcheck: Kinkcheck, folder: Path, data_dir:
         ("lenet5 --selections branch:1 --operations max_pool", "has no selection branch:1"),
         ("lenet5 --device abacus", "device 'abacus' cannot be used"),
         ("lenet5 --device cuda:4096", "device 'cuda:4096' cannot be used"),
-        ("lenet5 --init foo", "init must be one of default, kaiming, not 'foo'"),
+        ("lenet5 --init foo", "--init: unknown init 'foo'; accepted: default, kaiming"),
         ("lenet5 --batches 0", "--batches must be at least 1, not 0"),
         ("lenet5 --batch-size 0", "--batch-size must be at least 1, not 0"),
         ("lenet5 --batches 501", "--batches 501 of 8 images each: mnist-sample has 4,000 images"),

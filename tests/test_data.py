@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from kinkcheck import data
-from kinkcheck.data import cache, decode, loading, source
+from kinkcheck.data import cache, decode, loading, rows
 from kinkcheck.data.catalogue import CATALOGUE
 from kinkcheck.errors import InputError
 
@@ -326,7 +326,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return answered.to_iterable_dataset() if streaming else answered
 
     monkeypatch.setattr(datasets, "load_dataset", answer)
-    monkeypatch.setattr(source, "_knock", lambda repository: None)
+    monkeypatch.setattr(rows, "_knock", lambda repository: None)
     return requests
 
 
@@ -680,7 +680,7 @@ def test_what_is_augmented_after_decoding(tmp_path: Path) -> None:
     loaded = data.load("cifar10", data_dir=tmp_path)
     x, _ = next(loaded.batches(6, seed=0, augment=True))
     assert x.shape == (6, 3, 32, 32)
-    assert [name for name, entry in CATALOGUE.items() if entry.augmentation] == [
+    assert [name for name, entry in CATALOGUE.items() if entry.crops_and_flips] == [
         "cifar10",
         "cifar100",
     ]

@@ -465,10 +465,11 @@ def test_kaiming_takes_convolutions_without_bias() -> None:
     [
         (
             {"name": "vgg12"},
-            "network must be one of lenet5, vgg9, vgg11, vgg13, vgg16, vgg19, resnet18, resnet34, "
-            "resnet50, densenet121, densenet121-published, mlp, mlp-2048, not 'vgg12'",
+            "unknown network 'vgg12'; did you mean 'vgg19'? accepted: lenet5, vgg9, vgg11, vgg13, "
+            "vgg16, vgg19, resnet18, resnet34, resnet50, densenet121, densenet121-published, mlp, "
+            "mlp-2048",
         ),
-        ({"init": "xavier"}, "init must be one of default, kaiming, not 'xavier'"),
+        ({"init": "xavier"}, "unknown init 'xavier'; accepted: default, kaiming"),
         ({"in_channels": 0}, "in_channels must be 1 or more for vgg11, not 0"),
         ({"classes": -1}, "classes must be 1 or more for vgg11, not -1"),
         ({"image_size": 28}, "image_size must be 32 to 63 for vgg11, not 28"),

@@ -21,9 +21,6 @@ from kinkcheck.audit.published import Setting
 from kinkcheck.data import Images, ImageSet
 from kinkcheck.errors import InputError
 from kinkcheck.paper import (
-    EXPERIMENTS,
-    Experiment,
-    Setup,
     gradients,
     lift,
     norm_pool,
@@ -36,7 +33,8 @@ from kinkcheck.paper import (
     variations,
     volumes,
 )
-from kinkcheck.paper.experiment import Row
+from kinkcheck.paper.catalogue import EXPERIMENTS
+from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Network, Size, take
 from kinkcheck.report.ink import save
 from kinkcheck.selection import Branch, Minimal

@@ -10,10 +10,6 @@ import torch
 
 from kinkcheck.errors import InputError
 from kinkcheck.paper import (
-    EXPERIMENTS,
-    Experiment,
-    Row,
-    Setup,
     forward_confound,
     norm_against_sign,
     relu_training,
@@ -22,7 +18,9 @@ from kinkcheck.paper import (
     trainings,
     weight_divergence,
 )
-from kinkcheck.paper import run as run_experiment
+from kinkcheck.paper.catalogue import EXPERIMENTS
+from kinkcheck.paper.experiment import Experiment, Row, Setup
+from kinkcheck.paper.running import run as run_experiment
 from kinkcheck.report import study_plots
 from kinkcheck.report.ink import save
 from kinkcheck.study.spec import parse

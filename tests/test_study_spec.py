@@ -185,7 +185,7 @@ def test_published_settings() -> None:
         (BASE + '[[exclude]]\nnetwork = "lenet5"', "my.toml: exclude: the rules leave no trial"),
         (BASE + '[[exclude]]', "my.toml: exclude: rule 1 is empty"),
         (BASE + 'train_split = "dev"', "my.toml: unknown split 'dev' of mnist-sample; accepted: "),
-        ('extends = "smok"', "my.toml: unknown spec 'smok'; accepted: a .toml file, "),
+        ('extends = "smok"', "my.toml: unknown spec 'smok'; did you mean 'smoke'? accepted: "),
         ("data = ", "my.toml: is not TOML: "),
         (
             BASE + "[search]\nlow = 1.0",

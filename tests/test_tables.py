@@ -15,7 +15,7 @@ from kinkcheck.audit.zones import Zone, by_threshold
 from kinkcheck.paper.experiment import Row
 from kinkcheck.paper.tables import print_numbers
 from kinkcheck.programs import evaluate
-from kinkcheck.report import audit_tables, program_table, threshold_table, zone_table
+from kinkcheck.report.tables import audit_tables, program_table, threshold_table, zone_table
 
 DTYPES = {
     "float16": torch.float16,

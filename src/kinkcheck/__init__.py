@@ -10,11 +10,16 @@
 2
 """
 
-from kinkcheck import nn
-from kinkcheck.audit import AuditReport, audit
-from kinkcheck.contractions import float32_contractions
+from typing import TYPE_CHECKING
+
 from kinkcheck.errors import InputError
-from kinkcheck.tape import Site, Tape, Unseen, record
+from kinkcheck.lazy import import_when_used
+
+if TYPE_CHECKING:
+    from kinkcheck import nn
+    from kinkcheck.audit import AuditReport, audit
+    from kinkcheck.contractions import float32_contractions
+    from kinkcheck.tape import Site, Tape, Unseen, record
 
 __all__ = [
     "AuditReport",
@@ -27,3 +32,15 @@ __all__ = [
     "nn",
     "record",
 ]
+
+import_when_used(
+    __name__,
+    "kinkcheck.audit:AuditReport",
+    "kinkcheck.audit:audit",
+    "kinkcheck.contractions:float32_contractions",
+    "kinkcheck.nn",
+    "kinkcheck.tape:Site",
+    "kinkcheck.tape:Tape",
+    "kinkcheck.tape:Unseen",
+    "kinkcheck.tape:record",
+)

@@ -28,6 +28,23 @@ def require_writable(path: Path, argument: str) -> None:
         raise InputError(f"{argument}: the folder {path.parent} is not writable")
 
 
+def require_readable(path: Path) -> None:
+    """Check that a file can be read later.
+
+    Raises:
+        InputError: it is not there, is a folder, or may not be read.
+
+    >>> require_readable(Path("no-such-file.json"))
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: no-such-file.json cannot be read: No such file or directory
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def write_whole(path: Path, content: str) -> None:
     """Write a text file under a temporary name and move it into place.
 

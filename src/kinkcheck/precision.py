@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kinkcheck.contractions import float32_contractions
 from kinkcheck.errors import InputError
+from kinkcheck.precision_names import canonical
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,6 @@ PRECISIONS = {
 }
 """Every precision by its name."""
 
-_SHORT = {"16": "float16", "32": "float32", "64": "float64", "24": "mixed"}
-
 
 def parse(text: str | Precision) -> Precision:
     """The precision that a name or a short name stands for.
@@ -127,11 +126,7 @@ def parse(text: str | Precision) -> Precision:
     """
     if isinstance(text, Precision):
         return text
-    precision = PRECISIONS.get(_SHORT.get(text, text))
-    if precision is None:
-        accepted = ", ".join((*PRECISIONS, *_SHORT))
-        raise InputError(f"unknown precision {text!r}; accepted: {accepted}")
-    return precision
+    return PRECISIONS[canonical(text)]
 
 
 def require_available(precision: Precision, device: torch.device | str) -> None:

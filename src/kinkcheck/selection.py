@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar
 
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -189,20 +189,20 @@ def parse(text: str | Selection) -> Selection:
     >>> parse("hybird:10")
     Traceback (most recent call last):
     ...
-    kinkcheck.errors.InputError: unknown selection 'hybird:10'; accepted: native, minimal, ...
+    kinkcheck.errors.InputError: unknown selection 'hybird:10'; did you mean 'hybrid:BETA'? ...
     """
     if isinstance(text, Selection):
         return text
     if not isinstance(text, str):
-        raise InputError(f"unknown selection {text!r}; accepted: {', '.join(_READERS)}")
+        raise unknown("selection", text, _READERS)
     kind, colon, argument = text.partition(":")
     try:
         return _READER_OF_KIND[kind, bool(colon)](argument)
-    except (KeyError, ValueError) as error:
-        reason = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(
-            f"unknown selection {text!r}{reason}; accepted: {', '.join(_READERS)}"
-        ) from None
+    except InputError as error:
+        accepted = ", ".join(_READERS)
+        raise InputError(f"unknown selection {text!r} ({error}); accepted: {accepted}") from None
+    except (KeyError, ValueError):
+        raise unknown("selection", text, _READERS) from None
 
 
 _READERS: dict[str, Callable[[str], Selection]] = {

@@ -29,6 +29,7 @@ from typing import TypeAlias
 from scipy.special import betaincinv  # scipy.stats takes a second to import
 
 from kinkcheck.errors import InputError
+from kinkcheck.ranges import require_confidence
 
 CLOPPER_PEARSON = "Clopper-Pearson"
 MCDIARMID = "McDiarmid"
@@ -179,18 +180,3 @@ def _require_sound(count: int, points: int, confidence: float) -> None:
     if not 0 <= count <= points:
         raise InputError(f"count must be from 0 to {points}, the number of points, not {count}")
     require_confidence(confidence)
-
-
-def require_confidence(confidence: float, argument: str = "confidence") -> None:
-    """Check that a confidence lies strictly between 0 and 1.
-
-    Raises:
-        InputError: it does not.
-
-    >>> require_confidence(95.0)
-    Traceback (most recent call last):
-    ...
-    kinkcheck.errors.InputError: confidence must be between 0 and 1, such as 0.95, not 95.0
-    """
-    if not 0 < confidence < 1:
-        raise InputError(f"{argument} must be between 0 and 1, such as 0.95, not {confidence}")

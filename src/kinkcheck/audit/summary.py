@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from kinkcheck.audit import intervals
 from kinkcheck.audit.report import Lift, Point
 from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS, Zone
+from kinkcheck.ranges import require_confidence
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def summarise(points: Sequence[Point], *, confidence: float = 0.95) -> list[Summ
     >>> summary.zones["compensation"]
     ZoneShare(count=1, proportion=1.0, interval=(0.025..., 1.0))
     """
-    intervals.require_confidence(confidence)
+    require_confidence(confidence)
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         groups.setdefault((point.precision, point.selection), []).append(point)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kinkcheck.audit.report import AuditReport, Point
 from kinkcheck.audit.zones import Zone
-from kinkcheck.errors import InputError
+from kinkcheck.ranges import require_tolerance
 
 ORDER = ("float16", "bfloat16", "float32", "float64")
 """From the smallest precision on: by bits, then by unit roundoff.
@@ -49,21 +49,6 @@ def smallest_precision(found: AuditReport | Sequence[Point], tolerance: float) -
     audited = {point.precision for point in points}
     failed = {point.precision for point in points if not _within(point, tolerance)}
     return next((name for name in ORDER if name in audited - failed), None)
-
-
-def require_tolerance(tolerance: float, name: str = "tolerance") -> None:
-    """Check that a tolerance is a number of at least 0.
-
-    Raises:
-        InputError: it is not; the message begins with ``name``.
-
-    >>> require_tolerance(-1, "--tolerance")
-    Traceback (most recent call last):
-    ...
-    kinkcheck.errors.InputError: --tolerance must be a number of at least 0, not -1
-    """
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise InputError(f"{name} must be a number of at least 0, not {tolerance}")
 
 
 def _within(point: Point, tolerance: float) -> bool:

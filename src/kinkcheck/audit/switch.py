@@ -9,6 +9,7 @@ from torch import Tensor
 from kinkcheck import ops
 from kinkcheck.audit.variation import gradient_variation
 from kinkcheck.errors import InputError
+from kinkcheck.families import require_operation
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
 
@@ -26,9 +27,8 @@ class Switch:
         self.selections = selections
         self._kinds = [kind for kind in ops.OPERATIONS if self._named(kind, operations)]
         self._operations = operations
-        known = sorted({name for kind in ops.OPERATIONS for name in (kind.family, *kind.names)})
         for name in operations or ():
-            _require(name in known, f"unknown operation {name!r}; accepted: {', '.join(known)}")
+            require_operation(name)
         for selection in (reference, *selections):
             for kind in self._kinds if operations is not None else ():
                 ops.require_accepted(kind, selection)

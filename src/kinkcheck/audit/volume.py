@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from kinkcheck.audit import run
 from kinkcheck.audit.forward import Loss
-from kinkcheck.audit.intervals import Cell, estimate, require_confidence
+from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.report import Point
 from kinkcheck.audit.run import Factory
@@ -26,6 +26,7 @@ from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.audit.zones import Zone, by_threshold
 from kinkcheck.errors import InputError
 from kinkcheck.precision import Precision
+from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import Selection, parse
 
 _FIRST_LOOK = 8

@@ -1,9 +1,12 @@
-"""The command line: one module a command, and the options that several of them share."""
+"""The command line: one module a command, and the options that several of them share.
+
+Nothing heavy is imported (PyTorch, NumPy, SciPy, Matplotlib) before a command has checked
+whatever can be checked without it: help and complaints come at once.
+"""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +15,7 @@ from kinkcheck.allocator import keep_large_blocks
 from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor
-from kinkcheck.cli.options import ManyValues
+from kinkcheck.cli.options import QUICK, ManyValues
 from kinkcheck.cli.paper import paper
 from kinkcheck.cli.report import report
 from kinkcheck.cli.study import study
@@ -20,6 +23,7 @@ from kinkcheck.cli.volume import volume
 from kinkcheck.errors import InputError
 
 app = typer.Typer(
+    context_settings=QUICK,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -67,5 +71,7 @@ def _kinkcheck(
     ] = False,
 ) -> None:
     if show_version:
+        from importlib.metadata import version
+
         print(version("kinkcheck"))
         raise typer.Exit

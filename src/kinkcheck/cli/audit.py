@@ -4,15 +4,10 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 import kinkcheck
-from kinkcheck import precision
-from kinkcheck.audit.document import conclude
-from kinkcheck.audit.picture import ties_picture
-from kinkcheck.audit.sweep import require_tolerance, smallest_precision
 from kinkcheck.cli.options import (
     Batches,
     BatchNorm,
@@ -30,15 +25,19 @@ from kinkcheck.cli.options import (
     Seed,
     Selections,
     batches_of,
-    factory_of,
+    built_in,
     images_of,
+    own_factory,
     progress,
     read,
+    require_known,
     require_positive,
     write,
 )
 from kinkcheck.cli.report import show, write_html
 from kinkcheck.files import require_writable
+from kinkcheck.precision_names import canonical
+from kinkcheck.ranges import require_tolerance
 from kinkcheck.selection import parse
 
 
@@ -92,19 +91,23 @@ def audit(
     require_positive(batches=batches, batch_size=batch_size, draws=draws)
     if tolerance is not None:
         require_tolerance(tolerance, "--tolerance")
-    at = [read("--precision", precision.parse, p) for p in precisions or ["32"]]
+    at = [read("--precision", canonical, p) for p in precisions or ["32"]]
+    chosen = [read("--selections", parse, s) for s in selections or ["minimal"]]
+    compared = read("--reference", parse, reference)
+    require_known(network, batch_norm, init, data_name, data_dir, operations)
     console = Console(stderr=True)
     with console.status(f"Reading {data_name} ..."):
+        own = own_factory(network)
         images = images_of(data_name, data_dir)
         pairs = batches_of(images, batches, batch_size, seed)
-    factory = factory_of(network, images, batch_norm, init)
+        factory = own or built_in(network, images, batch_norm, init)
     with progress(console) as on_point:
         found = kinkcheck.audit(
             factory,
             pairs,
             precisions=at,
-            selections=[read("--selections", parse, s) for s in selections or ["minimal"]],
-            reference=read("--reference", parse, reference),
+            selections=chosen,
+            reference=compared,
             operations=operations or None,
             draws=draws,
             layers=layers,
@@ -116,6 +119,12 @@ def audit(
             data_name=images.name,
             on_point=on_point,
         )
+
+    import torch
+
+    from kinkcheck.audit import conclude, smallest_precision
+    from kinkcheck.audit.picture import ties_picture
+
     picture = None
     if json_file is not None or html_file is not None:
         with torch.random.fork_rng():
@@ -134,5 +143,5 @@ def audit(
             f"{tolerance:g} of it at every point is {smallest}."
             if smallest
             else f"At none of the precisions audited does every point stay within {tolerance:g}"
-            f"{' (mixed has no rank among them)' if 'mixed' in map(str, at) else ''}."
+            f"{' (mixed has no rank among them)' if 'mixed' in at else ''}."
         )

@@ -2,12 +2,12 @@
 
 from rich.console import Console
 
-from kinkcheck import precision, programs
-from kinkcheck.report import program_table
-
 
 def demo() -> None:
     """Show programs that compute the same function and differ in their derivative."""
+    from kinkcheck import precision, programs
+    from kinkcheck.report.tables import program_table
+
     console = Console()
     console.print(
         "max1 (a loop with >) and max2 (torch.max) compute one function, and so do two ReLUs that "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,16 +17,27 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn
 from typer.core import TyperCommand
 
-from kinkcheck import data, networks, ops
-from kinkcheck.data import Images
+from kinkcheck import data, networks
+from kinkcheck.data.catalogue import lookup
+from kinkcheck.data.source import find
 from kinkcheck.errors import InputError
+from kinkcheck.families import FAMILIES, require_operation
 from kinkcheck.files import write_whole
+from kinkcheck.networks.catalogue import require_initialisation, require_network
 from kinkcheck.networks.factory import load_factory
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from kinkcheck.data import Images
+
 Value = TypeVar("Value")
+
+QUICK = {"default_map": {"help": False}}
+"""Settings of a group of commands. Typer imports Pydantic to make sense of an option that was not
+given, --help among them; here it is told that this one was not."""
 
 Network = Annotated[
     str,
@@ -61,7 +72,7 @@ Operations = Annotated[
     list[str] | None,
     typer.Option(
         metavar="O",
-        help=f"Switch only these: {', '.join(kind.family for kind in ops.OPERATIONS)}, or one "
+        help=f"Switch only these: {', '.join(each.family for each in FAMILIES)}, or one "
         "of their names; by default all.",
     ),
 ]
@@ -118,10 +129,31 @@ def read(option: str, read: Callable[[str], Value], text: str) -> Value:
         raise InputError(f"{option}: {error}") from None
 
 
+def require_known(
+    network: str,
+    batch_norm: bool,
+    init: str,
+    data_name: str,
+    data_dir: Path | None,
+    operations: list[str] | None,
+) -> None:
+    """Complain of a name or a place that is none; nothing is imported or read for it."""
+    require_network(network)
+    if network not in networks.NAMES and (batch_norm or init != "default"):
+        raise InputError("--batch-norm and --init are for built-in networks; let the factory do it")
+    read("--init", require_initialisation, init)
+    for name in operations or ():
+        read("--operations", require_operation, name)
+    find(read("--data", lookup, data_name), _split(data_name), data_dir)
+
+
 def images_of(name: str, data_dir: Path | None) -> Images:
     """The images that are audited: those to train with, where they are published."""
-    split = "validation" if name == "imagenet" else "train"
-    return data.load(name, split, data_dir=data_dir)
+    return data.load(name, _split(name), data_dir=data_dir)
+
+
+def _split(name: str) -> str:
+    return "validation" if name == "imagenet" else "train"
 
 
 def batches_of(
@@ -137,27 +169,21 @@ def batches_of(
     return list(islice(images.batches(batch_size, seed=seed), batches))
 
 
-def factory_of(
-    network: str, images: Images, batch_norm: bool, init: str
-) -> Callable[[], nn.Module]:
-    """What draws the network that NETWORK names."""
-    if network in networks.NAMES:
-        return lambda: networks.build(
-            network,
-            in_channels=images.channels,
-            classes=images.classes,
-            image_size=images.image_size[0],
-            batch_norm=batch_norm,
-            init=init,
-        )
-    if ":" not in network:
-        raise InputError(
-            f"unknown network {network!r}; accepted: {', '.join(networks.NAMES)}, "
-            "package.module:factory, path/to/file.py:factory"
-        )
-    if batch_norm or init != "default":
-        raise InputError("--batch-norm and --init are for built-in networks; let the factory do it")
-    return load_factory(network)
+def own_factory(network: str) -> Callable[[], nn.Module] | None:
+    """The user's function that NETWORK names; None where it names a built-in network."""
+    return None if network in networks.NAMES else load_factory(network)
+
+
+def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Callable[[], nn.Module]:
+    """What draws the built-in network that NETWORK names."""
+    return lambda: networks.build(
+        network,
+        in_channels=images.channels,
+        classes=images.classes,
+        image_size=images.image_size[0],
+        batch_norm=batch_norm,
+        init=init,
+    )
 
 
 @contextmanager

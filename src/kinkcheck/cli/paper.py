@@ -22,13 +22,16 @@ from rich.progress import (
 )
 
 from kinkcheck.allocator import give_back
-from kinkcheck.cli.options import DataDir, Device
+from kinkcheck.cli.options import QUICK, DataDir, Device
+from kinkcheck.paper.names import require_experiment
 
-if TYPE_CHECKING:  # Matplotlib takes a second to import, and other commands do without
-    from kinkcheck.paper import Experiment
+if TYPE_CHECKING:
+    from kinkcheck.paper.experiment import Experiment
 
 paper = typer.Typer(
-    no_args_is_help=True, help="Regenerate the papers' figures and tables, and compare them."
+    context_settings=QUICK,
+    no_args_is_help=True,
+    help="Regenerate the papers' figures and tables, and compare them.",
 )
 
 Name = Annotated[
@@ -40,7 +43,7 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Numbers and fig
 @paper.command("list")
 def list_() -> None:
     """Say which experiments there are, what each shows and costs, and what was published."""
-    from kinkcheck.paper import EXPERIMENTS
+    from kinkcheck.paper.catalogue import EXPERIMENTS
 
     console = Console()
     for experiment in EXPERIMENTS.values():
@@ -68,11 +71,12 @@ def run(
     ] = None,
 ) -> None:
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
-    from kinkcheck.paper import Setup
-    from kinkcheck.paper import run as run_experiment
+    chosen = _chosen(name)
+
+    from kinkcheck.paper.experiment import Setup
+    from kinkcheck.paper.running import run as run_experiment
     from kinkcheck.paper.tables import print_numbers
 
-    chosen = _chosen(name)
     console = Console()
     for experiment in chosen:
         with _progress(experiment) as on_progress:
@@ -97,11 +101,13 @@ def run(
 @paper.command()
 def compare(name: Name, out: Out = Path("paper")) -> None:
     """Set what was measured beside what was published."""
-    from kinkcheck.paper import read
+    chosen = _chosen(name)
+
+    from kinkcheck.paper.running import read
     from kinkcheck.paper.tables import comparison_sentence, comparison_table
 
     console = Console()
-    for experiment in _chosen(name):
+    for experiment in chosen:
         if experiment.compare is None:
             if name != "all":
                 print(f"{experiment.name}: no published numbers come with the package.")
@@ -117,7 +123,10 @@ def compare(name: Name, out: Out = Path("paper")) -> None:
 
 
 def _chosen(name: str) -> list[Experiment]:
-    from kinkcheck.paper import EXPERIMENTS, lookup
+    if name != "all":
+        require_experiment(name)
+
+    from kinkcheck.paper.catalogue import EXPERIMENTS, lookup
 
     return list(EXPERIMENTS.values()) if name == "all" else [lookup(name)]
 

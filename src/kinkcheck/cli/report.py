@@ -1,16 +1,18 @@
 """``kinkcheck report``: an audit shown again."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from kinkcheck.audit.document import AuditDocument, read_document
-from kinkcheck.audit.verdict import verdict
 from kinkcheck.cli.options import HtmlFile, write
-from kinkcheck.files import require_writable
-from kinkcheck.report import audit_tables
+from kinkcheck.files import require_readable, require_writable
+
+if TYPE_CHECKING:
+    from kinkcheck.audit import AuditDocument
 
 
 def report(
@@ -23,6 +25,10 @@ def report(
     """Show an audit again from its JSON."""
     if html_file is not None:
         require_writable(html_file, "--html")
+    require_readable(json_file)
+
+    from kinkcheck.audit import read_document
+
     document = read_document(json_file)
     show(document)
     if html_file is not None:
@@ -31,6 +37,9 @@ def report(
 
 def show(document: AuditDocument) -> None:
     """Print the tables of an audit and the sentence that closes it."""
+    from kinkcheck.audit.verdict import verdict
+    from kinkcheck.report.tables import audit_tables
+
     out = Console()
     for table in audit_tables(document):
         out.print(table)

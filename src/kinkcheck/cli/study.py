@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from kinkcheck.cli.options import DataDir, Device, ManyValues
-from kinkcheck.cli.watching import watching
-from kinkcheck.errors import InputError
+from kinkcheck.cli.options import QUICK, DataDir, Device, ManyValues
+from kinkcheck.errors import InputError, unknown
 from kinkcheck.files import require_writable, write_whole_bytes
+from kinkcheck.report import ink
 from kinkcheck.report.study import (
     accuracy_table,
     estimate_sentence,
@@ -24,19 +25,20 @@ from kinkcheck.report.study import (
     status_table,
     study_sentence,
 )
-from kinkcheck.report.tensorboard import TensorBoard
 from kinkcheck.study import export as exporting
-from kinkcheck.study import spec as specs
-from kinkcheck.study.cluster import Cluster
-from kinkcheck.study.estimate import estimate
-from kinkcheck.study.executor import Inline
 from kinkcheck.study.reading import reading
-from kinkcheck.study.run import run as run_study
 from kinkcheck.study.summary import groups
 
+if TYPE_CHECKING:
+    from kinkcheck.study import spec as specs
+
 study = typer.Typer(
-    no_args_is_help=True, help="Train networks under each selection, and compare what comes out."
+    context_settings=QUICK,
+    no_args_is_help=True,
+    help="Train networks under each selection, and compare what comes out.",
 )
+
+Name = TypeVar("Name", bound=str)
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A name that kinkcheck study specs lists, or a .toml.")
@@ -66,6 +68,8 @@ def specs_(
     ] = None,
 ) -> None:
     """List the specs that ship with kinkcheck, or print one of them."""
+    from kinkcheck.study import spec as specs
+
     if name is not None:
         print(specs.source(name), end="")
         return
@@ -87,10 +91,11 @@ def check(
     threads: Threads = None,
 ) -> None:
     """Say what a study will take, from a short measurement; nothing is trained."""
-    declared = specs.load(spec)
-    _warn(declared)
+    declared = _load(spec)
     console = Console(stderr=True)
     with console.status("Measuring ...") as status:
+        from kinkcheck.study.estimate import estimate
+
         found = estimate(
             declared,
             data_dir=data_dir,
@@ -136,8 +141,14 @@ def run(
     ] = None,
 ) -> None:
     """Run a study, or go on where it stopped."""
-    declared = specs.load(spec)
-    _warn(declared)
+    declared = _load(spec)
+
+    from kinkcheck.cli.watching import watching
+    from kinkcheck.report.tensorboard import TensorBoard
+    from kinkcheck.study.cluster import Cluster
+    from kinkcheck.study.executor import Inline
+    from kinkcheck.study.run import run as run_study
+
     others = [] if tensorboard is None else [TensorBoard(tensorboard)]
     try:
         with (
@@ -222,14 +233,12 @@ def export_(
     ] = None,
 ) -> None:
     """Write a table of a study as CSV, JSON or Parquet."""
-    if form not in exporting.FORMATS:
-        raise InputError(f"--format: unknown {form!r}; accepted: {', '.join(exporting.FORMATS)}")
-    if what not in exporting.QUERIES:
-        raise InputError(f"--table: unknown {what!r}; accepted: {', '.join(exporting.QUERIES)}")
+    written_as = _one_of("format", form, exporting.FORMATS)
+    asked = _one_of("table", what, exporting.QUERIES)
     if out is not None:
         require_writable(out, "--out")
     with reading(folder) as opened:
-        content = exporting.export(opened, what, form, timing=timing)
+        content = exporting.export(opened, asked, written_as, timing=timing)
     if out is None:
         sys.stdout.buffer.write(content)
         return
@@ -249,14 +258,10 @@ def plot(
     ] = None,
 ) -> None:
     """Draw accuracy by selection and loss by epoch, or weight divergence."""
-    from kinkcheck.report import ink, study_plots  # Matplotlib takes a second to import
-
-    wanted = list(dict.fromkeys(forms or ink.FORMATS))
-    for form in wanted:
-        if form not in ink.FORMATS:
-            accepted = ", ".join(ink.FORMATS)
-            raise InputError(f"--format: unknown {form!r}; accepted: {accepted}")
+    wanted = dict.fromkeys(_one_of("format", form, ink.FORMATS) for form in forms or ink.FORMATS)
     with reading(folder) as opened:
+        from kinkcheck.report import study_plots
+
         figures = study_plots.figures(opened)
     drawn = {
         out / f"{name}.{form}": ink.save(figure, form)
@@ -273,6 +278,18 @@ def plot(
         print(path)
 
 
-def _warn(declared: specs.Spec) -> None:
+def _load(text: str) -> specs.Spec:
+    """The declared study, after its warnings."""
+    from kinkcheck.study import spec as specs
+
+    declared = specs.load(text)
     for warning in specs.warnings(declared):
         print(f"kinkcheck: warning: {warning}", file=sys.stderr)
+    return declared
+
+
+def _one_of(option: str, name: str, accepted: Iterable[Name]) -> Name:
+    for each in accepted:
+        if each == name:
+            return each
+    raise InputError(f"--{option}: {unknown(option, name, accepted)}")

@@ -6,9 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kinkcheck import precision
-from kinkcheck.audit.intervals import require_confidence
-from kinkcheck.audit.volume import estimate_volume
 from kinkcheck.cli.options import (
     Batches,
     BatchNorm,
@@ -25,16 +22,18 @@ from kinkcheck.cli.options import (
     Seed,
     Selections,
     batches_of,
-    factory_of,
+    built_in,
     images_of,
+    own_factory,
     progress,
     read,
+    require_known,
     require_positive,
 )
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable
-from kinkcheck.report import threshold_table, zone_table
-from kinkcheck.report.volume import volume_sentence
+from kinkcheck.precision_names import canonical
+from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import parse
 
 
@@ -74,18 +73,28 @@ def volume(
     require_confidence(confidence, "--confidence")
     if until_width is not None and not 0 < until_width < 1:
         raise InputError(f"--until-width must be between 0 and 1, not {until_width}")
+    at = [read("--precision", canonical, p) for p in precisions or ["32"]]
+    chosen = [read("--selections", parse, s) for s in selections or ["minimal"]]
+    compared = read("--reference", parse, reference)
+    require_known(network, batch_norm, init, data_name, data_dir, operations)
     console = Console(stderr=True)
     with console.status(f"Reading {data_name} ..."):
+        own = own_factory(network)
         images = images_of(data_name, data_dir)
         pairs = batches_of(images, batches, batch_size, seed)
+        factory = own or built_in(network, images, batch_norm, init)
+
+        from kinkcheck.audit import estimate_volume
+        from kinkcheck.report.tables import threshold_table, zone_table
+        from kinkcheck.report.volume import volume_sentence
     with progress(console) as on_point:
         found = estimate_volume(
-            factory_of(network, images, batch_norm, init),
+            factory,
             pairs,
             draws=draws,
-            precisions=[read("--precision", precision.parse, p) for p in precisions or ["32"]],
-            selections=[read("--selections", parse, s) for s in selections or ["minimal"]],
-            reference=read("--reference", parse, reference),
+            precisions=at,
+            selections=chosen,
+            reference=compared,
             operations=operations or None,
             device=device,
             seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,9 +19,11 @@ from rich.progress import (
 
 from kinkcheck.report.study import settings_text
 from kinkcheck.study.job import Beat, Outcome, Record
-from kinkcheck.study.run import Watcher
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.store import Progress as Standing
+
+if TYPE_CHECKING:
+    from kinkcheck.study.run import Watcher
 
 _PATIENCE = 5.0  # seconds between two lines about epochs
 

@@ -11,10 +11,15 @@ Every set answers to the same names (:class:`Images`), whether it lies in memory
 (:class:`ImageSet`) or is streamed from disk or network (:class:`StreamedImages`, ImageNet).
 """
 
-from kinkcheck.data.augment import Augmentation, crop_and_flip
+from typing import TYPE_CHECKING
+
 from kinkcheck.data.catalogue import NAMES
-from kinkcheck.data.images import Images, ImageSet, StreamedImages, normalise
-from kinkcheck.data.loading import load
+from kinkcheck.lazy import import_when_used
+
+if TYPE_CHECKING:
+    from kinkcheck.data.augment import Augmentation, crop_and_flip
+    from kinkcheck.data.images import Images, ImageSet, StreamedImages, normalise
+    from kinkcheck.data.loading import load
 
 __all__ = [
     "NAMES",
@@ -26,3 +31,14 @@ __all__ = [
     "load",
     "normalise",
 ]
+
+import_when_used(
+    __name__,
+    "kinkcheck.data.augment:Augmentation",
+    "kinkcheck.data.augment:crop_and_flip",
+    "kinkcheck.data.images:ImageSet",
+    "kinkcheck.data.images:Images",
+    "kinkcheck.data.images:StreamedImages",
+    "kinkcheck.data.images:normalise",
+    "kinkcheck.data.loading:load",
+)

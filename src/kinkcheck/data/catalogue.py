@@ -1,11 +1,13 @@
-"""What each data set is: where it is published, its shape, its splits, its normalisation."""
+"""What each data set is: where it is published, its shape, its splits, its normalisation.
+
+Known without PyTorch, like the place of a split on disk (:mod:`kinkcheck.data.source`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinkcheck.data.augment import Augmentation, crop_and_flip
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, unknown
 
 _HALF = (0.5,)
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -29,7 +31,8 @@ class Entry:
         splits: the published number of images of each split.
         mean: per channel, of pixels scaled to [0, 1].
         std: per channel, of pixels scaled to [0, 1].
-        augmentation: the published training augmentation of decoded images, if any.
+        crops_and_flips: whether the published training crops and mirrors decoded images at random,
+            by :func:`kinkcheck.data.crop_and_flip`.
         streamed: photographs, too many to be decoded into memory; where they are augmented, a part
             of each is decoded at random.
 
@@ -48,7 +51,7 @@ class Entry:
     splits: dict[str, int]
     mean: tuple[float, ...] = _HALF
     std: tuple[float, ...] = _HALF
-    augmentation: Augmentation | None = None
+    crops_and_flips: bool = False
     streamed: bool = False
 
     @property
@@ -58,7 +61,7 @@ class Entry:
         >>> [name for name in NAMES if lookup(name).augments]
         ['cifar10', 'cifar100', 'imagenet']
         """
-        return self.augmentation is not None or self.streamed
+        return self.crops_and_flips or self.streamed
 
     def require_split(self, split: str) -> None:
         """Make sure that a split was published.
@@ -113,7 +116,7 @@ _ENTRIES = (
         splits={"train": 50_000, "test": 10_000},
         mean=_CIFAR_MEAN,
         std=_CIFAR_STD,
-        augmentation=crop_and_flip,
+        crops_and_flips=True,
     ),
     Entry(
         name="cifar100",
@@ -127,7 +130,7 @@ _ENTRIES = (
         splits={"train": 50_000, "test": 10_000},
         mean=_CIFAR_MEAN,
         std=_CIFAR_STD,
-        augmentation=crop_and_flip,
+        crops_and_flips=True,
     ),
     Entry(
         name="svhn",
@@ -171,8 +174,8 @@ def lookup(name: str) -> Entry:
     >>> lookup("minst")
     Traceback (most recent call last):
     ...
-    kinkcheck.errors.InputError: unknown data set 'minst'; accepted: mnist-sample, mnist, ...
+    kinkcheck.errors.InputError: unknown data set 'minst'; did you mean 'mnist'? accepted: ...
     """
     if name not in CATALOGUE:
-        raise InputError(f"unknown data set {name!r}; accepted: {', '.join(NAMES)}")
+        raise unknown("data set", name, NAMES)
     return CATALOGUE[name]

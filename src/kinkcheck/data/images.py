@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.data.augment import Augmentation
-from kinkcheck.data.source import Rows
+from kinkcheck.data.rows import Rows
 from kinkcheck.errors import InputError
 
 

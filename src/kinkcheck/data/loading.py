@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from kinkcheck.data import cache, sample
+from kinkcheck.data.augment import crop_and_flip
 from kinkcheck.data.catalogue import Entry, lookup
 from kinkcheck.data.images import Images, ImageSet, StreamedImages
+from kinkcheck.data.rows import read
 from kinkcheck.data.source import Source, find
 
 Folder: TypeAlias = str | os.PathLike[str]
@@ -81,14 +83,13 @@ def load(name: str, split: str = "train", *, data_dir: Folder | None = None) -> 
     kinkcheck.errors.InputError: unknown split 'validation' of mnist-sample; accepted: train, test
     """
     entry = lookup(name)
+    source = find(entry, split, data_dir)
     if not entry.hub:
-        entry.require_split(split)
         images, labels = sample.read()
         part = (
             slice(entry.splits["train"]) if split == "train" else slice(entry.splits["train"], None)
         )
         return _in_memory(entry, split, (images[part], labels[part]))
-    source = find(entry, split, data_dir)
     if entry.streamed:
         return StreamedImages(
             name=name,
@@ -96,8 +97,8 @@ def load(name: str, split: str = "train", *, data_dir: Folder | None = None) -> 
             classes=entry.classes,
             mean=entry.mean,
             std=entry.std,
-            augmentation=entry.augmentation,
-            rows=source.open(),
+            augmentation=crop_and_flip if entry.crops_and_flips else None,
+            rows=read(source),
         )
     return _in_memory(
         entry, split, cache.remember(f"{name}-{split}", source.key, partial(_decode, source))
@@ -112,14 +113,14 @@ def _in_memory(entry: Entry, split: str, arrays: cache.Arrays) -> ImageSet:
         classes=entry.classes,
         mean=entry.mean,
         std=entry.std,
-        augmentation=entry.augmentation,
+        augmentation=crop_and_flip if entry.crops_and_flips else None,
         images=torch.from_numpy(images),
         labels=torch.from_numpy(labels),
     )
 
 
 def _decode(source: Source) -> cache.Arrays:
-    rows = source.open()
+    rows = read(source)
     # Filled in place, so that memory never holds the set twice.
     images = np.empty((rows.size, *source.entry.shape), dtype=np.uint8)
     labels = np.empty(rows.size, dtype=np.int64)

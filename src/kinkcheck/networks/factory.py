@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from kinkcheck.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def load_factory(text: str) -> Callable[[], nn.Module]:
@@ -51,6 +53,8 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
     factory = getattr(module, name, None)
     if factory is None:
         raise InputError(f"network: {where} has no {name!r}")
+    from torch import nn  # seconds, which a wrong name need not wait for
+
     if not callable(factory) or isinstance(factory, nn.Module):
         raise InputError(
             f"network: {text} must be a function without arguments that returns a network, "

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from kinkcheck.errors import InputError
+from kinkcheck.networks.catalogue import require_initialisation
 
 
 def initialise(model: nn.Module, init: str) -> None:
@@ -27,8 +27,7 @@ def initialise(model: nn.Module, init: str) -> None:
     >>> layer.bias.tolist()
     [0.0]
     """
-    if init not in _INITIALISATIONS:
-        raise InputError(f"init must be one of {', '.join(INITIALISATIONS)}, not {init!r}")
+    require_initialisation(init)
     _INITIALISATIONS[init](model)
 
 
@@ -90,6 +89,3 @@ def _reset(module: nn.Module) -> None:
 
 
 _INITIALISATIONS: dict[str, Callable[[nn.Module], None]] = {"default": default, "kaiming": kaiming}
-
-INITIALISATIONS = tuple(_INITIALISATIONS)
-"""The names that :func:`initialise` accepts."""

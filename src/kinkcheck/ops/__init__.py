@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from kinkcheck.families import require_accepted
 from kinkcheck.ops import max_pool, norm_pool, relu
 from kinkcheck.ops.max_pool import MaxPool
 from kinkcheck.ops.norm_pool import NormPool
-from kinkcheck.ops.operation import Choice, Operation, require_accepted
+from kinkcheck.ops.operation import Choice, Operation
 from kinkcheck.ops.relu import ReLU
 
 __all__ = [

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from kinkcheck import kernels
+from kinkcheck.families import MAX_POOL
 from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows, library
 from kinkcheck.ops.operation import Choice, Operation
-from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
+from kinkcheck.selection import Selection
 
 Size = int | tuple[int, ...] | list[int]
 
@@ -27,12 +28,9 @@ class MaxPool(Operation):
     windows: Windows
     return_indices: bool = False
 
-    family: ClassVar[str] = "max_pool"
-    names: ClassVar[tuple[str, ...]] = (
-        "max_pool1d", "max_pool2d", "max_pool3d",
-        "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-    )  # fmt: skip
-    accepted: ClassVar[tuple[type[Selection], ...]] = (Native, Minimal, Hybrid, First, Last, Random)
+    family: ClassVar[str] = MAX_POOL.family
+    names: ClassVar[tuple[str, ...]] = MAX_POOL.names
+    accepted: ClassVar[tuple[type[Selection], ...]] = MAX_POOL.accepted
 
     @property
     def name(self) -> str:

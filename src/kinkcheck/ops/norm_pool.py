@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kinkcheck.families import NORM_POOL
 from kinkcheck.kernels import Ties
 from kinkcheck.ops.operation import Choice, Operation, second_branch_weight
-from kinkcheck.selection import Branch, Hybrid, Minimal, Native, Selection
+from kinkcheck.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class NormPool(Operation):
     stride: int | tuple[int, int] | None = None
     ceil_mode: bool = False
 
-    family: ClassVar[str] = "norm_pool"
-    names: ClassVar[tuple[str, ...]] = ("norm_pool2d",)
-    accepted: ClassVar[tuple[type[Selection], ...]] = (Native, Minimal, Hybrid, Branch)
+    family: ClassVar[str] = NORM_POOL.family
+    names: ClassVar[tuple[str, ...]] = NORM_POOL.names
+    accepted: ClassVar[tuple[type[Selection], ...]] = NORM_POOL.accepted
 
     @property
     def name(self) -> str:

@@ -92,22 +92,6 @@ class Operation(ABC):
         return self.apply(choice), ties
 
 
-def require_accepted(operation: type[Operation], selection: Selection) -> Selection:
-    """The selection, if the operation has it.
-
-    Raises:
-        InputError: the operation does not have this selection.
-
-    >>> from kinkcheck.ops.relu import ReLU
-    >>> require_accepted(ReLU, Branch(0.5))
-    Branch(alpha=0.5)
-    """
-    if isinstance(selection, operation.accepted):
-        return selection
-    accepted = ", ".join(kind.form for kind in operation.accepted)
-    raise InputError(f"{operation.family} has no selection {selection}; accepted: {accepted}")
-
-
 def second_branch_weight(
     selection: Selection, at: Tensor, native: float, minimal: float
 ) -> float | Tensor:

@@ -8,16 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from kinkcheck.families import RELU
 from kinkcheck.kernels import Ties
 from kinkcheck.ops.operation import Choice, Operation, second_branch_weight
 from kinkcheck.selection import (
-    Branch,
-    First,
-    Hybrid,
-    Last,
-    Minimal,
-    Native,
-    Random,
     Selection,
 )
 
@@ -32,11 +26,9 @@ class ReLU(Operation):
 
     inplace: bool = False
 
-    family: ClassVar[str] = "relu"
-    names: ClassVar[tuple[str, ...]] = ("relu",)
-    accepted: ClassVar[tuple[type[Selection], ...]] = (
-        Native, Minimal, Hybrid, First, Last, Random, Branch,
-    )  # fmt: skip
+    family: ClassVar[str] = RELU.family
+    names: ClassVar[tuple[str, ...]] = RELU.names
+    accepted: ClassVar[tuple[type[Selection], ...]] = RELU.accepted
 
     @property
     def name(self) -> str:

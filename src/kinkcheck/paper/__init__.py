@@ -5,20 +5,3 @@
 ReLU'(0) on backpropagation* (NeurIPS 2021). One file an experiment: a function to numbers, a
 function to ink, and what was published.
 """
-
-from kinkcheck.paper.catalogue import EXPERIMENTS, lookup
-from kinkcheck.paper.comparison import Comparison
-from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.running import Numbers, read, run
-
-__all__ = [
-    "EXPERIMENTS",
-    "Comparison",
-    "Experiment",
-    "Numbers",
-    "Row",
-    "Setup",
-    "lookup",
-    "read",
-    "run",
-]

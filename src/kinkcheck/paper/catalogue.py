@@ -1,11 +1,11 @@
-"""Every experiment by its name, in the order of the papers."""
+"""Every experiment by its name, in the order of :mod:`kinkcheck.paper.names`."""
 
 from __future__ import annotations
 
-from kinkcheck.errors import InputError
 from kinkcheck.paper.experiment import Experiment
 from kinkcheck.paper.forward_confound import FORWARD_CONFOUND
 from kinkcheck.paper.lift import THRESHOLD_AGAINST_LIFT
+from kinkcheck.paper.names import require_experiment
 from kinkcheck.paper.norm_against_sign import NORM_AGAINST_SIGN
 from kinkcheck.paper.norm_pool import NORM_POOL
 from kinkcheck.paper.programs import PROGRAMS
@@ -59,6 +59,5 @@ def lookup(name: str) -> Experiment:
     >>> lookup("volume-by-precision").source[:3]
     'B24'
     """
-    if name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {name!r}; accepted: {', '.join(EXPERIMENTS)}")
+    require_experiment(name)
     return EXPERIMENTS[name]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -53,9 +53,12 @@ def save(draw: Callable[[], Figure], form: str) -> bytes:
         draw: makes it; the style holds while it does.
         form: one of :data:`FORMATS`.
 
+    >>> from matplotlib.figure import Figure
     >>> save(Figure, "svg")[:5]
     b'<?xml'
     """
+    import matplotlib as mpl  # takes a second, which the names of formats need not
+
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context(_STYLE):
         buffer = io.BytesIO()

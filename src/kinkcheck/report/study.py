@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from kinkcheck.study.estimate import Estimate
 from kinkcheck.study.reading import Trial
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.summary import Group, varying
+
+if TYPE_CHECKING:  # a study is read without PyTorch
+    from kinkcheck.study.estimate import Estimate
 
 HEADINGS = {
     "data": "data",

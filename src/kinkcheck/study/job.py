@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from kinkcheck.study.probe import Ties
-from kinkcheck.study.provenance import Provenance
 from kinkcheck.study.settings import Settings
+
+if TYPE_CHECKING:  # a study is read without PyTorch
+    from kinkcheck.study.probe import Ties
+    from kinkcheck.study.provenance import Provenance
 
 State: TypeAlias = Literal["waiting", "running", "finished", "diverged", "pruned", "failed"]
 """Where a trial stands. A running trial whose process has died is running still: it goes on when

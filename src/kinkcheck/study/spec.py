@@ -25,10 +25,12 @@ from pydantic import (
     model_validator,
 )
 
-from kinkcheck import networks, ops, precision, selection
+from kinkcheck import selection
 from kinkcheck.data.catalogue import lookup
-from kinkcheck.errors import InputError
-from kinkcheck.ops import Operation, require_accepted
+from kinkcheck.errors import InputError, unknown
+from kinkcheck.families import MAX_POOL, RELU, Family, require_accepted
+from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
+from kinkcheck.precision_names import canonical
 from kinkcheck.selection import Hybrid, Minimal, Native
 from kinkcheck.study.settings import Search, Settings
 from kinkcheck.study.streams import stream
@@ -65,19 +67,15 @@ Many: TypeAlias = Annotated[tuple[_Item, ...], BeforeValidator(_tuple), AfterVal
 
 
 def _precision(value: Any) -> str:
-    return precision.parse(str(value)).name
+    return canonical(str(value))
 
 
-def _selection(kind: type[Operation]) -> BeforeValidator:
-    return BeforeValidator(lambda text: str(require_accepted(kind, selection.parse(text))))
+def _selection(family: Family) -> BeforeValidator:
+    return BeforeValidator(lambda text: str(require_accepted(family, selection.parse(text))))
 
 
 def _network(name: str) -> str:
-    if name not in networks.NAMES and ":" not in name:
-        raise InputError(
-            f"unknown network {name!r}; accepted: {', '.join(networks.NAMES)}, "
-            "package.module:factory, path/to/file.py:factory"
-        )
+    require_network(name)
     return name
 
 
@@ -159,10 +157,10 @@ class Spec(_Table):
 
     network: Many[Annotated[str, AfterValidator(_network)]]
     batch_norm: Many[bool] = (False,)
-    init: Literal[networks.INITIALISATIONS] = "default"  # type: ignore[valid-type]
+    init: Literal[INITIALISATIONS] = "default"  # type: ignore[valid-type]
     precision: Many[Annotated[str, BeforeValidator(_precision)]] = ("float32",)
-    max_pool: Many[Annotated[str, _selection(ops.MaxPool)]] | None = None
-    relu: Many[Annotated[str, _selection(ops.ReLU)]] | None = None
+    max_pool: Many[Annotated[str, _selection(MAX_POOL)]] | None = None
+    relu: Many[Annotated[str, _selection(RELU)]] | None = None
     forward: Many[Literal["exact", "compound"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
 
@@ -373,7 +371,7 @@ def source(name: str) -> str:
         InputError: there is no such spec.
     """
     if name not in names():
-        raise InputError(f"unknown spec {name!r}; accepted: a .toml file, {', '.join(names())}")
+        raise unknown("spec", name, ("a .toml file", *names()))
     return (_SPECS / f"{name}.toml").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,5 @@
+"""``python -m kinkcheck`` is the command ``kinkcheck``."""
+
+from kinkcheck.cli import main
+
+main()
