@@ -705,8 +705,8 @@ def test_names_are_complete() -> None:
 
 def test_unknown_name() -> None:
     assert refused(lambda: data.load("cifar")) == (
-        "unknown data set 'cifar'; accepted: mnist-sample, mnist, fashion-mnist, kmnist, cifar10, "
-        "cifar100, svhn, imagenet"
+        "unknown data set 'cifar'; did you mean 'cifar10'? accepted: mnist-sample, mnist, "
+        "fashion-mnist, kmnist, cifar10, cifar100, svhn, imagenet"
     )
 
 

@@ -73,16 +73,23 @@ def test_a_selection_is_a_value(selection: Selection) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("texts", "nearest"),
     [
-        "", "hybird:10", "Native", "native:", "minimal:1", "first:0", "hybrid", "hybrid:",
-        "hybrid:ten", "branch", "branch:", "random", "random:", "random:1.5", "random:x", ":",
+        (["", ":", "most"], None),
+        (["Native", "native:"], "native"),
+        (["minimal:1", "minimum"], "minimal"),
+        (["first:0"], "first"),
+        (["hybird:10", "hybrid", "hybrid:", "hybrid:ten"], "hybrid:BETA"),
+        (["branch", "branch:"], "branch:ALPHA"),
+        (["random", "random:", "random:1.5", "random:x"], "random:SEED"),
     ],
-)  # fmt: skip
-def test_a_wrong_text_is_told_the_accepted_ones(text: str) -> None:
-    with pytest.raises(InputError) as error:
-        parse(text)
-    assert str(error.value) == f"unknown selection {text!r}; accepted: {ACCEPTED}"
+)
+def test_a_wrong_text_is_told_the_accepted_ones(texts: list[str], nearest: str | None) -> None:
+    hint = "" if nearest is None else f" did you mean {nearest!r}?"
+    for text in texts:
+        with pytest.raises(InputError) as error:
+            parse(text)
+        assert str(error.value) == f"unknown selection {text!r};{hint} accepted: {ACCEPTED}"
 
 
 @pytest.mark.parametrize(
