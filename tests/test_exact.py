@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 import sys
 from collections.abc import Iterable
 from fractions import Fraction
@@ -23,6 +25,7 @@ from kinkcheck import data, networks
 from kinkcheck.audit.exact import ExactSite, Rationals, evaluate, uncovered
 from kinkcheck.audit.exact.rationals import from_floats
 from kinkcheck.errors import InputError
+from kinkcheck.literals import as_taken
 from kinkcheck.selection import First, Minimal, parse
 from strategies import adaptive, filled, seeds, sliding, whole_numbers
 
@@ -553,16 +556,20 @@ def hooked() -> nn.Module:
     ("layer", "named"),
     [
         (nn.Softmax(dim=1), "1 (Softmax)"),
-        (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "1 (Conv2d with padding_mode"),
+        (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "1 (Conv2d calling pad)"),
         (nn.Dropout(0.5), "1 (Dropout in training mode)"),
         (nn.BatchNorm1d(2), "1 (BatchNorm1d in training mode)"),
         (nn.BatchNorm1d(2, track_running_stats=False).eval(), "1 (BatchNorm1d without running"),
-        (nn.MaxPool1d(2, return_indices=True), "1 (MaxPool1d with indices)"),
+        (nn.MaxPool1d(2, return_indices=True), "1 (MaxPool1d calling max_pool1d_with_indices)"),
+        (knn.MaxPool1d(2, return_indices=True), "1 (MaxPool1d with indices)"),
         (knn.CompoundMaxPool2d(1.0, 2), "1 (CompoundMaxPool2d)"),
         (nn.ConvTranspose2d(1, 1, 2), "1 (ConvTranspose2d)"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "1 (ParametrizedLinear)"),
         (Function(torch.exp), "1 (exp)"),
-        (Function(lambda x: x + 1), "1 (add of a number)"),
+        (Function(lambda x: x + 1j), "1 (add of something that is neither a tensor nor a real"),
+        (Function(lambda x: x / x), "1 (truediv by a tensor)"),
+        (Function(lambda x: F.relu(x.data)), "1 (data)"),
+        (Function(lambda x: x.detach_()), "1 (detach_)"),
         (Function(lambda x: torch.add(x, x, alpha=2)), "1 (add with other arguments"),
         (Function(lambda x: x.abs()), "1 (abs)"),
         (Function(lambda x: x[0]), "1 (getitem)"),
@@ -571,7 +578,7 @@ def hooked() -> nn.Module:
         (Function(overwritten), "1 (relu_ in place, of a tensor that is used again)"),
         (Function(lambda x: F.relu(x) if x.sum() > 0 else x), "torch.fx cannot trace it"),
         (Function(lambda x: (x, x)), "an output that is not one tensor"),
-        (hooked(), "1 (Linear with hooks)"),
+        (hooked(), "1 (Linear with a forward hook)"),
     ],
 )
 def test_what_is_not_covered_is_named(layer: nn.Module, named: str) -> None:
@@ -641,3 +648,162 @@ def test_minimal_weighs_a_tie_of_three_by_thirds() -> None:
     nn.init.zeros_(model[0].bias)
     gradient = evaluate(model, torch.ones(1, 1)).gradient(torch.ones(1, 1), Minimal())
     assert gradient["0.bias"].fractions() == [Fraction(1, 3)] * 3
+
+
+# Numbers written in a model: the same program has them in a buffer, as its type takes them.
+
+
+class Numbers(nn.Module):
+    """Every spelling of arithmetic with numbers, the numbers given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.arithmetic(self.line(x), 0.1, 0.7, 3)
+
+    def arithmetic(self, h: Tensor, a: Any, b: Any, c: Any) -> Tensor:
+        h = F.relu(h - a) + b * h
+        h = torch.sub(h, a).mul(c) / b
+        h = (c - h).add_(a).div_(c)
+        h += b
+        return torch.neg(a + h) - h.clone()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_are_those_of_the_type(dtype: torch.dtype) -> None:
+    """Against float64 at the numbers rounded by torch.tensor."""
+    torch.manual_seed(0)
+    model = Numbers().to(dtype)
+    x, cotangent = torch.randn(2, 3, dtype=dtype), torch.randn(2, 3)
+    point = evaluate(model, x)
+    a, b, c = (torch.tensor(n, dtype=dtype).item() for n in (0.1, 0.7, 3))
+    model.double()
+    expected = model.arithmetic(model.line(x.double()), a, b, c)
+    torch.testing.assert_close(point.output.to_float64(), expected, rtol=1e-13, atol=1e-14)
+    weights = torch.autograd.grad(expected, model.line.weight, cotangent.double())
+    exact = point.gradient(cotangent)["line.weight"].to_float64()
+    torch.testing.assert_close(exact, weights[0], rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("operation", [operator.add, operator.sub, operator.mul, operator.truediv])
+def test_numbers_are_taken_as_pytorch_takes_them(operation: Any, dtype: torch.dtype) -> None:
+    """Rounded once from the exact result at the number that was taken, to the type."""
+    torch.manual_seed(0)
+    x = torch.randn(100_000, dtype=torch.float64).to(dtype)
+    for number in torch.rand(20, dtype=torch.float64).tolist():
+        taken = as_taken(number, operation, dtype, x.device)
+        assert torch.equal(operation(x, number), operation(x.double(), taken).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_eps_of_batch_norm_is_that_of_the_type(dtype: torch.dtype) -> None:
+    """On channels of variance 0 the output is x / √eps, in which eps alone is rounded."""
+    model = nn.BatchNorm1d(1, eps=0.1, affine=False).to(dtype).eval()
+    nn.init.zeros_(model.running_var)
+    (found,) = evaluate(model, torch.ones(1, 1, dtype=dtype)).output.fractions()
+    eps = Fraction(torch.tensor(0.1, dtype=dtype).item())
+    assert abs(found * found * eps - 1) < Fraction(1, 2**50)
+
+
+def test_a_number_beside_sizes_and_tensors() -> None:
+    model = Function(lambda x: x / x.shape[1] * x + x.size(0) ** 2)
+    assert evaluate(model, torch.tensor([[2.0, -4.0]])).output.fractions() == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("function", "complaint"),
+    [
+        (lambda x: x / 0, "model: divides by 0"),
+        (lambda x: x * float("inf"), "the number inf: a number is not finite"),
+    ],
+)
+def test_numbers_that_cannot_be_used(function: Any, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        evaluate(Function(function), torch.ones(1, 2))
+
+
+# The self-check.
+
+
+def agreement(model: nn.Module, x: Tensor, selection: str = "native") -> dict[str, Any]:
+    """What :meth:`ExactPoint.require_agreement` takes, from a float64 copy of the model."""
+    model = copy.deepcopy(model).double()
+    with kinkcheck.record(model) as tape:
+        output = model(x.double())
+        cotangent = whole_numbers(output.detach(), 3)
+        loss = (output * cotangent).sum()
+    return {
+        "output": output,
+        "ties": {(s.layer, s.operation, s.call): s.tied for s in tape.sites},
+        "cotangent": cotangent,
+        "gradient": tape.gradient(loss, choose=selection),
+        "selection": selection,
+    }
+
+
+def test_a_program_agrees_with_itself() -> None:
+    for model, inputs, _ in coarse_points(20, seed=4):
+        for selection in ("native", "minimal"):
+            evaluate(model, inputs).require_agreement(**agreement(model, inputs, selection))
+
+
+def test_another_output_is_refused_with_both_numbers() -> None:
+    model, x = nn.Linear(1, 1, bias=False), torch.ones(1, 1)
+    nn.init.constant_(model.weight, 0.5)
+    recorded = agreement(model, x)
+    with torch.no_grad():
+        recorded["output"] = recorded["output"] * 3
+    with pytest.raises(
+        InputError, match=r"trace gives 0\.5 where the recorded program gives 1\.5 \(output, entry"
+    ):
+        evaluate(model, x).require_agreement(**recorded)
+    recorded["output"] = torch.full((1, 1), float("nan"))
+    with pytest.raises(InputError, match="gives nan"):
+        evaluate(model, x).require_agreement(**recorded)
+    recorded["output"] = torch.ones(1, 2)
+    with pytest.raises(InputError, match=r"shape \(1, 1\) in the exact trace and \(1, 2\)"):
+        evaluate(model, x).require_agreement(**recorded)
+
+
+def test_another_gradient_is_refused_with_both_numbers() -> None:
+    model, x = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU()), torch.ones(1, 1)
+    nn.init.ones_(model[0].weight)
+    recorded = agreement(model, x)
+    recorded["cotangent"] = torch.full((1, 1), 2.0)
+    recorded["gradient"] = {"0.weight": torch.full((1, 1), 2.5)}
+    with pytest.raises(
+        InputError, match=r"gives 2\.0 where .* gives 2\.5 \(0\.weight, entry \(0, 0\)\)"
+    ):
+        evaluate(model, x).require_agreement(**recorded)
+
+
+def test_gradients_are_those_of_other_branches_where_ties_differ() -> None:
+    """x·w + b is 0 over the reals and, as its product is rounded, 2⁻⁶⁰ or so in float64."""
+    model = nn.Sequential(nn.Linear(3, 1), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 2.0**-60, -1.0]]))
+        model[0].bias.fill_(-(2.0**-60))
+    point = evaluate(model, torch.ones(1, 3))
+    assert list(point.ties.values()) == [1]
+    one = torch.ones(1, 1)
+    recorded = {"output": torch.zeros(1, 1), "ties": {("1", "relu", 0): 0}, "cotangent": one}
+    other = {"0.weight": torch.ones(1, 3), "0.bias": torch.ones(1)}
+    point.require_agreement(**recorded, gradient=other)
+    recorded["ties"] = {("1", "relu", 0): 1}
+    with pytest.raises(InputError, match="judges another program"):
+        point.require_agreement(**recorded, gradient=other)
+
+
+def test_sites_that_only_one_of_both_has_are_named() -> None:
+    model, x = nn.Sequential(nn.Linear(1, 1), nn.ReLU()), torch.ones(1, 1)
+    recorded = agreement(model, x)
+    ties = recorded["ties"]
+    recorded["ties"] = ties | {("", "relu", 0): 0}
+    with pytest.raises(InputError, match=r"the recorded program calls relu in layer '' \(call 0\)"):
+        evaluate(model, x).require_agreement(**recorded)
+    recorded["ties"] = {}
+    with pytest.raises(InputError, match="the exact trace calls relu in layer '1'"):
+        evaluate(model, x).require_agreement(**recorded)

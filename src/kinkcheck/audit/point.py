@@ -119,7 +119,7 @@ class Measurement:
         highest = self.at.name == "float64"
         lifts = self._lifts(higher, None if highest else [base, *gradients])
         if self.exact:
-            lifts = self._arbitrated(lifts, forward)
+            lifts = self._arbitrated(lifts, forward, higher.forward)
         for each, found_above in zip(found, lifts, strict=True):
             zone = by_lift(each["variation"].l1, found_above.variation_l1, found_above.noise_l1)
             each |= {"noise": floor, "lift": found_above, "zone": zone}
@@ -148,13 +148,22 @@ class Measurement:
             )
         ]
 
-    def _arbitrated(self, lifts: list[Lift], forward: Forward) -> list[Lift]:
+    def _arbitrated(self, lifts: list[Lift], forward: Forward, higher: Forward) -> list[Lift]:
         """The same with the variation over the rationals, at the same gradient at the output."""
         from kinkcheck.audit.exact import evaluate
 
         inputs = tree_map_only(Tensor, self.at.cast, self.pair[0])
-        point = evaluate(self.model, inputs)
+        with self.at.computation(self.device):
+            point = evaluate(self.model, inputs)
         direction = forward.output_gradient()
+        (along,) = higher.gradients_along(direction.double(), [self._reference])
+        point.require_agreement(
+            higher.outputs,
+            {(site.layer, site.operation, site.call): site.tied for site in higher.tape.sites},
+            direction,
+            along,
+            self.switch.reference,
+        )
         arbitrated = []
         for each, selection in zip(lifts, self.switch.selections, strict=True):
             difference = point.difference(direction, selection, self.switch.reference).l1

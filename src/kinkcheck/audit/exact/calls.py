@@ -16,11 +16,13 @@ import kinkcheck.nn as knn
 from kinkcheck import ops
 from kinkcheck.audit.exact import layers
 from kinkcheck.audit.exact.layers import Along, Windows
-from kinkcheck.audit.exact.rationals import from_floats
+from kinkcheck.audit.exact.rationals import from_floats, rational
 from kinkcheck.audit.exact.record import Record, Variable
+from kinkcheck.errors import InputError
 
 Call = Callable[..., Variable]
 """Carries out a call: a record, then what the function of PyTorch takes."""
+Term = Variable | float
 
 
 class Leaves:
@@ -31,10 +33,8 @@ class Leaves:
         self._names = {id(parameter): name for name, parameter in self._parameters.items()}
         self._variables: dict[int, Variable] = {}
 
-    def of(self, tensor: Tensor | None) -> Variable | None:
-        """The variable of a parameter or buffer."""
-        if tensor is None:
-            return None
+    def of(self, tensor: Tensor) -> Variable:
+        """The variable of what the model holds."""
         if id(tensor) not in self._variables:
             name = self._names.get(id(tensor), "model: a buffer")
             self._variables[id(tensor)] = Variable(from_floats(tensor, name))
@@ -42,8 +42,7 @@ class Leaves:
 
     def trained(self) -> dict[str, Variable]:
         """The parameters that require a gradient, by name."""
-        found = {name: self.of(p) for name, p in self._parameters.items() if p.requires_grad}
-        return {name: variable for name, variable in found.items() if variable is not None}
+        return {name: self.of(p) for name, p in self._parameters.items() if p.requires_grad}
 
 
 # Layers: the record, then the arguments of PyTorch's function of this name.
@@ -216,17 +215,66 @@ def _adaptive(input: Variable, dimensions: int, output_size: Any) -> list[Along]
     ]
 
 
-def _add(record: Record, input: Variable, other: Variable) -> Variable:
-    def pull(shape: tuple[int, ...]) -> layers.Adjoint:
-        return lambda g: layers.summed_to(g, shape)
+def _terms(
+    record: Record, operation: Callable[..., Any], input: Term, other: Term
+) -> tuple[Variable, Variable]:
+    x, y = (
+        each if isinstance(each, Variable) else record.number(each, operation)
+        for each in (input, other)
+    )
+    return x, y
 
-    x, y = input.value, other.value
-    return record.step(x + y, (input, pull(x.shape)), (other, pull(y.shape)))
+
+def _to(x: Variable) -> layers.Adjoint:
+    """The adjoint of broadcasting a variable."""
+    return lambda g: layers.summed_to(g, x.value.shape)
+
+
+def _add(record: Record, input: Term, other: Term) -> Variable:
+    x, y = _terms(record, operator.add, input, other)
+    return record.step(x.value + y.value, (x, _to(x)), (y, _to(y)))
+
+
+def _subtract(record: Record, input: Term, other: Term) -> Variable:
+    x, y = _terms(record, operator.sub, input, other)
+    return record.step(x.value - y.value, (x, _to(x)), (y, lambda g: -_to(y)(g)))
+
+
+def _multiply(record: Record, input: Term, other: Term) -> Variable:
+    x, y = _terms(record, operator.mul, input, other)
+    return record.step(
+        x.value * y.value,
+        (x, lambda g: _to(x)(g * y.value)),
+        (y, lambda g: _to(y)(g * x.value)),
+    )
+
+
+def _divide(record: Record, input: Variable, other: float) -> Variable:
+    x, divisor = _terms(record, operator.truediv, input, other)
+    (number,) = divisor.value.fractions()
+    if not number:
+        raise InputError("model: divides by 0")
+    share = rational(1 / number)
+    return record.step(x.value * share, (x, lambda g: g * share))
+
+
+def _negate(record: Record, input: Variable) -> Variable:
+    return record.step(-input.value, (input, lambda g: -g))
+
+
+def _clone(record: Record, input: Variable) -> Variable:
+    return record.step(input.value, (input, lambda g: g))
+
+
+def _detach(record: Record, input: Variable) -> Variable:
+    return record.step(input.value)
 
 
 def _flatten(record: Record, input: Variable, start_dim: int = 0, end_dim: int = -1) -> Variable:
     shape = input.value.shape
     start, end = start_dim % len(shape), end_dim % len(shape)
+    if start == end:
+        return input  # the tensor itself, whose gradient passes also where gradients are off
     return _view(record, input, *shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
@@ -240,7 +288,7 @@ def _reshape(record: Record, input: Variable, shape: Any) -> Variable:
     return _view(record, input, shape)
 
 
-def _identity(record: Record, input: Variable, *args: Any, **kwargs: Any) -> Variable:
+def _contiguous(record: Record, input: Variable) -> Variable:
     return input
 
 
@@ -254,23 +302,37 @@ def _dropout(
     return input
 
 
-def _batch_norm(record: Record, module: Any, leaves: Leaves, input: Variable) -> Variable:
+def _batch_norm(
+    record: Record,
+    input: Variable,
+    running_mean: Variable,
+    running_var: Variable,
+    weight: Variable | None = None,
+    bias: Variable | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+) -> Variable:
     """(x − mean) · s · weight + bias, s the float64 number 1/√(var + eps)."""
-    spread = 1 / module.running_var.double().add(module.eps).sqrt()
-    scale, mean = (from_floats(each, "model: a buffer") for each in (spread, module.running_mean))
+    # Beside anything but float64 PyTorch adds eps in float32: of 16-bit types it computes
+    # statistics in float32.
+    taken = torch.tensor(
+        eps, dtype=record.dtype if record.dtype == torch.float64 else torch.float32
+    )
+    spread = 1 / (running_var.value.to_float64() + taken.double()).sqrt()
     x = input.value
-    s = layers.per_channel(x, scale, 1)
-    standard = record.step((x + -layers.per_channel(x, mean, 1)) * s, (input, lambda g: g * s))
-    weight = leaves.of(module.weight)
+    s = layers.per_channel(x, from_floats(spread, "model: a spread of batch norm"), 1)
+    mean = layers.per_channel(x, running_mean.value, 1)
+    standard = record.step((x - mean) * s, (input, lambda g: g * s))
     if weight is None:
-        return _add_bias(record, standard, leaves.of(module.bias), 1 - len(x.shape))
+        return _add_bias(record, standard, bias, 1 - len(x.shape))
     w, value = layers.per_channel(x, weight.value, 1), standard.value
     scaled = record.step(
         value * w,
         (standard, lambda g: g * w),
         (weight, lambda g: layers.over_channels(g * value, 1)),
     )
-    return _add_bias(record, scaled, leaves.of(module.bias), 1 - len(x.shape))
+    return _add_bias(record, scaled, bias, 1 - len(x.shape))
 
 
 def _each(value: Any, dimensions: int) -> tuple[Any, ...]:
@@ -310,21 +372,37 @@ FUNCTIONS: dict[Any, Call] = {
     F.avg_pool2d: _average_pool(2),
     F.adaptive_avg_pool1d: _adaptive_average_pool(1),
     F.adaptive_avg_pool2d: _adaptive_average_pool(2),
-    operator.add: _add,
-    operator.iadd: _add,
-    torch.add: _add,
-    "add": _add,
-    "add_": _add,
     torch.flatten: _flatten,
     "flatten": _flatten,
     "view": _view,
     "reshape": _view,
     torch.reshape: _reshape,
-    "contiguous": _identity,
+    "contiguous": _contiguous,
+    torch.clone: _clone,
+    "clone": _clone,
+    torch.detach: _detach,
+    "detach": _detach,
+    operator.neg: _negate,
+    torch.neg: _negate,
+    "neg": _negate,
+    F.batch_norm: _batch_norm,
     F.dropout: _dropout,
+    F.dropout1d: _dropout,
     F.dropout2d: _dropout,
 }
-IN_PLACE = {F.relu_, torch.relu_, "relu_", operator.iadd, "add_"}
+_ARITHMETIC: list[tuple[Call, tuple[str, ...], tuple[Any, Any]]] = [
+    (_add, ("add",), (operator.add, operator.iadd)),
+    (_subtract, ("sub", "subtract"), (operator.sub, operator.isub)),
+    (_multiply, ("mul", "multiply"), (operator.mul, operator.imul)),
+    (_divide, ("div", "divide", "true_divide"), (operator.truediv, operator.itruediv)),
+]
+IN_PLACE: set[Any] = {F.relu_, torch.relu_, "relu_"}
+for _call, _names, (_operator, _in_place) in _ARITHMETIC:
+    FUNCTIONS |= {_operator: _call, _in_place: _call}
+    IN_PLACE.add(_in_place)
+    for _name in _names:
+        FUNCTIONS |= {getattr(torch, _name): _call, _name: _call, f"{_name}_": _call}
+        IN_PLACE.add(f"{_name}_")
 READERS: dict[Any, Callable[..., Any]] = {
     getattr: lambda shape, name: torch.Size(shape) if name == "shape" else len(shape),
     "size": lambda shape, dim=None: torch.Size(shape) if dim is None else shape[dim],
@@ -332,48 +410,51 @@ READERS: dict[Any, Callable[..., Any]] = {
 }
 
 
+TERMS = {call for call, _, _ in _ARITHMETIC}
+DIVISION = _divide
+AS_IT_IS = _contiguous
+VIEWS: set[Call] = {_flatten, _view, _reshape, _contiguous, _dropout, _detach}
+
+# Modules: those that call the functions above, and those that have a selection.
+
+THROUGH: set[type[nn.Module]] = {
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+}
+
+
 def _calling(call: Call, *arguments: str) -> Callable[..., Variable]:
     """A module that calls a function with some of its attributes."""
 
-    def carry_out(record: Record, module: Any, leaves: Leaves, input: Variable) -> Variable:
-        given = {name: getattr(module, name) for name in arguments}
-        for name in given.keys() & {"weight", "bias"}:
-            given[name] = leaves.of(given[name])
-        return call(record, input, **given)
+    def carry_out(record: Record, module: Any, input: Variable) -> Variable:
+        return call(record, input, **{name: getattr(module, name) for name in arguments})
 
     return carry_out
 
 
-_CONVOLUTION = ("weight", "bias", "stride", "padding", "dilation", "groups")
 _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_AVERAGE_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
 MODULES: dict[type[nn.Module], Callable[..., Variable]] = {
-    nn.Linear: _calling(_linear, "weight", "bias"),
-    nn.Conv1d: _calling(_convolution(1), *_CONVOLUTION),
-    nn.Conv2d: _calling(_convolution(2), *_CONVOLUTION),
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.ReLU: _calling(_relu),
     knn.ReLU: _calling(_relu),
-    nn.MaxPool1d: _calling(_max_pool(1), *_MAX_POOL),
-    nn.MaxPool2d: _calling(_max_pool(2), *_MAX_POOL),
     knn.MaxPool1d: _calling(_max_pool(1), *_MAX_POOL),
     knn.MaxPool2d: _calling(_max_pool(2), *_MAX_POOL),
-    nn.AdaptiveMaxPool1d: _calling(_adaptive_max_pool(1), "output_size"),
-    nn.AdaptiveMaxPool2d: _calling(_adaptive_max_pool(2), "output_size"),
     knn.AdaptiveMaxPool1d: _calling(_adaptive_max_pool(1), "output_size"),
     knn.AdaptiveMaxPool2d: _calling(_adaptive_max_pool(2), "output_size"),
-    nn.AvgPool1d: _calling(_average_pool(1), *_AVERAGE_POOL),
-    nn.AvgPool2d: _calling(_average_pool(2), *_AVERAGE_POOL, "divisor_override"),
-    nn.AdaptiveAvgPool1d: _calling(_adaptive_average_pool(1), "output_size"),
-    nn.AdaptiveAvgPool2d: _calling(_adaptive_average_pool(2), "output_size"),
-    nn.Flatten: _calling(_flatten, "start_dim", "end_dim"),
-    nn.Identity: _calling(_identity),
-    nn.Dropout: _calling(_identity),
-    nn.Dropout1d: _calling(_identity),
-    nn.Dropout2d: _calling(_identity),
 }
-TERMS = {_add}
-VIEWS = {_flatten, _view, _reshape, _identity, _dropout}
-VIEW_MODULES = {nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -10,35 +9,40 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from kinkcheck.audit.exact.calls import FUNCTIONS, MODULES, READERS, Leaves
-from kinkcheck.audit.exact.coverage import covered_graph, layer_of
+from kinkcheck.audit.exact.coverage import covered
 from kinkcheck.audit.exact.rationals import from_floats
 from kinkcheck.audit.exact.record import Record, Variable
+from kinkcheck.audit.exact.trace import differentiated, layer_of, undisturbed
 from kinkcheck.errors import InputError
 from kinkcheck.selection import Native
 
 
 def carry_out(model: nn.Module, inputs: Tensor) -> tuple[Record, Variable, dict[str, Variable]]:
     """A forward pass: what was done, the output, and the parameters that require a gradient."""
-    graph = covered_graph(model)
+    calls = covered(model)
     if not inputs.numel():
         raise InputError(f"inputs: must not be empty, as of shape {tuple(inputs.shape)}")
     given = Variable(from_floats(inputs, "inputs"))
     _require_accepted(model, inputs)
-    record = Record()
+    nodes = calls.graph.nodes
+    # They all have one type, or they would not be covered.
+    like = next((calls.tensor(node) for node in nodes if node.op == "get_attr"), inputs)
+    record = Record(dtype=like.dtype, device=like.device)
     leaves = Leaves(model)
     values: dict[fx.Node, Any] = {}
-    for node in graph.nodes:
+    for node in nodes:
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         record.layer, record.own = layer_of(node), Native()
+        record.differentiates = differentiated(node)
         match node.op:
             case "placeholder":
                 values[node] = given
             case "get_attr":
-                values[node] = leaves.of(operator.attrgetter(node.target)(model))
+                values[node] = leaves.of(calls.tensor(node))
             case "call_module":
-                module = model.get_submodule(node.target)
+                module = calls.module(node)
                 record.own = getattr(module, "selection", Native())
-                values[node] = MODULES[type(module)](record, module, leaves, *args, **kwargs)
+                values[node] = MODULES[type(module)](record, module, *args, **kwargs)
             case "call_function" | "call_method":
                 values[node] = _carry_out_function(record, node, args, kwargs)
             case "output":
@@ -64,7 +68,7 @@ def _require_accepted(model: nn.Module, inputs: Tensor) -> None:
     """What PyTorch refuses is refused, so that no shape is broadcast that it would not."""
     like = next((p for p in model.parameters() if p.is_floating_point()), inputs)
     try:
-        with torch.no_grad():
+        with undisturbed(model), torch.no_grad():
             model(inputs.to(like, copy=True))  # a layer in place may write to it
     except Exception as error:
         reason = " ".join(str(error).split())[:300]

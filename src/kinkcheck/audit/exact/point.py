@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import inf
 
 import numpy as np
 from torch import Tensor, nn
@@ -36,6 +37,14 @@ class Difference:
         Fraction(3, 4)
         """
         return sum((each.l1() for each in self.by_parameter.values()), Fraction(0))
+
+
+_OF_OUTPUT = 1e-9
+"""By how much of its largest entry an output may differ: ten million roundings to float64, far
+above what a forward pass gathers, and below what a constant in float32 instead of float64 does."""
+
+_OF_GRADIENT = 1e-6
+"""The same for the l1 norm of a gradient, whose parts cancel more."""
 
 
 class ExactPoint:
@@ -113,6 +122,53 @@ class ExactPoint:
         minuend, subtrahend = self._gradient(cotangent, chosen), self._gradient(cotangent, base)
         return Difference({name: minuend[name] - subtrahend[name] for name in minuend})
 
+    def require_agreement(
+        self,
+        output: Tensor,
+        ties: Mapping[tuple[str, str, int], int],
+        cotangent: Tensor,
+        gradient: Mapping[str, Tensor],
+        selection: str | Selection = "native",
+    ) -> None:
+        """Refuse a point that is not that of a recorded program.
+
+        Args:
+            output: of the model in a recorded forward pass in float64, at the same parameters and
+                inputs.
+            ties: how many windows were tied in it, for every site, by layer, operation and call.
+            cotangent: as for :meth:`gradient`.
+            gradient: of ⟨cotangent, output⟩ in float64 by name of the parameter, through the
+                recorded forward pass under the selection.
+            selection: as for :meth:`gradient`.
+
+        Raises:
+            InputError: the outputs differ, one of the two has a site that the other has not, or, at
+                the same ties, the gradients differ, each by more than rounding explains.
+
+        >>> model, x, one = nn.Linear(1, 1).double(), torch.ones(1, 1), torch.ones(1, 1)
+        >>> gradient = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+        >>> evaluate(model, x).require_agreement(model(x.double()), {}, one, gradient)
+        >>> evaluate(model, x).require_agreement(model(x.double()) + 1, {}, one, gradient)
+        Traceback (most recent call last):
+        ...
+        kinkcheck.errors.InputError: exact: the exact trace gives ... where the recorded ...
+        """
+        _require_close({"output": self.output}, {"output": output}, _largest, _OF_OUTPUT)
+        for site in sorted(self.ties.keys() ^ ties.keys()):
+            layer, operation, call = site
+            has, lacks = "the exact trace", "the recorded program"
+            if site in ties:
+                has, lacks = lacks, has
+            raise InputError(
+                f"exact: {has} calls {operation} in layer {layer!r} (call {call}), "
+                f"{lacks} does not, so that they are different programs"
+            )
+        # Rounding breaks ties and makes some, also in float64. Then another branch may be taken
+        # there, rightly, and the gradients are those of different branches.
+        if self.ties != ties:
+            return
+        _require_close(self.gradient(cotangent, selection), gradient, _l1, _OF_GRADIENT)
+
     def _chosen(
         self, selection: Selection, others: Mapping[ExactSite, Selection] | None = None
     ) -> dict[ExactSite, Selection]:
@@ -144,10 +200,17 @@ def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     """The forward pass of a network over the rationals, at its parameters as they are.
 
     Covered are linear layers and convolutions (1d, 2d), ReLU, max and average pooling (1d, 2d,
-    also adaptive), flattening, sums of tensors, dropout and batch norm in evaluation mode, as
-    modules or functions, in any model that ``torch.fx`` can trace. Batch norm needs
-    1/√(var + eps), which is not rational: its float64 value, rounded once, is taken for the number
-    itself, and all else of batch norm, (x − mean) · that · weight + bias, is exact.
+    also adaptive), flattening, sums, differences and products of tensors, dropout and batch norm in
+    evaluation mode, as modules or functions, in any model that ``torch.fx`` can trace; and Python
+    numbers added, subtracted, multiplied or divided by, each as the type of the parameters takes it
+    (see :mod:`kinkcheck.literals`). What is made where gradients are off, or detached, is a
+    constant. Autocast changes nothing here, since it only rounds. Batch norm needs 1/√(var + eps),
+    which is not rational: its float64 value, rounded once, is taken for the number itself, eps
+    being that of the type; all else of batch norm, (x − mean) · that · weight + bias, is exact.
+
+    What a trace can show otherwise than the program has it (hooks, custom autograd functions, calls
+    in place whose tensor is seen elsewhere, ...) is not covered. A model can still show it
+    something else, by asking what it is given: :meth:`ExactPoint.require_agreement` tells.
 
     Args:
         model: in the mode in which it is to be evaluated.
@@ -162,3 +225,40 @@ def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     {('0', 'relu', 0): 4, ('1', 'max_pool1d', 0): 2}
     """
     return ExactPoint(*carry_out(model, inputs))
+
+
+def _largest(tensors: Mapping[str, Tensor]) -> float:
+    return max(float(tensor.abs().max()) for tensor in tensors.values())
+
+
+def _l1(tensors: Mapping[str, Tensor]) -> float:
+    return sum(float(tensor.abs().sum()) for tensor in tensors.values())
+
+
+def _require_close(
+    exact: Mapping[str, Rationals],
+    recorded: Mapping[str, Tensor],
+    norm: Callable[[dict[str, Tensor]], float],
+    relative: float,
+) -> None:
+    """Refuse tensors by name whose difference is larger than that part of them, in a norm."""
+    ours = {name: each.to_float64() for name, each in exact.items()}
+    theirs = {name: recorded[name].detach().cpu().double() for name in ours}
+    for name in ours:
+        if ours[name].shape != theirs[name].shape:
+            raise InputError(
+                f"exact: {name} has shape {tuple(ours[name].shape)} in the exact trace and "
+                f"{tuple(theirs[name].shape)} in the recorded program"
+            )
+    apart = {name: (ours[name] - theirs[name]).abs() for name in ours}
+    if not ours or norm(apart) <= relative * norm(ours):
+        return
+    # A NaN is the largest of all.
+    worst = max(apart, key=lambda name: float(apart[name].nan_to_num(nan=inf).max()))
+    at = tuple(
+        int(each) for each in np.unravel_index(int(apart[worst].argmax()), apart[worst].shape)
+    )
+    raise InputError(
+        f"exact: the exact trace gives {ours[worst][at].item()!r} where the recorded program gives "
+        f"{theirs[worst][at].item()!r} ({worst}, entry {at}), so that it judges another program"
+    )

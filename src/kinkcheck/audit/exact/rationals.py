@@ -149,6 +149,15 @@ def from_floats(tensor: Tensor, name: str = "tensor") -> Rationals:
     return Rationals(numerators.reshape(values.shape), 2**-least)
 
 
+def rational(number: Fraction) -> Rationals:
+    """One number, of no dimension.
+
+    >>> rational(Fraction(1, 3)).shape
+    ()
+    """
+    return Rationals(np.array(number.numerator, dtype=object), number.denominator)
+
+
 def _integers(values: NDArray[np.int64]) -> Integers:
     integers = np.empty(values.size, dtype=object)
     integers[:] = _flint().fmpz_mat(1, values.size, values.tolist()).entries()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from kinkcheck import ops
 from kinkcheck.audit.exact.layers import Adjoint, KinkAdjoint
-from kinkcheck.audit.exact.rationals import Rationals
+from kinkcheck.audit.exact.rationals import Rationals, from_floats
+from kinkcheck.literals import as_taken
 from kinkcheck.selection import Native, Selection
 
 
@@ -42,6 +44,10 @@ class Record:
     Attributes:
         layer: name of the module whose calls are being carried out.
         own: the selection of that module itself.
+        differentiates: whether gradients are on. What is made while they are off is a constant;
+            its sites exist, but no gradient passes.
+        dtype: the type of the tensors that numbers meet.
+        device: where they are.
         windows: how many windows, or elements of a pointwise operation, each site has.
         ties: how many of them are tied.
         kinds: the operation of each site.
@@ -50,6 +56,9 @@ class Record:
 
     layer: str = ""
     own: Selection = field(default_factory=Native)
+    differentiates: bool = True
+    dtype: torch.dtype = torch.float64
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     windows: dict[ExactSite, int] = field(default_factory=dict)
     ties: dict[ExactSite, int] = field(default_factory=dict)
     kinds: dict[ExactSite, type[ops.Operation]] = field(default_factory=dict)
@@ -59,11 +68,20 @@ class Record:
     )
     _sites: dict[Variable, ExactSite] = field(default_factory=dict)
 
-    def step(self, output: Rationals, *pullbacks: tuple[Variable, Adjoint]) -> Variable:
+    def step(
+        self, output: Rationals, *pullbacks: tuple[Variable, Adjoint | KinkAdjoint]
+    ) -> Variable:
         """Add a smooth layer: its output, and for each input the adjoint."""
         variable = Variable(output)
-        self._steps.append((variable, list(pullbacks)))
+        if self.differentiates:
+            self._steps.append((variable, list(pullbacks)))
         return variable
+
+    def number(self, number: float, operation: Callable[..., Any]) -> Variable:
+        """A Python number as an operation takes it beside the tensors of the model."""
+        taken = as_taken(number, operation, self.dtype, self.device)
+        exact = from_floats(torch.tensor(taken, dtype=torch.float64), f"model: the number {number}")
+        return Variable(exact)
 
     def kink(
         self,
@@ -78,8 +96,7 @@ class Record:
         site = ExactSite(self.layer, operation, call)
         self.windows[site], self.ties[site] = output.numerators.size, tied
         self.kinds[site], self.selections[site] = kind, self.own
-        variable = Variable(output)
-        self._steps.append((variable, [(input, pull)]))
+        variable = self.step(output, (input, pull))
         self._sites[variable] = site
         return variable
 
