@@ -161,8 +161,8 @@ def shared(m: Program, x: Tensor) -> Tensor:
 
 
 def kept(m: Program, x: Tensor) -> Tensor:
-    m.feature = m.act(m.one(x))  # type: ignore[assignment]
-    m.calls = getattr(m, "calls", 0) + 1  # type: ignore[assignment]
+    m.feature = m.act(m.one(x))
+    m.calls = getattr(m, "calls", 0) + 1
     scores: Tensor = m.head(m.pool(m.feature).flatten(1))
     return scores
 
@@ -188,11 +188,11 @@ def test_frozen_parts_and_patched_forwards_are_covered() -> None:
     model.one.requires_grad_(False)
     assert_as_recorded(model, x)
     model, x = on_a_grid(usual)
-    model.act.forward = lambda x: F.relu(x) * 3  # type: ignore[method-assign]
-    model.pool.forward = functools.partial(F.max_pool2d, kernel_size=(2, 2), stride=1)  # type: ignore[method-assign]
+    model.act.forward = lambda x: F.relu(x) * 3
+    model.pool.forward = functools.partial(F.max_pool2d, kernel_size=(2, 2), stride=1)
     assert_as_recorded(model, x)
     model, x = on_a_grid(usual)
-    model.forward = lambda x: usual(model, x) * 2  # type: ignore[method-assign]
+    model.forward = lambda x: usual(model, x) * 2
     assert_as_recorded(model, x)
 
 
@@ -215,7 +215,7 @@ def test_kinks_without_gradients_change_nothing() -> None:
         model.two.requires_grad_(not frozen)
         point = evaluate(model, x)
         assert list(point.ties) == [("pool", "max_pool2d", 0)]
-        assert point.ties["pool", "max_pool2d", 0] > 0  # type: ignore[index]
+        assert point.ties["pool", "max_pool2d", 0] > 0
         assert (point.difference(one, "last").l1 == 0) is agree
 
 
@@ -225,7 +225,7 @@ class Doubled(torch.autograd.Function):
         return x.relu()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * 2
 
 
@@ -362,7 +362,7 @@ def test_the_exact_judge_leaves_a_model_as_it_is() -> None:
         return kept(m, x)
 
     model, x = on_a_grid(body)
-    model.feature = None  # type: ignore[assignment]
+    model.feature = None
     before = [(module, dict(vars(module))) for module in model.modules()]
     state = torch.get_rng_state()
     evaluate(model, x)
@@ -393,6 +393,13 @@ def test_a_trace_of_another_program_is_refused(body: Any) -> None:
     model, _ = on_a_grid(usual)
     report = kinkcheck.audit(model, [batch], loss=F.mse_loss, exact=True)
     assert {point.lift.precision for point in report.points if point.lift} == {"exact"}
+
+
+def test_kinks_of_the_loss_are_not_left_out() -> None:
+    model, x = on_a_grid(usual)
+    batch = (x, torch.zeros(2, 3))
+    with pytest.raises(InputError, match=r"calls relu in layer '' \(call 0\).* as in a loss"):
+        kinkcheck.audit(model, [batch], loss=lambda o, y: F.relu(o - y).sum(), exact=True)
 
 
 def test_a_literal_is_the_number_of_the_type() -> None:

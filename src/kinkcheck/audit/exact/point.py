@@ -154,14 +154,16 @@ class ExactPoint:
         kinkcheck.errors.InputError: exact: the exact trace gives ... where the recorded ...
         """
         _require_close({"output": self.output}, {"output": output}, _largest, _OF_OUTPUT)
-        for site in sorted(self.ties.keys() ^ ties.keys()):
-            layer, operation, call = site
-            has, lacks = "the exact trace", "the recorded program"
-            if site in ties:
-                has, lacks = lacks, has
+        for layer, operation, call in sorted(ties.keys() - self.ties.keys()):
             raise InputError(
-                f"exact: {has} calls {operation} in layer {layer!r} (call {call}), "
-                f"{lacks} does not, so that they are different programs"
+                f"exact: the recorded program calls {operation} in layer {layer!r} (call {call}) "
+                "where the exact trace of the model does not, as in a loss, so that a choice there "
+                "would be left out"
+            )
+        for layer, operation, call in sorted(self.ties.keys() - ties.keys()):
+            raise InputError(
+                f"exact: the exact trace calls {operation} in layer {layer!r} (call {call}) where "
+                "the recorded program does not, so that it judges another program"
             )
         # Rounding breaks ties and makes some, also in float64. Then another branch may be taken
         # there, rightly, and the gradients are those of different branches.
@@ -254,7 +256,7 @@ def _require_close(
     if not ours or norm(apart) <= relative * norm(ours):
         return
     # A NaN is the largest of all.
-    worst = max(apart, key=lambda name: float(apart[name].nan_to_num(nan=inf).max()))
+    worst = max(apart, key=lambda name: float(apart[name].nan_to_num(nan=inf).sum()))
     at = tuple(
         int(each) for each in np.unravel_index(int(apart[worst].argmax()), apart[worst].shape)
     )
