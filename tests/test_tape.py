@@ -598,7 +598,8 @@ POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED"
         ({"3": "minimal"}, "choose: no site in layer '3'; layers with sites: 1, 2"),
         (
             {"1": "maximal"},
-            f"unknown selection 'maximal'; accepted: {POOL_ACCEPTS}, branch:ALPHA",
+            "unknown selection 'maximal'; did you mean 'minimal'? "
+            f"accepted: {POOL_ACCEPTS}, branch:ALPHA",
         ),
     ],
 )
