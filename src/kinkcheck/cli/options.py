@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from typer.core import TyperCommand
 
 from kinkcheck import data, networks
@@ -189,6 +182,14 @@ def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Calla
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar; what it yields takes the number of points done and in all."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("Auditing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:

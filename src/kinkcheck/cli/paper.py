@@ -12,14 +12,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from kinkcheck.allocator import give_back
 from kinkcheck.cli.options import QUICK, DataDir, Device
@@ -145,6 +137,16 @@ def _progress(experiment: Experiment) -> Iterator[Callable[[str, int, int], None
 
         yield say
         return
+
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
