@@ -1,39 +1,136 @@
-"""Nonsmooth ATen operations that a tape cannot record, and why.
+"""Operations that may have kinks or jumps and that no tape can switch, and why.
 
-Where a tape meets one of them it says so, instead of passing over it.
+A row stands for an operation of ATen and for the node that autograd makes of it: both have the
+same :func:`key`, and the same names of arguments.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import torch
+Argument = Callable[[str], Any]
+"""The argument of a call by its name; None where it was not kept."""
 
-_UNKNOWN = """
-abs abs_ maximum minimum max min amax amin aminmax fmax fmin median nanmedian mode kthvalue
-sort topk msort cummax cummin clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_
-threshold threshold_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_
-leaky_relu leaky_relu_ _prelu_kernel rrelu_with_noise rrelu_with_noise_ elu elu_
-softshrink hardshrink fractional_max_pool2d fractional_max_pool3d
-sign sgn floor floor_ ceil ceil_ round round_ trunc trunc_ frac fmod remainder heaviside
-norm linalg_vector_norm dist cdist _cdist_forward _pdist_forward renorm
-multi_margin_loss multilabel_margin_loss_forward
-scatter_reduce scatter_reduce_ index_reduce index_reduce_ segment_reduce
-_embedding_bag grid_sampler_2d grid_sampler_3d hypot
-"""
 
-_KNOWN = """
-relu relu_ max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d
-adaptive_max_pool2d adaptive_max_pool3d
-"""
+@dataclass(frozen=True)
+class Row:
+    """One operation.
 
-WHY_UNSEEN: dict[Any, str] = {
-    getattr(torch.ops.aten, name): reason
-    for names, reason in (
-        (_UNKNOWN, "kinkcheck does not define its branches"),
-        (_KNOWN, "called from scripted or C++ code"),
-    )
-    for name in names.split()
-    if hasattr(torch.ops.aten, name)
+    Attributes:
+        name: its name in ATen.
+        reason: why its derivative cannot be chosen.
+        jumps: whether its value jumps, rather than its derivative.
+        unless: tells from the arguments that this call has neither kinks nor jumps.
+    """
+
+    name: str
+    reason: str
+    jumps: bool = False
+    unless: Callable[[Argument], bool] = lambda argument: False
+
+
+@cache
+def key(name: str) -> str:
+    """What an operation of ATen and its node in the graph have in common.
+
+    >>> {key("_foreach_leaky_relu_"), key("leaky_relu"), key("LeakyReluBackward0")}
+    {'leakyrelu'}
+    """
+    short = name.rpartition("Backward")[0] or name
+    return short.replace("_", "").lower().removeprefix("foreach").removesuffix("forward")
+
+
+def unseen_row(operation: str, argument: Argument) -> Row | None:
+    """The row of a call that may have kinks or jumps, or None.
+
+    Args:
+        operation: the :func:`key` of its name.
+        argument: tells an argument of the call.
+
+    >>> unseen_row(key("elu"), {"alpha": 1.0, "input_scale": 1.0}.get) is None
+    True
+    >>> unseen_row(key("EluBackward0"), {"alpha": 0.5, "input_scale": 1.0}.get).name
+    'elu'
+    """
+    row = _ROWS.get(operation)
+    return None if row is None or row.unless(argument) else row
+
+
+def _smooth_elu(argument: Argument) -> bool:
+    alpha, scale = argument("alpha"), argument("input_scale")
+    return alpha is not None and scale is not None and math.isclose(alpha * scale, 1)
+
+
+def _smooth_power(argument: Argument) -> bool:
+    exponent = argument("exponent")
+    if isinstance(exponent, int | float):
+        return not 0 < exponent < 1
+    return isinstance(argument("self"), int | float)
+
+
+def _not_extreme(argument: Argument) -> bool:
+    reduce = argument("reduce")
+    return reduce is not None and reduce not in ("amax", "amin", "max", "min")
+
+
+_UNLESS: dict[str, Callable[[Argument], bool]] = {
+    "elu": _smooth_elu,
+    "leaky_relu": lambda argument: argument("negative_slope") == 1,
+    "pow": _smooth_power,
+    "div": lambda argument: argument("rounding_mode") is None,
+    "scatter_reduce": _not_extreme,
+    "index_reduce": _not_extreme,
+    "segment_reduce": _not_extreme,
+    "_embedding_bag": lambda argument: argument("mode") in (0, 1),
+    "_cudnn_rnn": lambda argument: argument("mode") in (1, 2, 3),  # but for ReLU, which is 0
+    "miopen_rnn": lambda argument: argument("mode") in (1, 2, 3),
 }
-"""Why a call that reaches ATen without passing the tape could not be recorded."""
+
+NO_BRANCHES = "kinkcheck does not define its branches"
+NOT_PYTHON = "called from scripted or C++ code"
+
+_REASONS = {
+    NO_BRANCHES: """
+        abs maximum minimum max min amax amin aminmax fmax fmin median nanmedian mode kthvalue
+        sort topk msort cummax cummin clamp clamp_min clamp_max hardtanh hardswish hardsigmoid
+        leaky_relu _prelu_kernel rrelu_with_noise elu softshrink
+        fractional_max_pool2d fractional_max_pool3d
+        norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist renorm
+        std std_mean hypot _weight_norm _weight_norm_interface
+        multi_margin_loss multilabel_margin_loss_forward
+        scatter_reduce index_reduce segment_reduce _embedding_bag
+        grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
+    """,
+    "its slope is infinite where its domain ends": "sqrt pow asin acos acosh xlogy special_entr",
+    "it has no derivative where singular values or eigenvalues meet": """
+        _linalg_svd _linalg_eigh linalg_eig _linalg_eigvals
+    """,
+    NOT_PYTHON: """
+        relu max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d
+        max_pool2d adaptive_max_pool2d adaptive_max_pool3d
+    """,
+}
+
+_JUMPS = {
+    "it jumps: there is no derivative to choose": """
+        sign sgn floor ceil round trunc frac fmod remainder heaviside copysign div floor_divide
+        hardshrink threshold bernoulli atan2 angle linalg_pinv linalg_lu linalg_lu_factor_ex
+    """,
+    "rounds; its derivative is a straight-through estimator": """
+        fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+        _fake_quantize_learnable_per_tensor_affine _fake_quantize_learnable_per_channel_affine
+        _fused_moving_avg_obs_fq_helper
+    """,
+}
+
+_ROWS: dict[str, Row] = {
+    key(name): Row(name, reason, jumps, _UNLESS.get(name, Row.unless))
+    for table, jumps in ((_REASONS, False), (_JUMPS, True))
+    for reason, names in table.items()
+    for name in names.split()
+}

@@ -4,8 +4,8 @@ Nonsmooth calls inside the block are carried out by autograd functions that ask 
 backward time, which selection to use. The model is neither rewritten nor changed.
 """
 
+from kinkcheck.tape.notes import Unseen
 from kinkcheck.tape.site import Site
 from kinkcheck.tape.tape import Tape, record
-from kinkcheck.tape.unseen import Unseen
 
 __all__ = ["Site", "Tape", "Unseen", "record"]

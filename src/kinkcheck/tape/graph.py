@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,33 @@ def nodes(root: Any) -> Iterator[Any]:
             if follower is not None and follower not in seen:
                 seen.add(follower)
                 waiting.append(follower)
+
+
+def nodes_between(loss: Tensor, tensors: Sequence[Tensor]) -> list[Any]:
+    """The nodes through which the gradient of a loss reaches some tensors.
+
+    >>> import torch
+    >>> x, y = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    >>> [node.name() for node in nodes_between((2 * x).sum() + y.exp().sum(), [y])]
+    ['ExpBackward0', 'SumBackward0', 'AddBackward0']
+    """
+    leaves = {id(tensor) for tensor in tensors if tensor.grad_fn is None}
+    inner = {(tensor.grad_fn, tensor.output_nr) for tensor in tensors if tensor.grad_fn is not None}
+    above: dict[Any, list[Any]] = {}
+    reached: list[Any] = []
+    for node in nodes(loss.grad_fn):
+        for follower, output in node.next_functions:
+            if follower is not None:
+                above.setdefault(follower, []).append(node)
+                if id(leaf_of(follower)) in leaves or (follower, output) in inner:
+                    reached.append(node)
+    found = dict.fromkeys(reached)
+    while reached:
+        for node in above.get(reached.pop(), ()):
+            if node not in found:
+                found[node] = None
+                reached.append(node)
+    return list(found)
 
 
 def leaf_of(node: Any) -> Tensor | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kinkcheck import ops
@@ -15,16 +14,21 @@ from kinkcheck.selection import Native
 
 
 class Interceptor(TorchFunctionMode):
-    """Hands every nonsmooth call to the tape, above autograd."""
+    """Hands every nonsmooth call to the tape, above autograd.
+
+    Args:
+        meet: carries out a nonsmooth operation; called with it and the choice of the program.
+        look: called with every function and its arguments before it is called.
+    """
 
     def __init__(
         self,
         meet: Callable[[Operation, Choice], Any],
-        see_retain_grad: Callable[[], None] = lambda: None,
+        look: Callable[[Any, tuple[Any, ...]], None] = lambda function, args: None,
     ) -> None:
         super().__init__()
         self._meet = meet
-        self._see_retain_grad = see_retain_grad
+        self._look = look
 
     def __torch_function__(
         self,
@@ -34,8 +38,7 @@ class Interceptor(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.retain_grad:
-            self._see_retain_grad()
+        self._look(func, args)
         own: Choice = Native()
         if func is ops.call:
             known, own = args
@@ -48,3 +51,15 @@ def run_again(operation: Operation, own: Choice) -> Any:
     """Carry out an operation so that it saves what it did as a site, without a new site."""
     with torch._C.DisableTorchFunction():
         return operation.apply(own)
+
+
+def in_compiled_function() -> bool:
+    """Whether the code that runs was passed to ``torch.compile``.
+
+    >>> in_compiled_function()
+    False
+    """
+    return bool(_frame_callback())
+
+
+_frame_callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,15 +9,16 @@ import torch
 from torch import nn
 
 from kinkcheck.tape.hooks import around_modules
+from kinkcheck.tape.notes import Notes, next_number
 
 
 class Layers:
     """Which module of the tree is being called."""
 
-    def __init__(self, model: nn.Module | None, miss: Callable[[str, str], None]) -> None:
+    def __init__(self, model: nn.Module | None, notes: Notes) -> None:
         self._names: dict[nn.Module, str] = {}
-        self._stack: list[nn.Module] = []
-        self._miss = miss
+        self._stack: list[tuple[nn.Module, int]] = []
+        self._notes = notes
         self._hooks = ExitStack()
         if model is not None:
             self._name_tree(model)
@@ -26,7 +26,12 @@ class Layers:
     @property
     def current(self) -> str:
         """Name of the innermost module that is being called."""
-        return self._names[self._stack[-1]] if self._stack else ""
+        return self._names[self._stack[-1][0]] if self._stack else ""
+
+    @property
+    def in_compiled_module(self) -> bool:
+        """Whether what is called now is part of a compiled module."""
+        return any(_is_compiled(module) for module, _ in self._stack)
 
     def __enter__(self) -> None:
         self._hooks = around_modules(self._enter_module, self._leave_module)
@@ -44,12 +49,20 @@ class Layers:
     def _enter_module(self, module: nn.Module, _: Any) -> None:
         if module not in self._names:
             self._name_tree(module)
-        self._stack.append(module)
-        if isinstance(module, torch.jit.ScriptModule):
-            self._miss(type(module).__name__, "scripted module")
-        # What torch.compile returns; to import its class takes longer than to import PyTorch.
-        if hasattr(module, "_orig_mod"):
-            self._miss(type(module).__name__, "compiled module, run uncompiled while recorded")
+        self._stack.append((module, next_number()))
 
     def _leave_module(self, module: nn.Module, _: Any, __: Any) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            self._note("scripted module")
+        if _is_compiled(module):
+            self._note("compiled module, run uncompiled while recorded")
         self._stack.pop()
+
+    def _note(self, reason: str) -> None:
+        module, first = self._stack[-1]
+        self._notes.span(first, self.current, type(module).__name__, reason)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # What torch.compile returns; to import its class takes longer than to import PyTorch.
+    return "_orig_mod" in module._modules

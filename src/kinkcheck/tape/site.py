@@ -19,12 +19,16 @@ class Site:
         operation: name of the operation, for example ``max_pool2d``.
         call: how often this layer had called this operation before.
         kind: the class of the operation.
+        differentiable: whether autograd saw the call. Where it did not, because gradients are off
+            (also in the forward of a custom autograd function) or because nothing here requires
+            one, a choice at this site reaches no gradient.
     """
 
     layer: str
     operation: str
     call: int
     kind: type[Operation] = field(repr=False)
+    differentiable: bool = field(repr=False)
     _own: Choice = field(repr=False)
     _ties: Ties = field(init=False, repr=False)
     _chosen: Selection | None = field(default=None, repr=False)

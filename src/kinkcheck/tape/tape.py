@@ -22,11 +22,13 @@ from kinkcheck.selection import Selection, parse
 from kinkcheck.tape.as_found import as_found
 from kinkcheck.tape.graph import function_of, leaf_of, nodes
 from kinkcheck.tape.hooks import registered
-from kinkcheck.tape.interceptor import Interceptor, run_again
+from kinkcheck.tape.interceptor import Interceptor, in_compiled_function, run_again
+from kinkcheck.tape.jumps import Jumps
 from kinkcheck.tape.layers import Layers
+from kinkcheck.tape.notes import Notes, Unseen, next_number
 from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
-from kinkcheck.tape.unseen import Unseen, Watcher
+from kinkcheck.tape.watcher import Watcher
 
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
 
@@ -81,25 +83,67 @@ class Tape:
             WeakTensorKeyDictionary()
         )
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._missed: Counter[tuple[str, str, str]] = Counter()
-        self._layers = Layers(model, self._miss)
-        self._watcher = Watcher(self._miss)
+        self._notes = Notes()
+        self._compiled_since: int | None = None
+        self._jumps = Jumps()
+        self._layers = Layers(model, self._notes)
+        self._watcher = Watcher(self._notes, self._jumps, lambda: self._layers.current)
         self._recording = ExitStack()
 
     @property
     def unseen(self) -> list[Unseen]:
-        """What may have kinks but could not be recorded, one entry a layer and operation."""
-        return [Unseen(*what, calls) for what, calls in self._missed.items()]
+        """What was met in the block that may have kinks but could not be recorded.
+
+        One entry a layer, operation and reason; some may reach no gradient. What a gradient goes
+        through, custom autograd functions too, is told by :meth:`unseen_behind`.
+        """
+        return self._notes.all()
+
+    def unseen_behind(
+        self, loss: Tensor, inputs: Tensor | Iterable[Tensor] | None = None
+    ) -> list[Unseen]:
+        """What may have kinks or jumps on the way of the gradient, and no tape can switch.
+
+        The graph of the loss is followed down to the inputs. Listed are its operations that may
+        have kinks (wherever they were called from), custom autograd functions, compiled and
+        scripted parts, and jumps that steer the way: masks, indices and rounded numbers made of
+        what depends on parameters, from which no gradient comes back. A bool that Python reads is
+        a jump that may steer all that comes after.
+
+        An empty list says that none was recognised. Out of sight are jumps in code that leaves
+        PyTorch (NumPy), in other threads and in scripted parts, and what custom functions,
+        compiled parts and operations of other packages do inside.
+
+        Args:
+            loss: a scalar computed inside the block.
+            inputs: what its gradient is taken with respect to, as in :meth:`gradient`.
+
+        Returns:
+            One entry a layer, operation and reason.
+
+        Raises:
+            InputError: no gradient can be taken.
+
+        >>> x = torch.ones(1, requires_grad=True)
+        >>> with record() as tape:
+        ...     loss = torch.where(x > 0, x, 0 * x) + x.exp()
+        ...     other = x.abs()
+        >>> tape.unseen_behind(loss, x)
+        [Unseen(layer='', operation='where', reason='steered by a comparison (gt)', calls=1)]
+        """
+        tensors = self._parameters()[1] if inputs is None else _checked(inputs)
+        _require_graph(loss)
+        return self._notes.behind(loss, tensors)
 
     def __enter__(self) -> Tape:
         with ExitStack() as stack:
             stack.enter_context(as_found(self._model))
             stack.enter_context(self._layers)
             stack.enter_context(self._watcher)
-            stack.enter_context(Interceptor(self._meet, self._see_retain_grad))
+            stack.enter_context(Interceptor(self._meet, self._look))
             self._recording = stack.pop_all()
         self._hooks_before = registered()
-        self._nodes_before = torch._C._autograd._get_sequence_nr()
+        self._nodes_before = next_number()
         return self
 
     def __exit__(
@@ -109,6 +153,8 @@ class Tape:
         traceback: TracebackType | None,
     ) -> None:
         self._recording.__exit__(kind, error, traceback)
+        self._leave_compiled()
+        self._jumps.forget()
         self._watch = None  # who watched may hold this tape: a circle, which would keep the graph
 
     @overload
@@ -213,12 +259,7 @@ class Tape:
 
     def _segments(self, loss: Tensor, tensors: Sequence[Tensor]) -> Segments | None:
         """The backward passes of a loss, which remember the first; None where hooks may act."""
-        if loss.numel() != 1:
-            raise InputError(
-                f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
-            )
-        if loss.grad_fn is None:
-            raise InputError("loss: does not depend on anything that requires a gradient")
+        _require_graph(loss)
         of_loss = self._passes.setdefault(loss, {})
         # An operation in place gives the same tensor another graph.
         key = (id(loss.grad_fn), loss.output_nr, *map(id, tensors))
@@ -252,33 +293,53 @@ class Tape:
     def _meet(self, operation: Operation, own: Choice) -> Any:
         """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
-        site = Site(layer, name, self._calls[layer, name], type(operation), own)
+        seen = torch.is_grad_enabled() and operation.input.requires_grad
+        site = Site(layer, name, self._calls[layer, name], type(operation), seen, own)
         self._calls[layer, name] += 1
         self.sites.append(site)
         self._known.add(site)
+        first = next_number()
         with self._watcher.looking_away():
-            if torch._C._are_functorch_transforms_active():
-                self._miss(name, "ties are not counted under torch.func and vmap")
-                site._ties = Ties(0, torch.zeros(()), torch.zeros(()))
-                return operation.apply(site)
-            if not torch.is_grad_enabled():
-                self._miss(name, "called where gradients are off")
-            if has_torch_function_unary(operation.input):
-                with torch._C.DisableTorchFunction():
-                    site._ties = operation.ties()
-                return ops.call(operation, site)
-            before = operation.before() if self._watch else operation
-            output, site._ties = operation.apply_counting(site)
-            if self._watch:
-                with torch._C.DisableTorchFunction():
-                    self._watch(site, before, output[0] if isinstance(output, tuple) else output)
+            output = self._carry_out(operation, site)
+        with torch._C.DisableTorchFunction():
+            self._jumps.made(output, [operation.input], name, jumps=False)
+        if torch._C._are_functorch_transforms_active():
+            reason = "ties are not counted under torch.func and vmap"
+            self._notes.span(first, layer, name, reason)
+        elif not torch.is_grad_enabled():
+            self._notes.met(layer, name, "called where gradients are off")
         return output
 
-    def _see_retain_grad(self) -> None:
-        self._kept_gradients = True
+    def _carry_out(self, operation: Operation, site: Site) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            site._ties = Ties(0, torch.zeros(()), torch.zeros(()))
+            return operation.apply(site)
+        if has_torch_function_unary(operation.input):
+            with torch._C.DisableTorchFunction():
+                site._ties = operation.ties()
+            return ops.call(operation, site)
+        before = operation.before() if self._watch else operation
+        output, site._ties = operation.apply_counting(site)
+        if self._watch:
+            with torch._C.DisableTorchFunction():
+                self._watch(site, before, output[0] if isinstance(output, tuple) else output)
+        return output
 
-    def _miss(self, operation: str, reason: str) -> None:
-        self._missed[self._layers.current, operation, reason] += 1
+    def _look(self, function: Any, args: tuple[Any, ...]) -> None:
+        """See what is about to be called."""
+        if function is Tensor.retain_grad:
+            self._kept_gradients = True
+        self._watcher.see(function, args)
+        if not in_compiled_function() or self._layers.in_compiled_module:
+            self._leave_compiled()
+        elif self._compiled_since is None:
+            self._compiled_since = next_number()
+
+    def _leave_compiled(self) -> None:
+        if self._compiled_since is not None:
+            reason = "a compiled function, run uncompiled while recorded"
+            self._notes.span(self._compiled_since, self._layers.current, "compile", reason)
+            self._compiled_since = None
 
 
 def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -288,6 +349,15 @@ def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
             given = "one that does not" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise InputError(f"inputs: must be tensors that require a gradient, not {given}")
     return tensors
+
+
+def _require_graph(loss: Tensor) -> None:
+    if loss.numel() != 1:
+        raise InputError(
+            f"loss: must be a single number, not a tensor of shape {tuple(loss.shape)}"
+        )
+    if loss.grad_fn is None:
+        raise InputError("loss: does not depend on anything that requires a gradient")
 
 
 def _refuse_reentrant(loss: Tensor) -> None:

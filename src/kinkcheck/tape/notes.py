@@ -1,0 +1,146 @@
+"""What a tape cannot switch: all that was met in the block, and what lies behind a loss."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinkcheck.ops.unseen import NOT_PYTHON, key, unseen_row
+from kinkcheck.tape.graph import function_of, nodes_between
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Something that may have kinks and whose derivative the tape cannot choose.
+
+    Attributes:
+        layer: name of the module in which it was met; empty for the root itself, outside any
+            module, and where it is not known.
+        operation: name of the ATen operation, of the module, or of the autograd function.
+        reason: why it is out of reach.
+        calls: how often it was met.
+    """
+
+    layer: str
+    operation: str
+    reason: str
+    calls: int
+
+
+ELSEWHERE = "called in another thread or outside the block"
+CUSTOM = "a custom autograd function: its backward pass is its own choice"
+OUT_OF_SIGHT = "compiled or transformed: what it calls is out of sight"
+
+_What = tuple[str, str, str]
+
+
+class Notes:
+    """What was met, by the number of the node that autograd made of it.
+
+    Autograd numbers the nodes of a thread in the order in which they are made, and makes the node
+    of a call before the call itself.
+    """
+
+    def __init__(self) -> None:
+        self._met: Counter[_What] = Counter()
+        self._calls: defaultdict[int, list[_What]] = defaultdict(list)
+        self._steered: defaultdict[int, list[_What]] = defaultdict(list)
+        self._spans: list[tuple[int, float, _What]] = []
+
+    def met(self, layer: str, operation: str, reason: str) -> None:
+        """Note something that reaches no gradient."""
+        self._met[layer, operation, reason] += 1
+
+    def call(self, layer: str, operation: str, reason: str) -> None:
+        """Note an operation of ATen, whose node was the last to be made."""
+        self.met(layer, operation, reason)
+        self._calls[next_number() - 1].append((layer, operation, reason))
+
+    def steered(self, layer: str, operation: str, how: str) -> None:
+        """Note that a jump steers an operation of ATen, whose node was the last to be made."""
+        self.met(layer, operation, how)
+        self._steered[next_number() - 1].append((layer, operation, how))
+
+    def span(self, first: int, layer: str, operation: str, reason: str) -> None:
+        """Note what all nodes belong to that were made from a number on."""
+        self.met(layer, operation, reason)
+        self._spans.append((first, next_number(), (layer, operation, reason)))
+
+    def from_here(self, layer: str, operation: str, reason: str) -> None:
+        """Note what may steer everything that comes after."""
+        self.met(layer, operation, reason)
+        self._spans.append((next_number(), math.inf, (layer, operation, reason)))
+
+    def all(self) -> list[Unseen]:
+        """What was met in the block."""
+        return [Unseen(*what, calls) for what, calls in self._met.items()]
+
+    def behind(self, loss: Tensor, tensors: Sequence[Tensor]) -> list[Unseen]:
+        """What the gradient of a loss goes through on its way to some tensors."""
+        live = sorted(nodes_between(loss, tensors), key=lambda node: node._sequence_nr())
+        found = Counter(what for node in live for what in self._at(node))
+        numbers = [node._sequence_nr() for node in live]
+        for first, end, what in self._spans:
+            found[what] += any(first <= number < end for number in numbers)
+        return [Unseen(*what, calls) for what, calls in found.items() if calls]
+
+    def _at(self, node: Any) -> list[_What]:
+        """What a node of the graph is."""
+        name, number = node.name(), node._sequence_nr()
+        if name.endswith("CopySlices"):  # wraps the node of a call that writes into a view
+            return [*self._calls.get(number - 1, ()), *self._steered.get(number - 1, ())]
+        function = function_of(node)
+        if function is not None:
+            return _function(function)
+        if "CompiledFunction" in name or "DifferentiableGraph" in name:
+            return [("", name.rpartition(":")[2], OUT_OF_SIGHT)]
+        if "CppNode" in name:
+            return [("", name, CUSTOM)]
+        operation = key(name)
+        row = unseen_row(operation, lambda argument: _saved(node, argument))
+        kinks = _near(self._calls, number, operation)
+        if row is not None and not kinks:
+            why = ELSEWHERE if row.reason == NOT_PYTHON else f"{row.reason}; {ELSEWHERE}"
+            kinks = [("", row.name, why)]
+        return [*kinks, *_near(self._steered, number, operation)]
+
+
+def _near(notes: Mapping[int, list[_What]], number: int, operation: str) -> list[_What]:
+    found = [what for what in notes.get(number, ()) if key(what[1]) == operation]
+    # A call in place may copy what it overwrites, which makes another node in between.
+    after = [what for what in notes.get(number + 1, ()) if what[1].endswith("_")]
+    return found or [what for what in after if key(what[1]) == operation]
+
+
+def next_number() -> int:
+    """The number that the next node of the graph made in this thread will get."""
+    return int(torch._C._autograd._get_sequence_nr())
+
+
+def _function(function: type[Any]) -> list[_What]:
+    module = function.__module__
+    if module.startswith("kinkcheck."):
+        return []
+    if module.startswith(_TRANSFORMING):
+        return [("", function.__name__, OUT_OF_SIGHT)]
+    # The rest of PyTorch's own moves tensors between modules, devices and processes.
+    if module.startswith("torch.") and not module.startswith(_OF_USERS):
+        return []
+    return [("", function.__name__, CUSTOM)]
+
+
+_TRANSFORMING = ("torch._functorch", "torch._dynamo", "torch._inductor", "torch._higher_order_ops")
+_OF_USERS = ("torch._library", "torch.ao")  # custom operations, and rounding to quantised numbers
+
+
+def _saved(node: Any, argument: str) -> Any:
+    try:
+        return getattr(node, f"_saved_{argument}", None)
+    except RuntimeError:  # freed by a backward pass
+        return None

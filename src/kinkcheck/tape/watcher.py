@@ -1,0 +1,117 @@
+"""What reaches the dispatcher without passing the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kinkcheck.ops import kind_of
+from kinkcheck.ops.unseen import NOT_PYTHON, Argument, Row, key, unseen_row
+from kinkcheck.tape.jumps import GET_DATA, Jumps, only_tells_finite, tensors_in
+from kinkcheck.tape.notes import Notes
+
+
+class Watcher(TorchDispatchMode):
+    """Notes operations of ATen that have kinks or jumps, or that a jump steers.
+
+    Args:
+        notes: where to note them.
+        jumps: what jumped in the tensors of the block.
+        layer: tells the layer that is being called.
+    """
+
+    def __init__(self, notes: Notes, jumps: Jumps, layer: Callable[[], str]) -> None:
+        super().__init__()
+        self._notes = notes
+        self._jumps = jumps
+        self._layer = layer
+        self._away = False
+        self._checking = False
+
+    def see(self, function: Any, args: tuple[Any, ...]) -> None:
+        """See what Python is about to call."""
+        self._checking = function is F.one_hot  # reads the classes, to see that none is negative
+        if function is GET_DATA:
+            self._jumps.leaves_graph(args[0])
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """While the tape carries out an operation that it knows."""
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        # Below autograd there is nothing left to intercept.
+        with torch._C.DisableTorchFunction():
+            if self._away or torch._C._current_autograd_node() is not None:
+                return func(*args, **(kwargs or {}))
+            return self._watch(func, args, kwargs or {})
+
+    def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.overloadpacket.__name__
+        inputs = tensors_in((*args, *kwargs.values()))
+        row = unseen_row(key(name), _arguments(func, args, kwargs))
+        decided = None if self._checking else self._jumps.decided(name, inputs)
+        if decided:
+            reason = f"{decided} is read, and may steer what comes after"
+            self._notes.from_here(self._layer(), "item", reason)
+        elif torch.is_grad_enabled():
+            if any(tensor.requires_grad for tensor in inputs):
+                self._note(name, row, inputs)
+        elif name.endswith("_") and inputs and inputs[0].grad_fn is not None:
+            self._note_hidden(name, row, inputs)
+        output = func(*args, **kwargs)
+        if not only_tells_finite(name, args):
+            made = args if output is None else output  # _foreach_*_ returns nothing
+            self._jumps.made(made, inputs, name, row is not None and row.jumps)
+        return output
+
+    def _note(self, name: str, row: Row | None, inputs: list[Tensor]) -> None:
+        """Note a call that autograd differentiates."""
+        if row is not None:
+            self._notes.call(self._layer(), name, _reason(row, inputs[0]))
+        steered = self._jumps.steering(inputs, name)
+        if steered:
+            self._notes.steered(self._layer(), name, steered)
+
+    def _note_hidden(self, name: str, row: Row | None, inputs: list[Tensor]) -> None:
+        """Note a call that writes into a tensor of the graph where gradients are off."""
+        if row is not None or self._jumps.steering(inputs, name):
+            reason = "writes into a tensor of the graph where gradients are off"
+            self._notes.from_here(self._layer(), name, reason)
+
+
+def _arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Argument:
+    """The arguments of a call by name."""
+
+    def argument(name: str) -> Any:
+        for index, declared in enumerate(func._schema.arguments):
+            if declared.name == name:
+                return (
+                    args[index] if index < len(args) else kwargs.get(name, declared.default_value)
+                )
+        return None
+
+    return argument
+
+
+def _reason(row: Row, input: Tensor) -> str:
+    kind = kind_of(input)
+    if row.reason == NOT_PYTHON and kind != "dense":
+        return f"called with a {kind} tensor"
+    return row.reason
