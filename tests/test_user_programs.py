@@ -421,3 +421,66 @@ def test_a_literal_is_the_number_of_the_type() -> None:
         point = evaluate(Shifted(by), one)
         assert list(point.ties.values()) == [1]
         assert point.difference(one, "last").l1 == 1
+
+
+# The tape: what is asked does not depend on what was asked before, and what it cannot switch is
+# named for the loss at hand.
+
+
+def test_module_hooks_act_whatever_was_asked_before() -> None:
+    for before in ([], ["native"], ["minimal", "native"]):
+        module = nn.ReLU()
+        module.register_full_backward_hook(lambda module, into, out: (into[0] * 3,))
+        x = torch.zeros(1, requires_grad=True)
+        with kinkcheck.record(module) as tape:
+            loss = module(x).sum()
+        for choose in before:
+            assert tape.gradient(loss, [x], choose=choose)[0].item() == 0
+        assert tape.gradient(loss, [x], choose="branch:1")[0].item() == 3
+
+
+class Straight(torch.autograd.Function):
+    """A ReLU that lets every gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "named"),
+    [
+        (lambda h: torch.where(h > 0, h, 0 * h), {"where"}),
+        (lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, 0, 255),
+         {"fake_quantize_per_tensor_affine_cachemask"}),
+        (lambda h: h.pow(2).sum().sqrt(), {"sqrt"}),
+        (lambda h: torch.maximum(h.abs(), torch.zeros(2)), {"abs", "maximum"}),
+        (Straight.apply, {"Straight"}),
+        (lambda h: torch.where(h > 0, h.exp().sqrt(), h), {"where", "sqrt"}),
+        (lambda h: h.exp().gather(1, h.max(1, keepdim=True).indices), {"gather"}),
+        (lambda h: F.elu(h), set()),
+        (lambda h: h + h.detach().abs(), set()),
+    ],
+)  # fmt: skip
+def test_what_no_selection_moves_is_named_for_the_loss(
+    program: Callable[[Tensor], Tensor], named: set[str]
+) -> None:
+    layer = nn.Linear(2, 2)
+    with kinkcheck.record(layer) as tape:
+        loss = program(layer(torch.ones(1, 2))).sum()
+        layer(torch.ones(1, 2)).max(1)  # beside the loss
+    assert {unseen.operation for unseen in tape.unseen_behind(loss)} == named
+
+
+def test_layers_that_no_trained_parameter_reaches_are_not_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Hardtanh(), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    x = torch.ones(1, 2, requires_grad=True)
+    with kinkcheck.record(model) as tape:
+        loss = model(x).sum()
+    assert tape.unseen_behind(loss) == []
+    assert [unseen.operation for unseen in tape.unseen_behind(loss, x)] == ["hardtanh"]

@@ -18,6 +18,7 @@ from kinkcheck.ops import Operation
 from kinkcheck.precision import Precision
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape, record
+from kinkcheck.tape.hooks import look_at
 
 Loss = Callable[[Any, Any], Tensor]
 Gradient = dict[str, Tensor]
@@ -62,7 +63,7 @@ class Kinks:
                 here = gradient != 0
                 arrived[:] = [here | arrived[0]] if arrived else [here]
 
-        self.edge.node.register_prehook(see)
+        look_at(self.edge.node, see)
 
     def disturb(self, size: float) -> None:
         """Multiply what arrives by 1 ± ``size``, each number by its own, from now on."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from torch import Tensor
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -46,3 +47,23 @@ def around_modules(enter: Callable[..., Any], leave: Callable[..., Any]) -> Exit
     hooks.callback(register_module_forward_pre_hook(enter).remove)
     hooks.callback(register_module_forward_hook(leave, always_call=True).remove)
     return hooks
+
+
+def look_at(node: Any, see: Callable[[tuple[Tensor | None, ...]], None]) -> None:
+    """Call a function with the gradients that arrive at a node, in every pass that runs it.
+
+    It changes nothing, so that a pass may still leave out what it knows.
+
+    Args:
+        node: of the graph of a recorded loss.
+        see: called with the gradient of every output of the node.
+
+    >>> import torch
+    >>> y = 2 * torch.ones(1, requires_grad=True)
+    >>> look_at(y.grad_fn, print)
+    >>> y.backward()
+    (tensor([1.]),)
+    """
+    global _own
+    _own += 1
+    node.register_prehook(see)
