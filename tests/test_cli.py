@@ -394,6 +394,7 @@ def test_console_script_is_main() -> None:
     assert script.load() is cli.main
 
 
+@pytest.mark.slow
 def test_audit_in_its_own_process(folder: Path) -> None:
     run = command("audit", "my_nets.py:Net", *SMALL, "--json", "a.json")
     assert (run.returncode, run.stderr) == (0, "")

@@ -131,6 +131,7 @@ def test_a_table_without_rows_has_its_columns(
     assert {row["diverged_layer"] for row in trials if row["state"] == "diverged"} >= {"features.2"}
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_finds_the_same(
     kinkcheck: Kinkcheck, done: Path, folder: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None
     assert (folder / "plots" / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_plots_are_written_though_nobody_reads_their_names(done: Path, tmp_path: Path) -> None:
     program = "from kinkcheck.cli import main; main()"
     read, written = os.pipe()
@@ -289,6 +291,7 @@ def test_an_interrupted_study_says_how_to_go_on(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_readers_are_not(
     kinkcheck: Kinkcheck, folder: Path
 ) -> None:

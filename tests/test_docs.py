@@ -222,6 +222,7 @@ def test_lines_that_are_not_printed_are_found() -> None:
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed")
 @pytest.mark.skipif(find_spec("mkdocstrings") is None, reason="mkdocstrings is not installed")
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],

@@ -127,6 +127,7 @@ def opinfo_samples(d: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Sliding
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.slow
 def test_opinfo_samples_equal_pytorch(d: int, dtype: torch.dtype) -> None:
     count = 0
     for input, windows in opinfo_samples(d, dtype):
@@ -610,6 +611,7 @@ def test_windows_of_one_element_copy(kernel: ModuleType) -> None:
     assert_same_bits(kernel.max_pool_vjp(x, x, sliding(1, 1), Minimal()), x + 0.0)
 
 
+@pytest.mark.slow
 @much_memory
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_more_than_two_to_the_31_bytes(dtype: torch.dtype) -> None:
@@ -636,6 +638,7 @@ def test_more_than_two_to_the_31_bytes(dtype: torch.dtype) -> None:
     assert grad.count_nonzero() == 2
 
 
+@pytest.mark.slow
 @much_memory
 def test_more_than_two_to_the_31_elements() -> None:
     """One row of 2.2 billion float16: 4.3 GB, and half of that for the values."""

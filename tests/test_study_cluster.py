@@ -23,6 +23,8 @@ from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
 from kinkcheck.study.settings import Settings
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one cluster for all")]
+
 NETWORKS = Path(__file__).with_name("study_networks.py")
 
 SEARCHED = """

@@ -111,6 +111,7 @@ def test_batch_norm_takes_statistics_of_shares() -> None:
     assert 1e-5 < abs(two.train_loss / one.train_loss - 1) < 0.2
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_failed_trial(own: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_CONTEXT", get_context("spawn"))  # as it is outside of the tests
     Path("kill").write_text("1")

@@ -15,6 +15,8 @@ from kinkcheck.study import export, spec
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import run
 
+pytestmark = pytest.mark.slow
+
 SAME = [table for table in export.QUERIES if table != "sessions"]
 
 SEARCHED = """

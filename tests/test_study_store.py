@@ -401,6 +401,7 @@ def test_a_new_file_appears_with_its_write_ahead_log(
     assert [file.name for file in tmp_path.iterdir()] == [schema.FILE]
 
 
+@pytest.mark.slow
 def test_a_full_disk(begun: Path, whole: dict[str, bytes]) -> None:
     program = (
         "import pathlib, resource, sys\n"

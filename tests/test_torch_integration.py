@@ -51,7 +51,9 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    "backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_in_one_graph(images: Tensor, backend: str, dynamic: bool) -> None:
     model = network()
@@ -146,6 +148,7 @@ def test_operators_pass_opcheck(windows: Windows, dtype: torch.dtype) -> None:
     torch.library.opcheck(operators.max_pool_jvp.default, (input, *linear))
 
 
+@pytest.mark.slow
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     worker = Path(__file__).with_name("ddp_worker.py")
     processes = [subprocess.Popen([sys.executable, worker, str(rank), tmp_path]) for rank in (0, 1)]

@@ -115,6 +115,7 @@ def by_definition(selection: Selection, x: Tensor) -> Selection:
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 @installed
+@pytest.mark.slow
 def test_under_the_interpreter() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     assert triton.__file__ is not None
@@ -334,6 +335,7 @@ def compile_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[in
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_compiled_kernels_round_every_operation_and_are_not_atomic(
     compile_for: Callable[[int], list[Any]], capability: int, dtype: torch.dtype
 ) -> None:

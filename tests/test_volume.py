@@ -200,6 +200,7 @@ def test_a_line_that_was_cut_short_is_computed_again(digits: list[Batch], tmp_pa
         assert out.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_every_finished_point(tmp_path: Path) -> None:
     program = """
 import os, signal, sys, torch
@@ -455,6 +456,7 @@ def test_the_published_factors_are_those_of_the_published_bars(data_dir: Path) -
 
 
 @pytest.mark.parametrize("factor", published.FACTORS)
+@pytest.mark.slow
 def test_volumes_of_a_factor_on_real_images(factor: str, data_dir: Path, tmp_path: Path) -> None:
     images = data.load("cifar10", data_dir=data_dir).take(16)
     # The first and last value of each factor, on two batches of four images.
