@@ -149,6 +149,7 @@ def test_a_process_of_its_own_finds_the_same(
         assert found[0] == found[1] != ""
 
 
+@pytest.mark.slow
 def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None:
     shown = kinkcheck("study", "plot", done, "--out", "plots")
     assert shown.code == 0

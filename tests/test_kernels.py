@@ -310,6 +310,7 @@ def assert_selections_equal(
 
 @pytest.mark.parametrize("ceil_mode", [False, True], ids=["floor", "ceil"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
     compiled_kernel: ModuleType, dtype: torch.dtype, ceil_mode: bool
 ) -> None:
@@ -328,6 +329,7 @@ def test_windows_of_three_at_a_stride_of_two_equal_the_reference_at_every_width(
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_windows_of_three_that_tile_equal_the_reference_at_every_width(
     compiled_kernel: ModuleType, dtype: torch.dtype, layout: str
 ) -> None:
@@ -395,6 +397,7 @@ def test_nan_that_no_window_holds_is_nowhere(compiled_kernel: ModuleType, d: int
 
 @pytest.mark.parametrize("channels", [8, 15, 17, 33, 40, 150])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_small_windows_of_many_channels_equal_the_reference(
     compiled_kernel: ModuleType, dtype: torch.dtype, channels: int
 ) -> None:
