@@ -1,5 +1,6 @@
-"""What the examples in the docstrings may use without importing it."""
+"""For tests and for the examples in docstrings: one thread, and what examples need not import."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,15 @@ collect_ignore = [
     for package in ("lightning", "transformers")
     if find_spec(package) is None
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread: on tensors of a few numbers more of them only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

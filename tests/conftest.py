@@ -1,11 +1,9 @@
 """Where the tests find real data, and how hard Hypothesis searches."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -24,12 +22,3 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: set KINKCHECK_DATA_DIR to a folder in the hub's parquet layout")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread: on tensors of a few numbers more of them only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
