@@ -2,46 +2,185 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from operator import is_
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kinkcheck.errors import InputError
+from kinkcheck.tape.memory import address
+
+# Hooks that a block adds are its own affair; to look through these at every module takes time.
+_LEFT_ALONE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
+
+_Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+_ATOMS = frozenset((type(None), bool, int, float, str, nn.Parameter))
+_CONTAINERS = frozenset((dict, OrderedDict, defaultdict, Counter, list, set, deque))
 
 
 @contextmanager
 def as_found(model: nn.Module | None) -> Iterator[None]:
-    """Put modes, buffers and random state back when the block ends."""
-    modules = list(model.modules()) if model is not None else []
-    modes = [module.training for module in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    tensors = [*model.buffers(), *model.parameters()] if model is not None else []
+    """Put a model and all random states back when the block ends.
+
+    What is put back is what can be reached from the model through modules and Python's own
+    containers: attributes, entries of containers, modes, buffers and other tensors that require no
+    gradient, generators. What autograd saved of them in the block stays valid after it.
+
+    Args:
+        model: None to put back the random states of PyTorch, NumPy and Python alone.
+
+    Raises:
+        InputError: a parameter has no shape yet.
+
+    >>> model = nn.BatchNorm1d(2)
+    >>> with as_found(model):
+    ...     model.seen = model(torch.ones(3, 2))
+    >>> model.num_batches_tracked, hasattr(model, "seen")
+    (tensor(0), False)
+    """
+    tensors = [] if model is None else [*model.buffers(), *model.parameters()]
     if any(is_lazy(tensor) for tensor in tensors):
         raise InputError("model: has parameters without a shape yet; call it on a batch first")
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=devices):
-        try:
-            # The block works on copies, so that neither a value nor an alias of the original is
-            # lost, and what autograd saved of the copies stays valid after the block.
-            # A buffer that requires a gradient cannot be overwritten and may be asked for.
-            copies: dict[Tensor | None, Tensor] = {
-                buffer: buffer.clone()
-                for found in buffers
-                for buffer in found.values()
-                if buffer is not None and not buffer.requires_grad
-            }
-            for module, found in zip(modules, buffers, strict=True):
-                for name, buffer in found.items():
-                    module._buffers[name] = copies.get(buffer, buffer)
-            yield
-        finally:
-            for module, found in zip(modules, buffers, strict=True):
-                for name in set(module._buffers.keys()) - set(found):
-                    del module._buffers[name]
-                for name, buffer in found.items():
-                    module._buffers[name] = buffer
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        if model is not None:
+            stack.enter_context(_Found(model))
+        yield
+
+
+class _Found:
+    """What can be reached from a model, as it is now."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._containers: list[tuple[_Container, Any]] = []
+        # Where in them a tensor lies that the block may overwrite.
+        self._places: list[tuple[_Container, Any, Any]] = []
+        self._scripted: list[tuple[nn.Module, bool, dict[str, Tensor | None]]] = []
+        self._generators: list[tuple[torch.Generator, Tensor]] = []
+        self._tensors: dict[int, Tensor] = {}
+        self._seen: set[int] = set()
+        self._look(model)
+
+    def __enter__(self) -> None:
+        # The block works on copies, so that neither a value nor an alias of the original is lost,
+        # and what autograd saved of the copies stays valid after the block.
+        copies = _copies(self._tensors.values())
+        for container, key, value in self._places:
+            container[key] = _replaced(value, copies)  # type: ignore[index]
+        for module, _, buffers in self._scripted:
+            for name, buffer in buffers.items():
+                module._buffers[name] = copies.get(id(buffer), buffer)
+
+    def __exit__(self, *_: object) -> None:
+        for container, found in self._containers:
+            _put_back(container, found)
+        for module, training, buffers in self._scripted:
+            module.training = training
+            for name, buffer in buffers.items():
+                module._buffers[name] = buffer
+        for generator, state in self._generators:
+            generator.set_state(state)
+
+    def _look(self, value: Any) -> bool:
+        """Note a value and all that can be reached from it; tells whether it has to be replaced."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return False
+        if kind in _CONTAINERS:
+            if id(value) not in self._seen:
+                self._seen.add(id(value))
+                self._look_into(value)
+            return False
+        if kind is tuple:
+            return any([self._look(entry) for entry in value])
+        if isinstance(value, nn.Module):
+            if id(value) not in self._seen:
+                self._seen.add(id(value))
+                if isinstance(value, torch.jit.ScriptModule):
+                    self._look_into_scripted(value)
+                else:
+                    self._look_into(vars(value))
+        elif isinstance(value, Tensor):
+            # One that requires a gradient cannot be overwritten, and may be asked for.
+            if not value.requires_grad and not isinstance(value, nn.Parameter):
+                self._tensors[id(value)] = value
+                return True
+        elif isinstance(value, torch.Generator):
+            self._generators.append((value, value.get_state()))
+        return False
+
+    def _look_into(self, container: _Container) -> None:
+        found = container.copy()
+        self._containers.append((container, found))
+        if isinstance(found, dict):
+            entries: Iterable[tuple[Any, Any]] = found.items()
+        else:
+            entries = enumerate(found)
+        for key, value in entries:
+            if type(value) in _ATOMS or (type(key) is str and key in _LEFT_ALONE):
+                continue
+            if self._look(value) and not isinstance(container, set):
+                self._places.append((container, key, value))
+
+    def _look_into_scripted(self, module: torch.jit.ScriptModule) -> None:
+        buffers = dict(module._buffers.items())
+        self._scripted.append((module, module.training, buffers))
+        for value in (*buffers.values(), *module.children()):
+            self._look(value)
+
+
+def _replaced(value: Any, copies: dict[int, Tensor]) -> Any:
+    """A tensor, or a tuple of some, with copies in their place."""
+    if type(value) is tuple:
+        return tuple(_replaced(entry, copies) for entry in value)
+    return copies.get(id(value), value)
+
+
+def _put_back(container: _Container, found: Any) -> None:
+    if not container and not found:
+        return
+    same = len(container) == len(found) and all(map(is_, container, found))
+    if isinstance(container, dict):
+        if same and all(map(is_, container.values(), found.values())):
+            return
+        # At no moment is anything missing that belongs here, should this be interrupted.
+        for key in [*container]:
+            if key not in found:
+                del container[key]
+        container.update(found)
+        if not all(map(is_, container, found)):
+            for key, value in found.items():  # in their order
+                del container[key]
+                container[key] = value
+    elif not same:
+        container.clear()
+        (container.update if isinstance(container, set) else container.extend)(found)
+
+
+def _copies(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    """Copies that share memory with each other where the tensors do."""
+    together: defaultdict[int, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        where = address(tensor)
+        together[-id(tensor) if where is None else where].append(tensor)
+    copies: dict[int, Tensor] = {}
+    for group in together.values():
+        if len(group) == 1:
+            copies[id(group[0])] = group[0].clone()
+            continue
+        memory = group[0].untyped_storage().clone()
+        for tensor in group:
+            copy = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            place = tensor.storage_offset(), tensor.size(), tensor.stride()
+            copies[id(tensor)] = copy.set_(memory, *place)
+    return copies

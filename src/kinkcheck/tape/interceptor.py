@@ -63,3 +63,13 @@ def in_compiled_function() -> bool:
 
 
 _frame_callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
+
+
+def under_saved_tensor_hooks() -> bool:
+    """Whether tensors for the backward pass are kept in another way: by computing them again.
+
+    >>> with torch.autograd.graph.save_on_cpu():
+    ...     print(under_saved_tensor_hooks())
+    True
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None

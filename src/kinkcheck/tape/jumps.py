@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from kinkcheck.tape.memory import address, tensors_in
+
 _COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
 
 _CALLED = {"_to_copy": "a conversion to integers"}
@@ -136,32 +138,17 @@ class Jumps:
     def _source(self, tensor: Tensor) -> str | None:
         if not self._made_by:
             return None
-        address = _address(tensor)
-        return None if address is None else self._made_by.get(address)
+        where = address(tensor)
+        return None if where is None else self._made_by.get(where)
 
     def _mark(self, tensor: Tensor, source: str) -> None:
-        address = _address(tensor)
-        if address is None:
+        where = address(tensor)
+        if where is None:
             return
-        if address not in self._made_by:
+        if where not in self._made_by:
             self._addresses.append(StorageWeakRef(tensor.untyped_storage()))
-        self._made_by[address] = source or self._made_by.get(address, "")
+        self._made_by[where] = source or self._made_by.get(where, "")
         self._jumped_once = self._jumped_once or bool(source)
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """The tensors among arguments or results, also of lists.
-
-    >>> len(tensors_in((torch.ones(1), 2, [torch.ones(1), None])))
-    2
-    """
-    found: list[Tensor] = []
-    for value in values if isinstance(values, list | tuple) else (values,):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += tensors_in(value)
-    return found
 
 
 def only_tells_finite(name: str, args: tuple[Any, ...]) -> bool:
@@ -179,10 +166,3 @@ def only_tells_finite(name: str, args: tuple[Any, ...]) -> bool:
 
 def _is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _address(tensor: Tensor) -> int | None:
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # sparse tensors, those of torch.func
-        return None

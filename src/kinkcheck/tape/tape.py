@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, overload
 
@@ -22,10 +22,16 @@ from kinkcheck.selection import Selection, parse
 from kinkcheck.tape.as_found import as_found
 from kinkcheck.tape.graph import function_of, leaf_of, nodes
 from kinkcheck.tape.hooks import registered
-from kinkcheck.tape.interceptor import Interceptor, in_compiled_function, run_again
+from kinkcheck.tape.interceptor import (
+    Interceptor,
+    in_compiled_function,
+    run_again,
+    under_saved_tensor_hooks,
+)
 from kinkcheck.tape.jumps import Jumps
 from kinkcheck.tape.layers import Layers
 from kinkcheck.tape.notes import Notes, Unseen, next_number
+from kinkcheck.tape.parameters import Parameters
 from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
 from kinkcheck.tape.watcher import Watcher
@@ -79,6 +85,7 @@ class Tape:
         self._hooks_before = 0
         self._nodes_before = 0
         self._kept_gradients = False
+        self._runs_again = False
         self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments | None]] = (
             WeakTensorKeyDictionary()
         )
@@ -87,7 +94,10 @@ class Tape:
         self._compiled_since: int | None = None
         self._jumps = Jumps()
         self._layers = Layers(model, self._notes)
-        self._watcher = Watcher(self._notes, self._jumps, lambda: self._layers.current)
+        self._parameters = Parameters()
+        self._watcher = Watcher(
+            self._notes, self._jumps, self._parameters, lambda: self._layers.current
+        )
         self._recording = ExitStack()
 
     @property
@@ -131,13 +141,16 @@ class Tape:
         >>> tape.unseen_behind(loss, x)
         [Unseen(layer='', operation='where', reason='steered by a comparison (gt)', calls=1)]
         """
-        tensors = self._parameters()[1] if inputs is None else _checked(inputs)
+        tensors = self._trained()[1] if inputs is None else _checked(inputs)
         _require_graph(loss)
         return self._notes.behind(loss, tensors)
 
     def __enter__(self) -> Tape:
         with ExitStack() as stack:
             stack.enter_context(as_found(self._model))
+            stack.callback(self._parameters.put_back)
+            if self._model is not None:
+                self._parameters.find(self._model.parameters())
             stack.enter_context(self._layers)
             stack.enter_context(self._watcher)
             stack.enter_context(Interceptor(self._meet, self._look))
@@ -212,13 +225,15 @@ class Tape:
         [0.0, 0.5]
         """
         chosen = self._chosen(choose)
-        names, tensors = self._parameters() if inputs is None else (None, _checked(inputs))
+        names, tensors = self._trained() if inputs is None else (None, _checked(inputs))
         try:
             for site, selection in chosen.items():
                 site._chosen = selection
             # Activation checkpointing runs calls again inside the backward pass; they have to save
             # what the recorded ones saved.
-            with Interceptor(run_again):
+            # They may change the model once more, and random states.
+            again = as_found(self._model) if self._runs_again else nullcontext()
+            with again, self._parameters.as_written(), Interceptor(run_again):
                 segments = self._segments(loss, tensors)
                 if segments is None:
                     gradients = whole_pass(loss, tensors)
@@ -246,7 +261,7 @@ class Tape:
                 chosen[site] = require_accepted(site.kind, parse(text))
         return chosen
 
-    def _parameters(self) -> tuple[list[str], list[Tensor]]:
+    def _trained(self) -> tuple[list[str], list[Tensor]]:
         if self._model is None:
             raise InputError(
                 "inputs: needed when nothing was passed to record(); pass the tensors to "
@@ -329,6 +344,7 @@ class Tape:
         """See what is about to be called."""
         if function is Tensor.retain_grad:
             self._kept_gradients = True
+        self._runs_again = self._runs_again or under_saved_tensor_hooks()
         self._watcher.see(function, args)
         if not in_compiled_function() or self._layers.in_compiled_module:
             self._leave_compiled()

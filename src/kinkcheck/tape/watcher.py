@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kinkcheck.ops import kind_of
 from kinkcheck.ops.unseen import NOT_PYTHON, Argument, Row, key, unseen_row
-from kinkcheck.tape.jumps import GET_DATA, Jumps, only_tells_finite, tensors_in
+from kinkcheck.tape.jumps import GET_DATA, Jumps, only_tells_finite
+from kinkcheck.tape.memory import tensors_in
 from kinkcheck.tape.notes import Notes
+from kinkcheck.tape.parameters import Parameters
 
 
 class Watcher(TorchDispatchMode):
@@ -23,11 +25,15 @@ class Watcher(TorchDispatchMode):
     Args:
         notes: where to note them.
         jumps: what jumped in the tensors of the block.
+        parameters: what is told before they are written.
         layer: tells the layer that is being called.
     """
 
-    def __init__(self, notes: Notes, jumps: Jumps, layer: Callable[[], str]) -> None:
+    def __init__(
+        self, notes: Notes, jumps: Jumps, parameters: Parameters, layer: Callable[[], str]
+    ) -> None:
         super().__init__()
+        self._parameters = parameters
         self._notes = notes
         self._jumps = jumps
         self._layer = layer
@@ -58,6 +64,7 @@ class Watcher(TorchDispatchMode):
     ) -> Any:
         # Below autograd there is nothing left to intercept.
         with torch._C.DisableTorchFunction():
+            self._parameters.about_to_call(func, args, kwargs or {})
             if self._away or torch._C._current_autograd_node() is not None:
                 return func(*args, **(kwargs or {}))
             return self._watch(func, args, kwargs or {})
