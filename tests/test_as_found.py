@@ -102,7 +102,7 @@ class Untidy(nn.Module):
 
 def plain_gradient(model: nn.Module, x: Tensor) -> list[Tensor]:
     parameters = list(model.parameters())
-    return list(torch.autograd.grad(model(x), parameters, allow_unused=True))
+    return list(torch.autograd.grad(model(x).sum(), parameters, allow_unused=True))
 
 
 X = torch.tensor([[1.0, 0.0, -1.0], [0.5, 2.0, 1.0]])
@@ -334,6 +334,20 @@ def test_a_module_that_keeps_an_activation_is_audited() -> None:
     assert model.feat.requires_grad  # from the pass outside of any block
     for found, want in zip(tape.gradient(loss).values(), expected, strict=True):
         assert torch.equal(found, want)
+
+
+def test_a_hook_that_the_block_registers_stays() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    with record(model) as tape:
+        handle = model[1].register_full_backward_hook(lambda m, into, out: (3 * into[0],))
+        loss = model(X).sum()
+        model.eval()
+    expected = plain_gradient(model, X)
+    for found, want in zip(tape.gradient(loss).values(), expected, strict=True):
+        assert torch.equal(found, want)
+    assert model.training
+    handle.remove()
+    assert not torch.equal(plain_gradient(model, X)[0], expected[0])
 
 
 class Checkpointed(Untidy):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -132,7 +129,7 @@ def measure(
     started = time.perf_counter()
     # The backward passes run inside the recording as well: activation checkpointing calls modules
     # again, which update buffers and draw random numbers.
-    with _draws_undone(), torch.enable_grad(), record(model) as tape:
+    with torch.enable_grad(), record(model) as tape:
         value = loss()
         with torch.autocast(value.device.type, enabled=False):
             reference, other = (tape.gradient(value, choose=choose) for choose in selections)
@@ -153,14 +150,3 @@ def _ties(site: Site) -> SiteTies:
 def _norm(gradient: Mapping[str, Tensor]) -> float:
     norms = (torch.linalg.vector_norm(g, dtype=torch.float64).item() for g in gradient.values())
     return math.hypot(*norms)
-
-
-@contextmanager
-def _draws_undone() -> Iterator[None]:
-    """Put the random states of Python and NumPy back; the tape does so with PyTorch's."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

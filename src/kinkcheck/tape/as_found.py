@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from kinkcheck.errors import InputError
 from kinkcheck.tape.memory import address
 
-# Hooks that a block adds are its own affair; to look through these at every module takes time.
+# Hooks that a block adds are its own affair.
 _LEFT_ALONE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
 
 _Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
@@ -127,7 +127,7 @@ class _Found:
         else:
             entries = enumerate(found)
         for key, value in entries:
-            if type(value) in _ATOMS or (type(key) is str and key in _LEFT_ALONE):
+            if type(value) in _ATOMS or _left_alone(key):
                 continue
             if self._look(value) and not isinstance(container, set):
                 self._places.append((container, key, value))
@@ -137,6 +137,10 @@ class _Found:
         self._scripted.append((module, module.training, buffers))
         for value in (*buffers.values(), *module.children()):
             self._look(value)
+
+
+def _left_alone(key: Any) -> bool:
+    return type(key) is str and key in _LEFT_ALONE
 
 
 def _replaced(value: Any, copies: dict[int, Tensor]) -> Any:
@@ -153,6 +157,7 @@ def _put_back(container: _Container, found: Any) -> None:
     if isinstance(container, dict):
         if same and all(map(is_, container.values(), found.values())):
             return
+        found = {key: container.get(key) if _left_alone(key) else found[key] for key in found}
         # At no moment is anything missing that belongs here, should this be interrupted.
         for key in [*container]:
             if key not in found:

@@ -44,9 +44,13 @@ Watch = Callable[[Site, Operation, Tensor], None]
 def record(model: nn.Module | None = None, *, watch: Watch | None = None) -> Tape:
     """Record the nonsmooth calls of a block, so that their derivatives can be chosen afterwards.
 
-    When the block ends the model is as it was found: modes, buffers (batch-norm statistics) and
-    random state. Two blocks one after the other draw the same dropout masks; to train under a
-    selection use :mod:`kinkcheck.nn`.
+    When the block ends the model is as it was found: modes, buffers (batch-norm statistics),
+    attributes of its modules and what is in their lists, dicts and sets, parameters that the block
+    wrote, and the random states of PyTorch, NumPy and Python. Two blocks one after the other draw
+    the same dropout masks; to train under a selection use :mod:`kinkcheck.nn`. So what a module
+    keeps of a forward pass (``self.feat = ...``) is to be used inside the block. Left alone are
+    ``.grad``, hooks that the block registers, tensors that require a gradient and are not
+    parameters, and objects other than modules, tensors and Python's own containers.
 
     Args:
         model: the model whose parameters :meth:`Tape.gradient` differentiates by default and whose
