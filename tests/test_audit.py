@@ -23,9 +23,9 @@ from torch import Tensor, nn
 import kinkcheck
 from kinkcheck import audit, data, networks
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.audit.variation import gradient_variation
 from kinkcheck.contractions import float32_contractions
 from kinkcheck.errors import InputError
+from kinkcheck.measure.variation import gradient_variation
 
 Batch = tuple[Tensor, Tensor]
 STORED = {
@@ -284,7 +284,8 @@ def test_point_costs_one_forward_pass_and_runs_what_no_choice_touches_backward_o
         lifted=False,
         on_point=lambda *progress: done.append(progress),
     )
-    assert Counting.counter == {"forward": 4, "backward": 4}
+    # The first point of each precision is compared with plain autograd, which runs once more.
+    assert Counting.counter == {"forward": 4 + 2, "backward": 4 + 2}
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -437,11 +438,8 @@ def test_parameters_are_the_same_at_every_precision(digits: list[Batch]) -> None
         return network
 
     report = audit(small, digits[:1], precisions=["16", "32", "64"], draws=2)
-    first, second = drawn[0::2], drawn[1::2]
-    assert len(drawn) == 6
-    assert all(torch.equal(weight, first[0]) for weight in first)
-    assert all(torch.equal(weight, second[0]) for weight in second)
-    assert not torch.equal(first[0], second[0])
+    first, second = drawn  # each draw once, for all precisions
+    assert not torch.equal(first, second)
     for points in (report.points[0::2], report.points[1::2]):
         assert points[0].loss == pytest.approx(points[2].loss, rel=1e-2)
         assert points[1].loss == pytest.approx(points[2].loss, rel=1e-6)
@@ -491,12 +489,6 @@ class Overwriting(nn.Linear):
         return super().forward(input).exp().mul_(2).exp().add_(1)
 
 
-class Uncopyable(nn.Linear):
-    def __init__(self, *sizes: int) -> None:
-        super().__init__(*sizes)
-        self.doubled = self.weight * 2
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -513,11 +505,13 @@ class Uncopyable(nn.Linear):
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"batches": []}, "batches: at least one"),
         ({"network": fails}, "network: fails failed: ValueError: no weights"),
-        ({"network": lambda: 3}, "must return a torch.nn.Module, not int"),
+        (
+            {"network": lambda: 3},
+            r"torch.nn.Module, or \(model, batches, step\), not int",
+        ),
         ({"network": lambda: FailsForward(2, 2)}, "failed on a batch.*float32, draw 0, batch 0"),
         ({"network": lambda: Detached(2, 2)}, "loss: does not depend on any parameter"),
         ({"network": lambda: Overwriting(2, 2)}, "backward pass failed.*draw 0, batch 0"),
-        ({"network": lambda: Uncopyable(2, 2)}, "cannot be copied to float32"),
         ({"network": nn.ReLU()}, "loss: does not depend on any parameter"),
         ({"loss": lambda outputs, _: outputs}, "loss: must be a single number"),
         ({"loss": lambda *_: 1.0}, "loss: must be a single number"),
@@ -601,6 +595,8 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
                     "relative_l1": "float",
                 },
                 "non_finite_layer": "NoneType",
+                "non_finite_operation": "NoneType",
+                "non_finite_lifted": "NoneType",
             }
         ],
         "sites": [
@@ -622,6 +618,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
         ],
         "unseen": [{"layer": "str", "operation": "str", "reason": "str", "calls": "int"}],
         "operations": "NoneType",
+        "left_out": [],
     }
     head = {key: value for key, value in written.items() if not isinstance(value, list)}
     assert head == {

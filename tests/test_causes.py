@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kinkcheck import audit
 from kinkcheck.audit import SiteCount, Variation
-from kinkcheck.audit.finite import first_in_backward, first_in_forward
-from kinkcheck.audit.zones import ROUNDING, WRONG, Zone, by_lift, by_threshold
+from kinkcheck.measure.finite import first_in_forward, first_in_gradient
+from kinkcheck.measure.zones import ROUNDING, WRONG, Zone, by_lift, by_threshold
 
 
 def total(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -136,9 +136,9 @@ def test_first_layer_of_the_forward_pass() -> None:
 
 def test_first_layer_of_the_backward_pass_is_the_last_of_the_network() -> None:
     finite, wrong = torch.ones(1), torch.tensor([math.nan])
-    assert first_in_backward({"a.weight": wrong, "b.weight": wrong, "c.bias": finite}) == "b"
-    assert first_in_backward({"weight": wrong}) == ""
-    assert first_in_backward({"weight": finite}) is None
+    assert first_in_gradient({"a.weight": wrong, "b.weight": wrong, "c.bias": finite}) == "b"
+    assert first_in_gradient({"weight": wrong}) == ""
+    assert first_in_gradient({"weight": finite}) is None
 
 
 def test_loss_that_alone_is_not_finite_is_named() -> None:

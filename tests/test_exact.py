@@ -24,8 +24,8 @@ from exact import weights
 from kinkcheck import data, networks
 from kinkcheck.audit.exact import ExactSite, Rationals, evaluate, uncovered
 from kinkcheck.audit.exact.rationals import from_floats
+from kinkcheck.constants import as_taken
 from kinkcheck.errors import InputError
-from kinkcheck.literals import as_taken
 from kinkcheck.selection import First, Minimal, parse
 from strategies import adaptive, filled, seeds, sliding, whole_numbers
 

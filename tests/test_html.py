@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from kinkcheck import cli
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.audit.report import Lift
-from kinkcheck.audit.zones import Zone
 from kinkcheck.errors import InputError
+from kinkcheck.measure.records import Lift
+from kinkcheck.measure.zones import Zone
 from kinkcheck.report.html import audit_html
 
 # --- JSON by hand, as it lies on users' disks ---------------------------------------------------
@@ -229,7 +229,7 @@ def test_extreme_numbers_are_drawn(value: Any) -> None:
 
 def test_empty_audit_says_that_there_was_no_kink() -> None:
     page = Page(audit_html(version_1(points=[], sites=[], selections=[])))
-    assert "No nonsmooth operation was met" in page.text
+    assert "No kink that kinkcheck recognises was met" in page.text
     assert page.elements["svg"] == 0
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 import kinkcheck
 from coarse_networks import coarse_points
 from kinkcheck import audit, data, networks, precision
-from kinkcheck.audit.forward import Program
-from kinkcheck.audit.lift import SAMPLES, Lifted, lift
-from kinkcheck.audit.zones import Zone, by_lift
+from kinkcheck.audit.run import Loss
 from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import candidates
+from kinkcheck.measure.forward import Program
+from kinkcheck.measure.lift import SAMPLES, Lifted, lift
+from kinkcheck.measure.runs import Runs, pairs
+from kinkcheck.measure.zones import Zone, by_lift
 from kinkcheck.selection import parse
 from kinkcheck.tape import Tape
 
@@ -34,9 +37,19 @@ def program(name: str) -> Program:
     return chosen
 
 
-def lifted(model: nn.Module, batch: Batch, selections: Sequence[str] = ("minimal",)) -> Lifted:
+def lifted(
+    model: nn.Module,
+    batch: Batch,
+    selections: Sequence[str] = ("minimal",),
+    loss: Loss = F.cross_entropy,
+) -> Lifted:
+    """What the lift finds, and the gradient of the loss at the network's output."""
+    at = next(p for p in precision.PRECISIONS.values() if p.storage == batch[0].dtype)
     programs = [program(name) for name in selections]
-    return lift(model, batch, F.cross_entropy, program("native"), programs)
+    with lift(
+        Runs(model, pairs(loss), batch, at), program("native"), programs, candidates(batch)
+    ) as found:
+        return found
 
 
 def zones(found: Lifted) -> list[Zone]:
@@ -138,6 +151,9 @@ def test_gradients_are_those_of_two_networks_in_float64(
     found = lifted(model, (images, targets), ["last"])
     for gradient, selection in ((found.reference, "native"), (found.selections[0], "last")):
         other = kinkcheck.nn.convert(copy.deepcopy(model).double(), max_pool=selection)
+        for module in other.modules():
+            if hasattr(module, "eps"):
+                module.eps = torch.tensor(module.eps).item()  # as PyTorch's kernels take it
         loss = F.cross_entropy(other(images.double()), targets)
         expected = torch.autograd.grad(loss, list(other.parameters()))
         for (key, _), wanted in zip(other.named_parameters(), expected, strict=True):
@@ -207,16 +223,11 @@ def test_without_kinks_and_rounding_one_roundoff_of_the_gradient_is_left() -> No
     model = nn.Linear(2, 1, bias=False).double()
     nn.init.ones_(model.weight)
     x = torch.arange(2.0 * 4 * SAMPLES, dtype=torch.float64).reshape(-1, 2)
-    found = lift(
-        model,
-        (x, torch.zeros(len(x))),
-        lambda outputs, targets: outputs.sum(),
-        program("native"),
-        [program("native")],
-    )
+    batch = x, torch.zeros(len(x))
+    found = lifted(model, batch, ["native"], lambda outputs, targets: outputs.sum())
     assert found.noise == [2.0**-53 * float(x.sum())]
     assert found.variation == [0.0]
-    assert found.separate
+    assert found.bottleneck == 0
 
 
 def test_a_single_sample_has_a_floor(digits: list[Batch]) -> None:
@@ -241,14 +252,19 @@ class FirstCounts(nn.Module):
 
 @pytest.mark.parametrize("by", [1.0, 1e-5])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_network_that_depends_on_the_order_of_samples_is_refused(
+def test_what_needs_samples_is_left_out_where_their_order_counts(
     by: float, seed: int, digits: list[Batch]
 ) -> None:
     torch.manual_seed(seed)
-    model = FirstCounts(by)
-    with pytest.raises(InputError, match=r"depends on the order of the samples .* batch 0"):
-        audit(model, digits[:1], seed=seed)
-    assert audit(model, digits[:1], lifted=False).points
+    report = audit(FirstCounts(by), digits, seed=seed)
+    for point in report.points:
+        assert point.noise is None
+        assert point.lift is not None
+        assert point.zone in (Zone.AGREEMENT, Zone.COMPENSATION)
+    ((what, points),) = [(each.what, each.points) for each in report.left_out]
+    assert what.startswith("the noise floor")
+    assert "samples=" in what
+    assert points == 2
 
 
 class Island(nn.Module):
@@ -263,18 +279,23 @@ class Noisy(nn.Module):
         return x + torch.randn(1, *x.shape[1:], dtype=x.dtype)
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [(Island(), "computes in fewer bits than float64"), (Noisy(), "draws random numbers")],
-)
-def test_a_network_whose_lift_is_another_one_is_refused(
-    layer: nn.Module, reason: str, digits: list[Batch]
-) -> None:
+def test_a_network_whose_lift_is_another_one_is_refused(digits: list[Batch]) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 2, 5), layer, nn.MaxPool2d(2), nn.Flatten())
-    with pytest.raises(InputError, match=reason):
+    model = nn.Sequential(nn.Conv2d(1, 2, 5), Island(), nn.MaxPool2d(2), nn.Flatten())
+    with pytest.raises(InputError, match="computes in fewer bits than float64"):
         audit(model, digits[:1])
     assert audit(model, digits[:1], lifted=False).points
+
+
+@pytest.mark.parametrize("name", ["16", "bfloat16", "32"])
+def test_the_lift_draws_what_the_precision_drew(name: str, digits: list[Batch]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 5), Noisy(), nn.MaxPool2d(2), nn.Flatten())
+    (point,) = audit(model, digits[:1], precisions=[name]).points
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    u = precision.parse(name).unit_roundoff
+    assert 0 < point.lift.error_reference_l1 < 100 * u * point.gradient_l1
 
 
 class Viewed(nn.Module):

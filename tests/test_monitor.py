@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kinkcheck
 from kinkcheck import InputError
-from kinkcheck.audit.variation import gradient_variation
+from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.monitor import Monitor, Record
 from kinkcheck.monitor.lines import _append_csv
 

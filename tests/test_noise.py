@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from kinkcheck import audit, data, networks, precision
 from kinkcheck.audit import Variation, gradient_variation
-from kinkcheck.audit.dropout import dropout_by_sample
-from kinkcheck.audit.noise import another_order
+from kinkcheck.errors import InputError
+from kinkcheck.measure.draws import Draws
+from kinkcheck.measure.noise import another_order
 
 Batch = tuple[Tensor, Tensor]
 
@@ -127,9 +129,16 @@ def test_another_order_is_another_order_of_the_same_samples(samples: int) -> Non
     assert torch.equal(order, another_order(samples, seed=3))
 
 
-# --- dropout -------------------------------------------------------------------------------------
+# --- what is drawn -------------------------------------------------------------------------------
 
 DROPOUTS = [F.dropout, F.dropout1d, F.dropout2d, F.dropout3d]
+
+
+def drawn(function: Callable[[], Tensor]) -> tuple[Draws, Tensor]:
+    draws = Draws()
+    torch.manual_seed(0)
+    with draws.kept():
+        return draws, function()
 
 
 @pytest.mark.parametrize("dropout", DROPOUTS)
@@ -139,37 +148,90 @@ def test_samples_keep_what_they_lose_in_the_whole(
     dropout: Any, inplace: bool, dtype: torch.dtype
 ) -> None:
     shape = {F.dropout1d: (6, 4, 5), F.dropout3d: (6, 4, 2, 3, 2)}.get(dropout, (6, 4, 3, 5))
-    x = torch.rand(shape, dtype=dtype) + 1
+    x = torch.rand(shape, dtype=torch.float32) + 1
     order = torch.tensor([4, 0, 3])
+    draws, whole = drawn(lambda: dropout(x, 0.3))
     torch.manual_seed(0)
-    with dropout_by_sample(torch.arange(6), samples=6):
-        whole = dropout(x, 0.3)
-    assert 0 < (whole == 0).sum() < whole.numel()
+    assert torch.equal(whole, dropout(x, 0.3))
+    lost = whole == 0
+    assert 0 < lost.sum() < whole.numel()
     channels_last = x.transpose(1, -1).contiguous().transpose(1, -1)
     for samples in (x, channels_last):
-        part = samples[order]
-        torch.manual_seed(0)
-        with dropout_by_sample(order, samples=6):
+        part = samples[order].to(dtype)
+        torch.manual_seed(1)
+        with draws.given(order, samples=6).forward():
             found = dropout(part, 0.3, inplace=inplace)
-        assert torch.equal(found, whole[order])
+        assert torch.equal(found == 0, lost[order])
         assert (found is part) == inplace
 
 
-def test_other_tensors_and_evaluation_are_left_alone() -> None:
-    x = torch.ones(7, 2)
-    with dropout_by_sample(torch.arange(3), samples=3):
-        torch.manual_seed(0)
-        other = F.dropout(x)
-        assert torch.equal(F.dropout(x[:3], training=False), x[:3])
-    torch.manual_seed(0)
-    assert torch.equal(other, F.dropout(x))
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda like: torch.rand(3, 4, dtype=like.dtype),
+        lambda like: torch.rand_like(like),
+        lambda like: torch.randn(3, 4, dtype=like.dtype),
+        lambda like: torch.empty_like(like).uniform_(-1, 1),
+        lambda like: torch.empty_like(like).normal_(),
+        lambda like: torch.empty_like(like).exponential_(),
+        lambda like: torch.normal(like, torch.ones_like(like)),
+        lambda like: torch.bernoulli(torch.full_like(like, 0.25)),
+        lambda like: torch.multinomial(torch.ones_like(like), 2),
+        lambda like: torch.randperm(5),
+        lambda like: torch.distributions.Normal(like, 1.0).rsample(),
+        lambda like: torch.rand(3, 4, dtype=like.dtype, generator=torch.Generator()),
+    ],
+)
+def test_every_draw_is_given_again_in_another_precision(draw: Callable[[Tensor], Tensor]) -> None:
+    draws, first = drawn(lambda: draw(torch.zeros(3, 4)))
+    torch.manual_seed(1)
+    with draws.given().forward():
+        again = draw(torch.zeros(3, 4, dtype=torch.float64))
+    assert torch.equal(again, first.to(again.dtype))
 
 
-def test_masks_differ_from_layer_to_layer_and_leave_the_random_state_alone() -> None:
-    x = torch.ones(8, 16)
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    with dropout_by_sample(torch.arange(8), samples=8):
-        first, second = F.dropout(x), F.dropout(x)
-    assert not torch.equal(first, second)
-    assert torch.equal(before, torch.get_rng_state())
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: torch.rand(2),
+        lambda: torch.randn(3),
+        lambda: torch.zeros(3),
+        lambda: torch.rand(3) + torch.rand(3),
+    ],
+)
+def test_a_run_that_draws_otherwise_is_refused(other: Callable[[], Tensor]) -> None:
+    draws, _ = drawn(lambda: torch.rand(3))
+    with (
+        pytest.raises(InputError, match="draws random numbers otherwise"),
+        draws.given().forward(),
+    ):
+        other()
+
+
+def test_what_activation_checkpointing_draws_again_is_what_it_drew() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    def backward(x: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        y = checkpoint(
+            lambda x: F.dropout(F.dropout(x.sin(), 0.5).exp(), 0.5), x, use_reentrant=False
+        )
+        return y, lambda: torch.autograd.grad(y.sum(), x)[0]
+
+    x = torch.rand(64, requires_grad=True)
+    draws, (first, differentiate) = drawn(lambda: backward(x))
+    expected = differentiate()
+    wide = x.detach().double().requires_grad_()
+    given = draws.given()
+    torch.manual_seed(3)
+    with given.forward():
+        again, differentiate = backward(wide)
+    with given.backward():
+        found = differentiate()
+    assert torch.equal(again == 0, first == 0)
+    torch.testing.assert_close(found.float(), expected)
+
+
+def test_an_operation_that_draws_for_itself_is_refused_in_another_precision() -> None:
+    draws, _ = drawn(lambda: F.rrelu(-torch.ones(3), training=True))
+    with pytest.raises(InputError, match="inside rrelu_with_noise"), draws.given().forward():
+        F.rrelu(-torch.ones(3).double(), training=True)

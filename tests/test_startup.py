@@ -164,7 +164,7 @@ def test_public_names_are_there(package: object) -> None:
 
 def test_the_function_audit_stays_where_its_package_is_imported() -> None:
     program = (
-        "import kinkcheck.audit.zones, kinkcheck, sys\n"
+        "import kinkcheck.measure.zones, kinkcheck, sys\n"
         "assert callable(kinkcheck.audit), kinkcheck.audit\n"
         "from kinkcheck import *\n"
         "assert audit is kinkcheck.audit is sys.modules['kinkcheck.audit'].audit\n"

@@ -17,6 +17,7 @@ import kinkcheck
 from kinkcheck import data, networks, precision
 from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
+from kinkcheck.measure.finite import first_layer
 from kinkcheck.study import model, spec, trial
 from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.divergence import distance
@@ -24,7 +25,6 @@ from kinkcheck.study.executor import Inline
 from kinkcheck.study.feed import Feed, ResidentFeed, digest
 from kinkcheck.study.job import EpochEnd, Event, Job, Outcome, Record
 from kinkcheck.study.learner import Broken, Learner
-from kinkcheck.study.nonfinite import first_layer
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.streams import stream
 
@@ -350,8 +350,8 @@ def test_the_layer_is_the_first_whose_output_is_not_finite() -> None:
 
     network = nn.Sequential(Times(10.0), nn.Sequential(Times(1e4), nn.ReLU()), Times(0.0))
     x = torch.full((1, 2), 10.0, dtype=torch.float16)
-    assert first_layer(network, x, precision.parse("16")) == "1.0"
-    assert first_layer(network, x / 100, precision.parse("16")) == "loss"
+    assert first_layer(network, lambda: network(x)) == "1.0"
+    assert first_layer(network, lambda: network(x / 100)) == "loss"
 
 
 def test_an_exception_is_an_outcome_in_one_line() -> None:

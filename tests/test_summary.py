@@ -10,10 +10,10 @@ import pytest
 
 from kinkcheck.audit import Point, Variation
 from kinkcheck.audit.intervals import clopper_pearson, mcdiarmid
-from kinkcheck.audit.report import Lift
 from kinkcheck.audit.summary import Spread, summarise
-from kinkcheck.audit.zones import Zone
 from kinkcheck.errors import InputError
+from kinkcheck.measure.records import Lift
+from kinkcheck.measure.zones import Zone
 
 
 def point(

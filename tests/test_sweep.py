@@ -9,8 +9,8 @@ import pytest
 
 from kinkcheck.audit import AuditReport, Point, Variation
 from kinkcheck.audit.sweep import ORDER, smallest_precision
-from kinkcheck.audit.zones import Zone
 from kinkcheck.errors import InputError
+from kinkcheck.measure.zones import Zone
 
 
 def point(precision: str, l1: float, gradient: float = 2.0, selection: str = "minimal") -> Point:

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console, RenderableType
 
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.audit.report import Lift
 from kinkcheck.audit.summary import summarise
-from kinkcheck.audit.zones import Zone, by_threshold
+from kinkcheck.measure.records import Lift
+from kinkcheck.measure.zones import Zone, by_threshold
 from kinkcheck.paper.experiment import Row
 from kinkcheck.paper.tables import print_numbers
 from kinkcheck.programs import evaluate

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import copy
+import dataclasses
 import functools
+import random
+import types
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +25,9 @@ from torch.utils.checkpoint import checkpoint
 
 import kinkcheck
 from kinkcheck.audit.exact import evaluate, uncovered
+from kinkcheck.audit.verdict import verdict
 from kinkcheck.errors import InputError
+from kinkcheck.measure.zones import Zone
 
 # The exact judge: what it covers is the program, and what its trace cannot show it names.
 
@@ -484,3 +493,536 @@ def test_layers_that_no_trained_parameter_reaches_are_not_named() -> None:
         loss = model(x).sum()
     assert tape.unseen_behind(loss) == []
     assert [unseen.operation for unseen in tape.unseen_behind(loss, x)] == ["hardtanh"]
+
+
+# The audit: the user's own object, with whatever hangs on it, on whatever batches there are.
+
+
+def small(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.MaxPool1d(2), nn.Linear(2, 3))
+
+
+def labelled(count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, generator=generator), torch.arange(count) % 3
+
+
+def gradient_l1(model: nn.Module, loss: Tensor) -> float:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return sum(g.abs().sum(dtype=torch.float64).item() for g in found if g is not None)
+
+
+def test_a_penalty_on_the_parameters_is_part_of_the_program() -> None:
+    model, (x, y) = small(), labelled()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        penalty = sum(p.square().sum() for p in model.parameters())
+        return F.cross_entropy(outputs, targets) + penalty
+
+    expected = gradient_l1(model, loss(model(x), y))
+    without = gradient_l1(model, F.cross_entropy(model(x), y))
+    for precision, relative in (("32", 1e-12), ("64", 1e-5)):
+        (point,) = kinkcheck.audit(model, [(x, y)], loss=loss, precisions=[precision]).points
+        assert point.gradient_l1 == pytest.approx(expected, rel=relative)
+        assert abs(expected - without) > 1
+        assert point.noise is not None
+        assert point.noise.l1 < 1e-5 * expected  # and no half of the batch goes without it
+
+
+class Patched(nn.Module):
+    """What people hang on a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small()
+        self.tied = nn.Linear(4, 3)
+        self.tied.weight = nn.Parameter(torch.randn(4, 3).t())  # strides of its own
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_parameter("narrow", nn.Parameter(torch.ones(3, dtype=torch.bfloat16)))
+        self.alias = self.net[0].weight
+        self.feat: Tensor | None = None
+        self.history: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.feat = F.relu(self.net[0](x) * self.alias.sum())
+        self.history.append(1.0)
+        self.count += 1
+        self.mean.mul_(0.9).add_(x.mean(0).detach(), alpha=0.1)
+        scores: Tensor = self.net(x) * self.narrow.to(x.dtype) + self.tied(self.feat)
+        return scores
+
+
+def everything(model: Patched) -> dict[str, Any]:
+    """All that can be reached from the model, and what a change of it would show."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        found[name] = (
+            id(tensor), tensor.dtype, tensor.stride(), tensor.data_ptr(), tensor.requires_grad,
+            tensor.tolist(),
+            None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist()),
+            id(tensor._backward_hooks),
+        )  # fmt: skip
+    for name, module in model.named_modules():
+        kept = {key: id(value) for key, value in vars(module).items()}
+        found[f"module {name}"] = kept, module.training
+    found["history"] = list(model.history)
+    found["forward hooks"] = [list(m._forward_hooks) for m in model.modules()]
+    return found
+
+
+def scaled(module: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
+    return 2 * outputs
+
+
+@pytest.mark.parametrize("how", ["ends", "fails", "is interrupted", "fails the second time"])
+def test_nothing_differs_after_an_audit(how: str) -> None:
+    model, batch = Patched(), labelled()
+    for each in model.parameters():
+        each.grad = torch.full_like(each, 0.5)
+    model.net[1].register_forward_hook(scaled)
+    model.net[0].weight.register_hook(lambda g: 2 * g)
+    model.net[0].bias.register_post_accumulate_grad_hook(lambda p: None)
+    model.net.forward = lambda x, own=model.net.forward: own(x) + 1
+    before, calls = everything(model), []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(1)
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        if how == "is interrupted" and len(calls) == 3:
+            raise KeyboardInterrupt
+        if how == "fails" or (how == "fails the second time" and len(calls) == 2):
+            raise ValueError("no")
+        return loss
+
+    expected = {"ends": (), "is interrupted": KeyboardInterrupt}.get(how, InputError)
+    with pytest.raises(expected) if expected else contextlib.nullcontext():
+        kinkcheck.audit(model, [batch], step=step, precisions=["16", "32", "64"])
+    assert everything(model) == before
+    assert [each.tolist() for each in batch] == [each.tolist() for each in labelled()]
+
+
+def test_hooks_of_every_kind_act_as_in_training() -> None:
+    def program(hooked: bool) -> tuple[nn.Module, float]:
+        model, (x, y) = small(), labelled()
+        if hooked:
+            model[0].register_forward_pre_hook(lambda m, args: (args[0] + 1,))
+            model[0].register_forward_hook(scaled)
+            model[1].register_full_backward_hook(lambda m, gi, go: (gi[0] * 3,))
+            model[3].register_full_backward_pre_hook(lambda m, go: (go[0] * 5,))
+            model[0].weight.register_hook(lambda g: g * 7)
+        return model, gradient_l1(model, F.cross_entropy(model(x), y))
+
+    model, expected = program(hooked=True)
+    (point,) = kinkcheck.audit(model, [labelled()], lifted=True).points
+    assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+    assert abs(expected - program(hooked=False)[1]) > 0.1
+
+
+@dataclasses.dataclass
+class Example:
+    inputs: Tensor
+    targets: Tensor
+    name: str = "an example"
+
+
+class Graph:
+    """A graph as the packages for them have it: attributes, and ``to``."""
+
+    def __init__(self, **parts: Tensor) -> None:
+        self.__dict__.update(parts)
+
+    def to(self, device: str) -> Graph:
+        return Graph(**{name: part.to(device) for name, part in vars(self).items()})
+
+
+def wrapped(kind: str, x: Tensor, y: Tensor) -> tuple[Any, Callable[[Any], tuple[Tensor, Tensor]]]:
+    from transformers import BatchEncoding
+    from transformers.modeling_outputs import ImageClassifierOutput
+
+    Pair = collections.namedtuple("Pair", "inputs targets")
+    both = {"inputs": x, "targets": y}
+    read_keys = lambda b: (b["inputs"], b["targets"])  # noqa: E731
+    read_names = lambda b: (b.inputs, b.targets)  # noqa: E731
+    return {
+        "tuple": ((x, y), lambda b: (b[0], b[1])),
+        "list": ([x, y], lambda b: (b[0], b[1])),
+        "nested": ({"a": [(x,)], "b": {"c": y}}, lambda b: (b["a"][0][0], b["b"]["c"])),
+        "dict": ({**both, "name": "a"}, read_keys),
+        "named tuple": (Pair(x, y), read_names),
+        "dataclass": (Example(x, y), read_names),
+        "namespace": (types.SimpleNamespace(**both), read_names),
+        "graph": (Graph(**both), read_names),
+        "encoding": (BatchEncoding(both), read_keys),
+        "output": (
+            ImageClassifierOutput(logits=x, loss=y),
+            lambda b: (b.logits, b["loss"]),
+        ),
+        "items": (
+            [(row, label) for row, label in zip(x, y, strict=True)],
+            lambda b: (torch.stack([r for r, _ in b]), torch.stack([label for _, label in b])),
+        ),
+        "ragged": (
+            {"rows": [row[: 1 + i % 3] for i, row in enumerate(x)], "labels": y.tolist()},
+            lambda b: (
+                torch.stack([F.pad(r, (0, 3 - len(r))) for r in b["rows"]]),
+                torch.tensor(b["labels"]),
+            ),
+        ),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["tuple", "list", "nested", "dict", "named tuple", "dataclass", "namespace", "graph",
+     "encoding", "output", "items", "ragged"],
+)  # fmt: skip
+@pytest.mark.parametrize("precision", ["bfloat16", "32"])
+def test_a_batch_is_whatever_the_step_takes(kind: str, precision: str) -> None:
+    model = small()
+    batch, read = wrapped(kind, *labelled())
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        x, y = read(batch)
+        return F.cross_entropy(model(x), y)
+
+    report = kinkcheck.audit(model, [batch], step=step, precisions=[precision])
+    (point,) = report.points
+    half = copy.deepcopy(model).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    x, y = read(batch)
+    expected = gradient_l1(half, F.cross_entropy(half(x.to(half[0].weight.dtype)), y))
+    assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+    assert point.noise is not None  # the samples were found
+    assert report.left_out == []
+
+
+def test_what_cannot_be_looked_into_is_named() -> None:
+    batch = (*labelled(), iter([1]))
+    report = kinkcheck.audit(
+        small(), [batch], step=lambda m, b: F.cross_entropy(m(b[0]), b[1]), lifted=False
+    )
+    assert [each.what for each in report.left_out] == [
+        "what is in a list_iterator of the batch: kinkcheck cannot look into it"
+    ]
+
+
+class Times(nn.Module):
+    """A recurrent network that takes times first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.LSTM(3, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(F.relu(self.rnn(x)[0][-1]))
+        return scores
+
+
+def test_the_first_dimension_may_be_time() -> None:
+    x, y = torch.randn(5, 5, 3), torch.arange(5) % 3
+    found = kinkcheck.audit(Times(), [(x, y)])
+    assert found.points[0].lift is not None
+    assert found.points[0].noise is None
+    assert any("no samples were found" in each.what for each in found.left_out)
+    declared = kinkcheck.audit(Times(), [(x, y)], samples=(1, 0))
+    assert declared.points[0].noise is not None
+    assert declared.left_out == []
+    assert declared.points[0].gradient_l1 == found.points[0].gradient_l1
+    # Seven times are not five samples, which shows at once.
+    assert kinkcheck.audit(Times(), [(torch.randn(7, 5, 3), y)]).points[0].noise is None
+
+
+def test_samples_that_are_none_are_not_believed() -> None:
+    x, y = torch.randn(5, 5, 3), torch.arange(5) % 3
+    report = kinkcheck.audit(Times(), [(x, y)], samples=(0, 0))
+    assert report.points[0].noise is None
+    assert report.left_out
+
+
+def test_a_module_that_keeps_what_it_computed_is_audited() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.feat = F.relu(self.line(x))
+            return self.feat
+
+    model, batch = Keeps(), labelled()
+    model(batch[0])  # now it holds a tensor with a graph, which no copy takes
+    expected = gradient_l1(model, F.cross_entropy(model(batch[0]), batch[1]))
+    (point,) = kinkcheck.audit(model, [batch]).points
+    assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+
+
+def test_sparse_gradients_are_measured() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.ReLU(), nn.Linear(4, 3))
+    batch = torch.tensor([0, 3, 3, 8]), torch.tensor([0, 1, 2, 0])
+    dense = copy.deepcopy(model)
+    dense[0].sparse = False
+    expected = gradient_l1(dense, F.cross_entropy(dense(batch[0]), batch[1]))
+    (point,) = kinkcheck.audit(model, [batch]).points
+    assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+    assert point.zone in (Zone.AGREEMENT, Zone.COMPENSATION)
+
+
+class Shift(nn.Module):
+    """relu(w x − c) at w = x c, in every way to write c."""
+
+    def __init__(self, c: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.line = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.line.weight, 0.1)
+        if isinstance(c, Tensor):
+            self.register_buffer("c", c)
+        else:
+            self.c = c
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = self.c(x) if callable(self.c) else self.c
+        return F.relu(self.line(x) - c)
+
+
+@pytest.mark.parametrize(
+    "c",
+    [
+        0.1,
+        torch.tensor(0.1),
+        lambda x: torch.tensor(0.1, dtype=x.dtype),
+        lambda x: x.new_tensor(0.1),
+        lambda x: x.new_full((), 0.1),
+        lambda x: torch.full_like(x, 0.1),
+        lambda x: torch.zeros_like(x).fill_(0.1),
+        lambda x: torch.zeros_like(x) + 0.1,
+        lambda x: torch.where(x > 2, x, 0.1),
+        lambda x: x.clamp(max=0.1),
+    ],
+)
+@pytest.mark.parametrize("precision", ["32", "16", "bfloat16"])
+def test_a_constant_is_lifted_as_the_precision_takes_it(c: Any, precision: str) -> None:
+    batch = torch.ones(1, 1), torch.zeros(1, 1)
+    (point,) = kinkcheck.audit(
+        Shift(c, torch.float32), [batch], precisions=[precision], selections=["branch:1"],
+        loss=lambda o, t: o.sum(),
+    ).points  # fmt: skip
+    assert point.variation.l1 == 1  # at 0 ReLU's derivative is 0, or 1
+    assert point.zone is Zone.BIFURCATION  # over the reals too: it is at 0
+
+
+class Drawing(nn.Module):
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.draw = small(), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.net(self.draw(x))
+        return scores
+
+
+def layerdrop(x: Tensor) -> Tensor:
+    return x if torch.rand([]) >= 0.0 else x * 0
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        layerdrop,
+        lambda x: F.dropout(x, 0.5),
+        lambda x: x + torch.randn_like(x),
+        lambda x: x + torch.randn(x.shape, dtype=x.dtype),
+        lambda x: x * (1 + random.random()),
+        lambda x: x * torch.tensor(np.random.rand(), dtype=x.dtype),
+        lambda x: x[:, torch.randperm(3)],
+        lambda x: F.scaled_dot_product_attention(
+            *3 * [x[:, None, :, None].expand(-1, 1, 3, 2)], dropout_p=0.5
+        )[:, 0, :, 0],
+    ],
+)
+def test_draws_are_the_same_numbers_in_the_lift(draw: Callable[[Tensor], Tensor]) -> None:
+    model, batch = Drawing(draw), labelled()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    (point,) = kinkcheck.audit(model, [batch]).points
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    assert point.lift.error_reference_l1 < 1e-4 * point.gradient_l1
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+
+
+def test_a_transformer_in_training_mode_is_lifted() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(40, 3))
+    batch = torch.randn(4, 5, 8), torch.arange(4) % 3
+    (point,) = kinkcheck.audit(model, [batch]).points
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    assert point.lift.error_reference_l1 < 1e-4 * point.gradient_l1
+    assert point.noise is not None
+
+
+def test_an_operation_without_float64_is_named_with_what_works() -> None:
+    class Narrow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            if x.dtype == torch.float64:
+                raise NotImplementedError("expected float32")
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            return grads[0]
+
+    model, batch = nn.Sequential(small()), labelled()
+    model.append(Function(Narrow.apply))
+    with pytest.raises(InputError, match=r"cannot be lifted to float64.*expected float32.*no-lift"):
+        kinkcheck.audit(model, [batch])
+    assert kinkcheck.audit(model, [batch], lifted=False).points
+
+
+class Function(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def hand_relu(h: Tensor) -> Tensor:
+    return torch.where(h > 0, h, 0 * h)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (hand_relu, ["where"]),
+        (lambda h: h * (h > 0), ["mul"]),
+        (lambda h: h.masked_fill(h < 0, 0.0), ["masked_fill"]),
+        (lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, -8, 7), ["fake_quantize"]),
+        (lambda h: (0 * h).pow(2).sum(1, keepdim=True).sqrt() + h, ["sqrt"]),
+        (lambda h: torch.maximum(h.abs(), torch.zeros_like(h)), ["abs", "maximum"]),
+        (lambda h: h.round() + h, ["round"]),
+        (lambda h: h - h.gather(1, h.argmax(1, keepdim=True)), ["gather"]),
+    ],
+)
+def test_what_is_not_switched_is_never_called_harmless(body: Any, named: list[str]) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Function(body), nn.Linear(4, 3))
+    report = kinkcheck.audit(model, [labelled()])
+    found = " ".join(each.operation for each in report.unseen)
+    text = verdict(report)
+    for name in named:
+        assert name in found
+        assert name in text
+    assert "does not matter" not in text
+    assert "No nonsmooth operation was met" not in text
+    assert text.startswith(("No kink that kinkcheck recognises", "Nothing is known"))
+
+
+def test_the_choice_of_a_custom_function_is_its_own() -> None:
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return F.relu(x)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return grads[0] * (x >= 0)
+
+    model = nn.Sequential(nn.Linear(3, 4), Function(Own.apply), nn.Linear(4, 3))
+    nn.init.zeros_(model[0].weight), nn.init.zeros_(model[0].bias)
+    report = kinkcheck.audit(model, [labelled()], selections=["branch:1"])
+    assert [each.operation for each in report.unseen] == ["Own"]
+    assert "does not matter" not in verdict(report)
+    assert "Own" in verdict(report)
+
+
+def test_where_numbers_stop_being_finite_and_whether_float64_helps() -> None:
+    model = nn.Sequential(
+        nn.Linear(3, 4), Function(lambda h: torch.where(h > 0, h.sqrt(), h)), nn.Linear(4, 3)
+    )
+    nn.init.zeros_(model[0].weight), nn.init.constant_(model[0].bias, -1.0)
+    report = kinkcheck.audit(model, [labelled()])
+    (point,) = report.points
+    assert (point.zone, point.non_finite_layer) == (Zone.NON_FINITE, "0")
+    assert (point.non_finite_operation, point.non_finite_lifted) == ("sqrt", True)
+    text = verdict(report)
+    assert text.startswith("Nothing is known of the choice at kinks: no gradient is finite.")
+    assert "higher precision cannot help" in text
+    assert "recognises" not in text
+    # 1e5 is more than float16 has.
+    large = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+    nn.init.constant_(large[0].bias, 1e5)
+    report = kinkcheck.audit(large, [labelled()], precisions=["16"])
+    assert report.points[0].non_finite_lifted is True  # the parameter itself is infinite there
+    nn.init.constant_(large[0].bias, 6e4)
+    nn.init.constant_(large[2].weight, 2.0)
+    report = kinkcheck.audit(large, [labelled()], precisions=["16"])
+    assert report.points[0].non_finite_lifted is False
+    assert "in float64 it is: scale the loss" in verdict(report)
+
+
+def test_a_program_that_is_recorded_otherwise_than_it_runs_is_refused() -> None:
+    """Whether Python looks at what carries out a call, say."""
+
+    class Suspicious(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            recorded = bool(torch.overrides._get_current_function_mode_stack())
+            outputs: Tensor = self.line(x)
+            return 2 * outputs if recorded else outputs
+
+    with pytest.raises(InputError, match=r"not the one that plain autograd returns.*against"):
+        kinkcheck.audit(Suspicious(), [labelled()])
+
+
+def test_a_step_may_take_gradients_itself() -> None:
+    model, (x, y) = small(), labelled()
+    model[1] = nn.Softplus()  # whose second derivative is not 0
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        x = batch[0].requires_grad_()
+        loss = F.cross_entropy(model(x), batch[1])
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        return loss + slope.square().sum()
+
+    expected = gradient_l1(model, step(model, (x.clone(), y)))
+    (point,) = kinkcheck.audit(model, [(x, y)], step=step).points
+    assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    assert point.lift.error_reference_l1 < 1e-4 * point.gradient_l1
+    assert not x.requires_grad
+
+
+def test_what_the_loss_holds_goes_with_the_model() -> None:
+    model, (x, y) = small(), labelled()
+    weights = torch.tensor([0.1, 0.2, 0.7])
+    criterion = nn.CrossEntropyLoss(weight=weights.clone())
+    expected = gradient_l1(model, criterion(model(x), y))
+    losses = [
+        criterion,
+        lambda o, t: criterion(o, t),
+        lambda o, t: F.cross_entropy(o, t, weight=weights),
+        functools.partial(F.cross_entropy, weight=weights),
+    ]
+    for loss in losses:
+        (point,) = kinkcheck.audit(model, [(x, y)], loss=loss).points
+        assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
+        assert point.lift is not None
+    for loss in losses[:2]:
+        assert kinkcheck.audit(model, [(x, y)], loss=loss, precisions=["16"]).points[0].lift
+    assert criterion.weight is not None
+    assert torch.equal(criterion.weight, weights)
+    assert weights.dtype == criterion.weight.dtype == torch.float32

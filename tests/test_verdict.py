@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.audit.report import Lift
+from kinkcheck.audit import AuditReport, LeftOut, Point, SiteCount, UnseenCount, Variation
 from kinkcheck.audit.verdict import verdict
-from kinkcheck.audit.zones import Zone
+from kinkcheck.measure.records import Lift
+from kinkcheck.measure.zones import Zone
 
 SITE = SiteCount("float32", "features.2", "max_pool2d", 0, 100, 60, 40, None)
 UNSEEN = UnseenCount("act", "leaky_relu", "kinkcheck does not define its branches", 3)
@@ -33,9 +33,9 @@ def still(precision: str = "float32") -> Point:
     return point(precision, 0.0, l1=0.0)
 
 
-def test_network_without_kinks_depends_on_no_choice() -> None:
+def test_without_sites_nothing_is_claimed_of_kinks_that_are_not_recognised() -> None:
     assert verdict(report(still(), sites=())) == (
-        "No nonsmooth operation was met: the gradient of my-network depends on no choice at kinks."
+        "No kink that kinkcheck recognises was met in my-network: it had no choice to switch."
     )
 
 
@@ -92,8 +92,38 @@ def test_variation_that_is_not_a_number_is_never_called_rounding(
     points.insert(place, replace(point("float32", broken, l1=broken), non_finite_layer=layer))
     text = verdict(report(*points))
     assert "moves the gradient at 1 of 1 points" in text
-    where = {None: ":", "": ", first in (root):", "features.0": ", first in features.0:"}[layer]
-    assert f"At 1 of 2 points a gradient is not finite{where} scale the loss" in text
+    where = {None: "", "": ", first in (root)", "features.0": ", first in features.0"}[layer]
+    assert text.endswith(f" At 1 of 2 points a gradient is not finite{where}.")
+
+
+@pytest.mark.parametrize(
+    ("operation", "lifted", "words"),
+    [
+        ("sqrt", True, "(the derivative of sqrt); so it is in float64, where a higher precision"),
+        (None, True, "it is the function that is not finite there"),
+        ("sqrt", False, "in float64 it is: scale the loss, or compute in a higher precision."),
+    ],
+)
+def test_a_higher_precision_is_advised_only_where_it_helps(
+    operation: str | None, lifted: bool, words: str
+) -> None:
+    wrong = replace(
+        point("float16", math.nan, l1=math.nan),
+        non_finite_layer="0",
+        non_finite_operation=operation,
+        non_finite_lifted=lifted,
+    )
+    text = verdict(report(wrong, sites=()))
+    assert text.startswith("Nothing is known of the choice at kinks: no gradient is finite. At 1 ")
+    assert words in text
+    assert ("scale the loss" in text) == (not lifted)
+    assert "recognises" not in text
+    assert "matter" not in text
+
+
+def test_what_was_left_out_is_said_with_the_reason() -> None:
+    seen = replace(report(still()), left_out=[LeftOut("the noise floor: no samples", 3)])
+    assert "Not measured at 3 points: the noise floor: no samples." in verdict(seen)
 
 
 def test_gradient_without_size_moves_by_more_than_rounding() -> None:
@@ -197,7 +227,7 @@ def test_bifurcation_of_no_gradient_at_all_is_said() -> None:
 
 def test_rules_in_the_docs_are_those_of_the_docstring() -> None:
     page = (Path(__file__).parent.parent / "docs" / "zones.md").read_text(encoding="utf-8")
-    rules = " ".join(page[page.index("1. no site was met") :].split())
+    rules = " ".join(page[page.index("1. no point is finite") :].split())
     assert verdict.__doc__ is not None
     assert rules in " ".join(verdict.__doc__.split())
 
@@ -215,8 +245,16 @@ def test_dead_ties_are_a_part_of_those_whose_cause_is_known() -> None:
 @pytest.mark.parametrize(
     "seen", [report(still(), sites=()), report(still()), report(point("float32", 1e-9))]
 )
-def test_unseen_kinks_are_mentioned_whatever_else_is_said(seen: AuditReport) -> None:
-    beware = "Kinks listed as unseen were not switched."
-    assert beware not in verdict(seen)
+def test_what_was_not_switched_is_named_whatever_else_is_said(seen: AuditReport) -> None:
+    beware = "Not switched, though it may have kinks or jumps: leaky_relu in act."
+    assert "Not switched" not in verdict(seen)
     seen.unseen.append(UNSEEN)
     assert verdict(seen).endswith(beware)
+    assert "does not matter" not in verdict(seen)
+
+
+def test_many_operations_that_were_not_switched_are_counted() -> None:
+    unseen = [replace(UNSEEN, operation=name, layer=name * 2) for name in "abcde"]
+    again = replace(unseen[0], layer="last")
+    text = verdict(report(still(), unseen=(*unseen, again)))
+    assert text.endswith(": a in aa and 1 more layers, b in bb, c in cc and 2 other operations.")

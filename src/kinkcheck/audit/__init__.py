@@ -1,16 +1,18 @@
 """What is measured at a point, and what is concluded."""
 
 from kinkcheck.audit.document import AuditDocument, conclude, read_document
-from kinkcheck.audit.report import AuditReport, Point, SiteCount, UnseenCount
+from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.run import audit
 from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.audit.sweep import smallest_precision
-from kinkcheck.audit.variation import Variation, gradient_variation
 from kinkcheck.audit.volume import Volume, estimate_volume
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.variation import Variation, gradient_variation
 
 __all__ = [
     "AuditDocument",
     "AuditReport",
+    "LeftOut",
     "Point",
     "SiteCount",
     "Summary",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kinkcheck.audit.causes import Causes
 from kinkcheck.audit.report import SiteCount, UnseenCount
-from kinkcheck.tape import Site, Tape
+from kinkcheck.measure.causes import Causes
+from kinkcheck.measure.records import Found
 
 
 @dataclass
@@ -31,36 +30,19 @@ class Census:
         self._tallies: defaultdict[tuple[str, str, str, int], _Tally] = defaultdict(_Tally)
         self._unseen: Counter[tuple[str, str, str]] = Counter()
 
-    def add(
-        self,
-        precision: str,
-        tape: Tape,
-        variation: Mapping[Site, float],
-        lifted: Mapping[Site, float] | None = None,
-        causes: Sequence[Causes] | None = None,
-    ) -> None:
-        """Add one point.
-
-        Args:
-            precision: its name.
-            tape: the tape of its forward pass.
-            variation: what each site alone moves the gradient by.
-            lifted: the same in the lift, by the sites of the lift.
-            causes: why the windows of each site are tied.
-        """
-        # Matched by name: the lift may have taken another path.
-        in_lift = {_key(site): value for site, value in (lifted or {}).items()}
-        for index, site in enumerate(tape.sites):
-            tally = self._tallies[precision, *_key(site)]
+    def add(self, precision: str, found: Found) -> None:
+        """Add one point, by the name of its precision."""
+        for site in found.sites:
+            tally = self._tallies[precision, site.layer, site.operation, site.call]
             tally.windows += site.windows
             tally.tied += site.tied
             tally.tied_at_zero += site.tied_at_zero
-            tally.variation += [variation[site]] if site in variation else []
-            tally.lifted += [in_lift[_key(site)]] if _key(site) in in_lift else []
-            if causes is not None:
-                tally.causes.append(causes[index])
+            tally.variation += [] if site.variation_l1 is None else [site.variation_l1]
+            tally.lifted += [] if site.lift_variation_l1 is None else [site.lift_variation_l1]
+            if site.causes is not None:
+                tally.causes.append(site.causes)
                 tally.caused += site.tied
-        for unseen in tape.unseen:
+        for unseen in found.unseen:
             self._unseen[unseen.layer, unseen.operation, unseen.reason] += unseen.calls
 
     def sites(self) -> list[SiteCount]:
@@ -84,10 +66,6 @@ class Census:
     def unseen(self) -> list[UnseenCount]:
         """One entry for each layer and operation."""
         return [UnseenCount(*key, calls) for key, calls in self._unseen.items()]
-
-
-def _key(site: Site) -> tuple[str, str, int]:
-    return site.layer, site.operation, site.call
 
 
 def _mean(values: list[float]) -> float | None:

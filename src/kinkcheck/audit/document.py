@@ -38,7 +38,7 @@ def conclude(report: AuditReport, ties_picture: TiesPicture | None = None) -> Au
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> conclude(AuditReport(*names, 0, "native", ["minimal"], [], [], [])).verdict
-    'No nonsmooth operation was met: the gradient of linear depends on no choice at kinks.'
+    'No kink that kinkcheck recognises was met in linear: it had no choice to switch.'
     """
     measured = {each.name: getattr(report, each.name) for each in fields(AuditReport)}
     return AuditDocument(

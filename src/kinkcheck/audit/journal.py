@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from kinkcheck.audit.report import Point, plain
+from kinkcheck.audit.report import plain
 from kinkcheck.errors import InputError
+from kinkcheck.measure.records import Point
 
 SCHEMA = "kinkcheck.volume/1"
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from kinkcheck import precision
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Windows
+from kinkcheck.measure.forward import Kinks
+from kinkcheck.measure.runs import Runs
 from kinkcheck.ops.max_pool import MaxPool
-from kinkcheck.ops.relu import ReLU
 from kinkcheck.precision import Precision
-from kinkcheck.tape import record
 
 Window = tuple[float, float, float, float]
 
@@ -85,28 +82,23 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
     """
     if image.dim() != 3:
         return None
-    at = precision.parse(at)
-    model, image = at.cast_model(model, image.device), at.cast(image, image.device)
-    met = _met(model, image, at)
+    runs = Runs(model, _random_direction, image, precision.parse(at))
+    with runs.audited():
+        met = _met(runs)
     if met is None:
         return None
-    entries = _by_place(met.input, met.windows)
-    active = entries == entries.amax(0)
-    tied = active.sum(0) > 1
-    causes = {"dead": tied & met.blocked}
-    live = tied & ~met.blocked
-    higher = precision.parse("64")
-    if at.storage == higher.storage:
+    operation, tied, live = met.kinks.operation, met.kinks.operation.tied()[0], met.live
+    causes = {"dead": tied & ~live}
+    if runs.at.storage == torch.float64:
         causes["tied"] = live
     else:
-        lifted = _met(higher.cast_model(model, image.device), image.double(), higher)
-        if lifted is None or lifted.input.shape != met.input.shape:
+        with runs.lifted():
+            lifted = _met(runs)
+        if lifted is None or lifted.kinks.value.shape != met.kinks.value.shape:
             return None
-        values = _by_place(lifted.input, met.windows)
-        highest = values.masked_fill(~active, -math.inf).amax(0)
-        lowest = values.masked_fill(~active, math.inf).amin(0)
-        causes["exact"] = live & (lowest == highest)
-        causes["rounding"] = live & (lowest != highest)
+        exact = operation.persists(lifted.kinks.operation.input.detach())[0]
+        causes["exact"] = live & exact
+        causes["rounding"] = live & ~exact
     height, width = image.shape[-2:]
     windows = _boxes(met, height, width)
     places: dict[str, list[Window]] = {}
@@ -116,7 +108,8 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
             here = causes[cause].any(0).cpu() & free
             free &= ~here
             places[cause] = [_corners(box) for box in windows[here]]
-    return TiesPicture(str(at), met.layer, height, width, _grey(image), **places)
+    layer, grey = met.kinks.site.layer, _grey(runs.at.cast(image))
+    return TiesPicture(str(runs.at), layer, height, width, grey, **places)
 
 
 @dataclass(frozen=True)
@@ -124,54 +117,42 @@ class _Met:
     """The first max pooling of an image.
 
     Attributes:
-        layer: name of the layer.
-        input: (channels, height, width).
-        windows: the geometry.
-        blocked: the windows of which no choice reaches a parameter, of the output's shape.
+        kinks: its kinks.
+        live: the tied windows of which a choice reaches a parameter, (channels, *output).
     """
 
-    layer: str
-    input: Tensor
-    windows: Windows
-    blocked: Tensor
+    kinks: Kinks
+    live: Tensor
+
+    @property
+    def windows(self) -> Windows:
+        """The geometry."""
+        assert isinstance(self.kinks.operation, MaxPool)
+        return self.kinks.operation.windows
 
 
-def _met(model: nn.Module, image: Tensor, at: Precision) -> _Met | None:
-    with at.contractions(image.device), torch.enable_grad(), record(model) as tape:
-        model.eval()
-        try:
-            with at.computation(image.device):
-                output = model(image[None])
-        except Exception:  # a picture is an extra: no network has to take one image
-            return None
-        sites = [s for s in tape.sites if s.kind is MaxPool and s.operation.endswith("2d")]
-        if not sites or not isinstance(output, Tensor):
-            return None
-        nodes = [node for node in _graph(output) if getattr(node, "choice", None) is sites[0]]
-        if not nodes:
-            return None
-        (input,), windows = nodes[0].saved_tensors, nodes[0].windows
-        generator = torch.Generator().manual_seed(0)
-        cotangent = torch.randn(output.shape, generator=generator).to(output)
-        (from_above,) = torch.autograd.grad(output, [GradientEdge(nodes[0], 0)], cotangent)
-    below = nodes[0].next_functions[0][0]
-    behind_relu = getattr(getattr(below, "choice", None), "kind", None) is ReLU
-    blocked = from_above[0] == 0
-    if behind_relu:
-        blocked = blocked | (windows.torch_max_pool(input.detach())[0] == 0)
-    return _Met(sites[0].layer, input.detach()[0], windows, blocked)
+def _random_direction(model: nn.Module, image: Tensor) -> Tensor:
+    """The output for one image along a random direction."""
+    output = model.eval()(image[None])
+    generator = torch.Generator().manual_seed(0)
+    along: Tensor = (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+    return along
 
 
-def _graph(output: Tensor) -> Iterator[Any]:
-    """Every node behind a tensor, once."""
-    stack: list[Any] = [output.grad_fn]
-    seen = set()
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            stack += [after for after, _ in node.next_functions]
-            yield node
+def _met(runs: Runs) -> _Met | None:
+    try:
+        forward = runs.forward()
+        forward.listen()
+        forward.gradient({})
+    except InputError:  # a picture is an extra: no network has to take one image
+        return None
+    for kinks, live in zip(forward.kinks, forward.live(), strict=True):
+        if kinks.site.kind is MaxPool and kinks.site.operation.endswith("2d"):
+            if kinks.edge is None:
+                return None
+            none = torch.zeros(kinks.value.shape[1:], dtype=torch.bool, device=live.device)
+            return _Met(kinks, live[0] if live.dim() else none)
+    return None
 
 
 def _by_place(input: Tensor, windows: Windows) -> Tensor:
@@ -186,7 +167,7 @@ def _by_place(input: Tensor, windows: Windows) -> Tensor:
 
 def _boxes(met: _Met, height: int, width: int) -> Tensor:
     """The windows in pixels of the image: (rows, columns, 4)."""
-    rows, columns = met.input.shape[-2:]
+    rows, columns = met.kinks.operation.input.shape[-2:]
     row = torch.arange(rows, dtype=torch.float64).reshape(-1, 1).expand(rows, columns)
     column = torch.arange(columns, dtype=torch.float64).expand(rows, columns)
     edges = [

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from kinkcheck import networks
-from kinkcheck.audit.report import Point
-from kinkcheck.audit.variation import Variation
 from kinkcheck.audit.volume import Volume, estimate_volume
 from kinkcheck.data import Images
 from kinkcheck.errors import InputError
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.variation import Variation
 
 PRECISIONS = ("float16", "float32", "float64")
 

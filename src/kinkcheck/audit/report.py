@@ -4,75 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from kinkcheck.audit.variation import Variation
-from kinkcheck.audit.zones import Zone
 from kinkcheck.errors import InputError
+from kinkcheck.measure.records import Point
 
 SCHEMA = "kinkcheck.audit/2"
 
 READABLE = ("kinkcheck.audit/1", SCHEMA)
 """The schemas that :meth:`AuditReport.from_json` takes; version 1 lacks what has a default."""
-
-
-@dataclass(frozen=True)
-class Lift:
-    """What a higher precision says of one selection at one point. All norms are l1.
-
-    Attributes:
-        precision: ``float64``, or ``exact`` if the exact arbiter was asked.
-        variation_l1: D there.
-        noise_l1: the noise floor there; 0 for the exact arbiter.
-        ratio: ``variation_l1 / noise_l1``; 0 if both are 0.
-        error_reference_l1: rounding error ‖g − g_lift‖ of the reference's gradient; None where
-            there is nothing higher to compare with: a float64 point.
-        error_selection_l1: the same of the selection's gradient.
-    """
-
-    precision: str
-    variation_l1: float
-    noise_l1: float
-    ratio: float
-    error_reference_l1: float | None
-    error_selection_l1: float | None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One selection at one point (parameters θ, mini-batch B, precision).
-
-    Attributes:
-        precision: name of the precision.
-        draw: number of the parameter draw.
-        batch: number of the mini-batch.
-        selection: the selection whose gradient is compared with the reference's.
-        loss: the loss, the same for every selection.
-        gradient_l1: l1 norm of the reference gradient.
-        variation: how far the selection's gradient is from the reference's.
-        zone: the zone by the lift; None if the point was not lifted.
-        zone_by_threshold: the zone by the published threshold; None if the precision has none.
-        lift: the numbers that decided the zone; None if it was not lifted.
-        noise: the spread of the reference gradient over runs that are equal over the reals, in the
-            audited precision: the measured threshold τ_ω; None if not measured.
-        non_finite_layer: the first layer with a number that is not finite, if there is one.
-    """
-
-    precision: str
-    draw: int
-    batch: int
-    selection: str
-    loss: float
-    gradient_l1: float
-    variation: Variation
-    zone: Zone | None = None
-    zone_by_threshold: Zone | None = None
-    lift: Lift | None = None
-    noise: Variation | None = None
-    non_finite_layer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +79,19 @@ class UnseenCount:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Something that was not measured.
+
+    Attributes:
+        what: what it is, and why.
+        points: at how many points of the grid.
+    """
+
+    what: str
+    points: int
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """Everything that an audit measured.
 
@@ -150,6 +106,7 @@ class AuditReport:
         sites: one entry for each precision and site.
         unseen: what was out of reach.
         operations: the operations that were switched; None for all.
+        left_out: what was not measured, and why.
     """
 
     kinkcheck: str
@@ -164,6 +121,7 @@ class AuditReport:
     sites: list[SiteCount]
     unseen: list[UnseenCount]
     operations: list[str] | None = None
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The report in the schema ``kinkcheck.audit/2``, ready for :func:`json.dump`.

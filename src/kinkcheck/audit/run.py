@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from itertools import product
@@ -10,52 +11,61 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from kinkcheck import precision
 from kinkcheck.audit.census import Census
-from kinkcheck.audit.forward import Loss, one_line
-from kinkcheck.audit.point import Measurement
-from kinkcheck.audit.report import AuditReport, Point
-from kinkcheck.audit.switch import Switch
+from kinkcheck.audit.points import Factory, Grid, Place, name_of
+from kinkcheck.audit.report import AuditReport, LeftOut
 from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import opaque
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.runs import Step, device_of, pairs
+from kinkcheck.measure.switch import Switch
 from kinkcheck.precision import Precision
 from kinkcheck.selection import Selection, parse
 
-Factory = Callable[[], nn.Module]
+Loss = Callable[[Any, Any], Tensor]
 
 
 def audit(
     network: nn.Module | Factory,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Any] | None = None,
     *,
     loss: Loss = F.cross_entropy,
+    step: Step | None = None,
     precisions: Sequence[str | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
     reference: str | Selection = "native",
     operations: Sequence[str] | None = None,
     draws: int = 1,
+    samples: Any = 0,
     layers: bool = False,
     lifted: bool = True,
     exact: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     network_name: str | None = None,
     data_name: str = "batches",
+    on_memory: Callable[[int], None] = lambda number: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> AuditReport:
     """Measure how far a network's gradient depends on the derivative chosen at kinks.
 
-    For each precision, parameter draw and mini-batch the network runs forward once; the backward
+    For each precision, parameter draw and mini-batch the program runs forward once; the backward
     pass runs once for the reference and once for every selection. Then the lift says what the
-    variation means. The network is audited in the
-    mode (``train()`` or ``eval()``) in which it is given, and left as it was.
+    variation means. What is audited is the user's own object, in the mode (``train()`` or
+    ``eval()``) in which it is given: its parameters and buffers are cast in place, so that hooks,
+    penalties and cached references act as in training, and put back whatever happens. The first
+    point of each precision is compared, bit for bit, with what plain autograd returns.
 
     Args:
-        network: a module, audited as it is; or a function without arguments that returns one with
-            freshly drawn parameters.
-        batches: pairs of inputs and targets, the same for every precision and draw.
-        loss: function of outputs and targets that returns a single number.
+        network: a module; or a function without arguments that returns one with freshly drawn
+            parameters, or a tuple ``(model, batches, step)``.
+        batches: what ``step`` takes, the same for every precision and draw; anything that holds
+            tensors.
+        loss: function of outputs and targets that returns a single number, for batches that are
+            pairs of inputs and targets.
+        step: function of the model and a batch that returns the loss, in place of ``loss``.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference; each is applied to the operations that have
             it, the others stay at the reference.
@@ -63,25 +73,30 @@ def audit(
         operations: names (``max_pool2d``) or families (``max_pool``) of the operations to switch;
             all others keep their own selection. By default all.
         draws: how many parameter draws; needs a function as ``network`` if more than 1.
+        samples: which dimension of each tensor of a batch counts samples, as ``in_dims`` of
+            :func:`torch.vmap`: a number, or the same in the structure of the batch, None for what
+            all samples share. It is seen whether they are samples; where not, what needs samples is
+            left out, and ``left_out`` of the report says so. None if there are none.
         layers: also switch one site at a time to the first selection, which costs one more
             backward pass a site.
         lifted: also run every point in float64 and under other orders of its samples, which tells
             compensation from bifurcation, says how far rounding has moved each gradient anyway, and
-            why windows are tied (see :mod:`kinkcheck.audit.lift`).
+            why windows are tied (see :mod:`kinkcheck.measure.lift`).
         exact: let the exact arbiter decide the zones of lifted points, for small networks that it
             covers (see :mod:`kinkcheck.audit.exact`).
-        device: where to run.
+        device: where to run; by default where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         network_name: name for the report; by default that of the class or function.
         data_name: name for the report.
+        on_memory: called with about how many bytes of memory it will take, before it starts.
         on_point: called with the number of points done and in all, after each point.
 
     Returns:
         The report. Without any nonsmooth site its list of sites is empty and every variation is 0.
 
     Raises:
-        InputError: an argument cannot be used, the network fails on a batch, or its gradient
-            depends on the order of the samples.
+        InputError: an argument cannot be used, the network fails on a batch, or what was recorded
+            is not what the program does without kinkcheck.
 
     >>> torch.manual_seed(0)
     <torch._C.Generator object at ...>
@@ -93,50 +108,57 @@ def audit(
     """
     at, selected = checked(network, draws, precisions, selections, device)
     switch = Switch(parse(reference), selected, operations)
-    census = Census()
-    pairs = list(batches)
-    _require(bool(pairs), "batches: at least one is needed")
-    for pair in pairs:
-        _require(
-            isinstance(pair, tuple | list) and len(pair) == 2,
-            "batches: must be a list of pairs of inputs and targets",
-        )
     _require(
         not exact or (lifted and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",
     )
-    total = len(at) * draws * len(pairs)
-    points: list[Point] = []
-
+    given = None if batches is None else list(batches)
+    if step is None and given is not None:
+        _require_pairs(given)
+        step = pairs(loss)
+    grid = Grid(
+        network, given, step, switch, samples=samples, layers=layers, lifted=lifted, exact=exact,
+        device=device, seed=seed, precisions=at, on_memory=on_memory,
+    )  # fmt: skip
+    census = Census()
+    points: dict[Place, list[Point]] = {}
+    left_out: Counter[str] = Counter()
     with torch.random.fork_rng():
-        for each, draw in product(at, range(draws)):
-            torch.manual_seed(seed + draw)
-            model = _cast(build(network), each, device)
-            if exact:
-                _require_exact(model, pairs)
-            for index, pair in enumerate(pairs):
-                point = Measurement(
-                    model, pair, loss, each, device, switch, seed + index,
-                    f"{each}, draw {draw}, batch {index}", layers, lifted, exact,
-                )  # fmt: skip
-                points += [
-                    Point(each.name, draw, index, **found) for found in point.measure(census)
-                ]
-                on_point(len(points) // len(selected), total)
+        model, drawn, _ = grid.subject()
+        if exact:
+            _require_exact(model)
+        left_out += Counter(
+            f"what is in a {name} of the batch: kinkcheck cannot look into it"
+            for name in opaque(drawn)
+        )
+        places = [
+            Place(each, draw, batch)
+            for draw, each, batch in product(range(draws), at, range(len(drawn)))
+        ]
+        for place, found in grid.measure(places):
+            points[place] = found.points
+            census.add(place.precision.name, found)
+            left_out += Counter(found.left_out)
+            on_point(len(points), len(places))
 
     return AuditReport(
         kinkcheck=version("kinkcheck"),
         torch=str(torch.__version__),
-        device=device,
-        network=network_name or _name(network),
+        device=device or str(device_of(model)),
+        network=network_name or name_of(network),
         data=data_name,
         seed=seed,
         reference=str(switch.reference),
         selections=[str(selection) for selection in selected],
-        points=points,
+        points=[
+            point
+            for place in product(at, range(draws), range(len(drawn)))
+            for point in points[Place(*place)]
+        ],
         sites=census.sites(),
         unseen=census.unseen(),
         operations=None if operations is None else list(operations),
+        left_out=[LeftOut(what, count) for what, count in left_out.items()],
     )
 
 
@@ -145,7 +167,7 @@ def checked(
     draws: int,
     precisions: Sequence[str | Precision],
     selections: Sequence[str | Selection],
-    device: str,
+    device: str | None,
 ) -> tuple[list[Precision], list[Selection]]:
     """The precisions and selections that texts stand for.
 
@@ -165,58 +187,29 @@ def checked(
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
     at = [precision.parse(text) for text in precisions]
+    on = device if device is not None else "cpu"
+    if device is None and isinstance(network, nn.Module):
+        on = str(device_of(network))
     for each in at:
-        precision.require_available(each, device)
+        precision.require_available(each, on)
     return at, [parse(selection) for selection in selections]
 
 
-def build(network: nn.Module | Factory) -> nn.Module:
-    """The network that an argument ``network`` stands for.
-
-    Raises:
-        InputError: the function fails, returns something else, or its module has no shape yet.
-
-    >>> build(lambda: nn.Linear(1, 1))
-    Linear(in_features=1, out_features=1, bias=True)
-    """
-    try:
-        model = network if isinstance(network, nn.Module) else network()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"network: {_name(network)} failed: {one_line(error)}") from error
-    _require(
-        isinstance(model, nn.Module),
-        f"network: {_name(network)} must return a torch.nn.Module, not {type(model).__name__}",
-    )
-    _require(
-        not any(map(is_lazy, (*model.parameters(), *model.buffers()))),
-        f"network: {_name(network)} has parameters without a shape yet; call it on a batch first",
-    )
-    return model
+def _require_pairs(batches: Sequence[Any]) -> None:
+    _require(bool(batches), "batches: at least one is needed")
+    for batch in batches:
+        _require(
+            isinstance(batch, tuple | list) and len(batch) == 2,
+            "batches: must be a list of pairs of inputs and targets; for others give step=, a "
+            "function of the model and a batch that returns the loss",
+        )
 
 
-def _require_exact(model: nn.Module, pairs: Sequence[tuple[Any, Any]]) -> None:
+def _require_exact(model: nn.Module) -> None:
     from kinkcheck.audit.exact import uncovered
 
     missing = uncovered(model)
     _require(not missing, f"exact: the exact arbiter does not cover {', '.join(missing)}")
-    for inputs, _ in pairs:
-        given = type(inputs).__name__
-        _require(
-            isinstance(inputs, Tensor), f"exact: needs inputs that are one tensor, not {given}"
-        )
-
-
-def _cast(model: nn.Module, to: Precision, device: str) -> nn.Module:
-    try:
-        return to.cast_model(model, device)
-    except Exception as error:
-        raise InputError(f"network: cannot be copied to {to}: {one_line(error)}") from error
-
-
-def _name(network: object) -> str:
-    return getattr(network, "__name__", type(network).__name__)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kinkcheck.audit import intervals
-from kinkcheck.audit.report import Lift, Point
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS, Zone
+from kinkcheck.measure.records import Lift, Point
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
 from kinkcheck.ranges import require_confidence
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kinkcheck.audit.report import AuditReport, Point
-from kinkcheck.audit.zones import Zone
+from kinkcheck.audit.report import AuditReport
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.zones import Zone
 from kinkcheck.ranges import require_tolerance
 
 ORDER = ("float16", "bfloat16", "float32", "float64")

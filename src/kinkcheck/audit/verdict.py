@@ -8,22 +8,25 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kinkcheck import precision
-from kinkcheck.audit.report import AuditReport, Point, SiteCount
+from kinkcheck.audit.report import AuditReport, SiteCount
 from kinkcheck.audit.summary import ratio
-from kinkcheck.audit.zones import Zone
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.zones import Zone
 
 _ROUNDING = 10  # unit roundoffs
+_NAMED = 4  # operations
 
 
 def verdict(report: AuditReport) -> str:
     """What the numbers of a report mean, and what to do, in a sentence or a few.
 
-    Rules, in this order:
+    It asserts nothing that was not seen. Rules, in this order:
 
-    1. no site was met: nothing depends on a choice;
-    2. a gradient is not finite at some points, which says nothing of the choice there: how many,
-       and the first layers where that appears;
-    3. the gradient moved at no point: the choice does not matter on these points;
+    1. no point is finite: nothing is known of the choice there (see 7);
+    2. no kink that kinkcheck recognises was met: it switched nothing, so that it knows nothing of
+       the kinks that it does not switch (see 8);
+    3. the gradient moved at no point: the choice at the kinks that were switched does not matter on
+       these points; if something was not switched, only that those that were do not move it;
     4. if points were not lifted, the largest relative l1 variation of each precision is given, also
        in units of roundoff u; up to 10 u it is called the size of rounding, above 10 u more;
     5. if they were, the largest relative l1 variation of each precision is given; then
@@ -36,40 +39,46 @@ def verdict(report: AuditReport) -> str:
           and where most of the others are;
        c. the advice: where the variation reaches that error at some point, name the selection or
           compute in a higher precision; at precisions where it does at none, the choice is lost in
-          rounding, and naming it only removes the dependence on scan order.
+          rounding, and naming it only removes the dependence on scan order;
+
+    6. after any of these: what was not measured, at how many points, and why;
+    7. a gradient is not finite at some points, which says nothing of the choice there: how many,
+       the first layers and operations where that appears, and whether float64 helps;
+    8. what has kinks or jumps, or may have, and was not switched.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> verdict(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
-    'No nonsmooth operation was met: the gradient of linear depends on no choice at kinks.'
+    'No kink that kinkcheck recognises was met in linear: it had no choice to switch.'
     """
-    beware = " Kinks listed as unseen were not switched." if report.unseen else ""
+    return " ".join(
+        [
+            _of_choice(report),
+            *(f"Not measured at {each.points} points: {each.what}." for each in report.left_out),
+            *_not_finite(report.points),
+            *_not_switched(report),
+        ]
+    )
+
+
+def _of_choice(report: AuditReport) -> str:
+    """What the points that are finite say of the choice."""
+    finite = [point for point in report.points if _is_finite(point)]
+    if report.points and not finite:
+        return "Nothing is known of the choice at kinks: no gradient is finite."
     if not report.sites:
         return (
-            f"No nonsmooth operation was met: the gradient of {report.network} depends on no "
-            f"choice at kinks.{beware}"
-        )
-    finite = [
-        point
-        for point in report.points
-        if math.isfinite(point.gradient_l1) and math.isfinite(point.variation.l1)
-    ]
-    if len(finite) < len(report.points):
-        layers = {p.non_finite_layer for p in report.points if p.non_finite_layer is not None}
-        names = sorted(name or "(root)" for name in layers)
-        beware = (
-            f" At {len(report.points) - len(finite)} of {len(report.points)} points a gradient is "
-            f"not finite{f', first in {_listed(names)}' if names else ''}: scale the loss, or "
-            f"compute in a higher precision.{beware}"
+            f"No kink that kinkcheck recognises was met in {report.network}: it had no choice to "
+            "switch."
         )
     moved = [point for point in finite if point.variation.l1 != 0]
     if not moved:
         switched = f" of {_listed(report.operations)}" if report.operations else ""
-        return (
-            f"The gradient did not move at any of {len(finite)} points: here the choice at kinks"
-            f"{switched} does not matter.{beware}"
-        )
+        still = f"The gradient did not move at any of {len(finite)} points"
+        if report.unseen:
+            return f"{still} by the choice at the kinks{switched} that were switched."
+        return f"{still}: here the choice at kinks{switched} does not matter."
     if all(point.lift is not None for point in moved):
-        return _of_lifted(moved, len(finite), report.sites) + beware
+        return _of_lifted(moved, len(finite), report.sites)
     largest: dict[str, float] = {}
     for point in moved:
         so_far = largest.get(point.precision, 0.0)
@@ -89,8 +98,55 @@ def verdict(report: AuditReport) -> str:
     return (
         f"The arbitrary choice at kinks moves the gradient at {len(moved)} of "
         f"{len(finite)} points, by at most {_listed(parts)}: {meaning} (u is the unit roundoff; up "
-        f"to {_ROUNDING} u counts as rounding).{beware}"
+        f"to {_ROUNDING} u counts as rounding)."
     )
+
+
+def _is_finite(point: Point) -> bool:
+    return math.isfinite(point.gradient_l1) and math.isfinite(point.variation.l1)
+
+
+def _not_finite(points: Sequence[Point]) -> list[str]:
+    """Where gradients are not finite, and whether a higher precision would help."""
+    wrong = [point for point in points if not _is_finite(point)]
+    if not wrong:
+        return []
+    layers = {p.non_finite_layer or "(root)" for p in wrong if p.non_finite_layer is not None}
+    operations = {p.non_finite_operation for p in wrong if p.non_finite_operation is not None}
+    where = f", first in {_listed(sorted(layers))}" if layers else ""
+    by = f" (the derivative of {_listed(sorted(operations))})" if operations else ""
+    found = f"At {len(wrong)} of {len(points)} points a gradient is not finite{where}{by}"
+    lifted = {point.non_finite_lifted for point in wrong}
+    if lifted == {True}:
+        why = "so it is in float64, where a higher precision cannot help: " + (
+            "an infinite derivative times 0 is no number, also where a mask hides the value"
+            if operations
+            else "it is the function that is not finite there"
+        )
+        return [f"{found}; {why}."]
+    if lifted == {False}:
+        return [f"{found}; in float64 it is: scale the loss, or compute in a higher precision."]
+    return [f"{found}."]
+
+
+def _not_switched(report: AuditReport) -> list[str]:
+    """What has kinks or jumps, or may have, and kept its own derivative."""
+    named: dict[str, list[str]] = {}
+    for each in report.unseen:
+        named.setdefault(each.operation, []).append(each.layer)
+    if not named:
+        return []
+    listed = [f"{name}{_in(layers)}" for name, layers in named.items()]
+    if len(listed) > _NAMED:
+        listed = [*listed[: _NAMED - 1], f"{len(listed) - _NAMED + 1} other operations"]
+    return [f"Not switched, though it may have kinks or jumps: {_listed(listed)}."]
+
+
+def _in(layers: Sequence[str]) -> str:
+    known = list(dict.fromkeys(layer for layer in layers if layer))
+    if not known:
+        return ""
+    return f" in {known[0]}" + (f" and {len(known) - 1} more layers" if len(known) > 1 else "")
 
 
 def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from kinkcheck.audit import run
-from kinkcheck.audit.forward import Loss
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
-from kinkcheck.audit.report import Point
-from kinkcheck.audit.run import Factory
+from kinkcheck.audit.points import Factory, Grid, Place, name_of
+from kinkcheck.audit.run import Loss, checked
 from kinkcheck.audit.summary import Summary, summarise
-from kinkcheck.audit.zones import Zone, by_threshold
 from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import tensors
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.runs import Step, device_of, pairs
+from kinkcheck.measure.switch import Switch
+from kinkcheck.measure.zones import Zone
 from kinkcheck.precision import Precision
 from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import Selection, parse
@@ -57,16 +57,18 @@ class Volume:
 
 def estimate_volume(
     network: nn.Module | Factory,
-    batches: Sequence[tuple[Any, Any]],
+    batches: Sequence[Any] | None = None,
     *,
     draws: int = 1,
     loss: Loss = F.cross_entropy,
+    step: Step | None = None,
     precisions: Sequence[str | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
     reference: str | Selection = "native",
     operations: Sequence[str] | None = None,
+    samples: Any = 0,
     lifted: bool = True,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     confidence: float = 0.95,
     until_width: float | None = None,
@@ -75,6 +77,7 @@ def estimate_volume(
     network_name: str | None = None,
     data_name: str = "batches",
     settings: Mapping[str, Any] | None = None,
+    on_memory: Callable[[int], None] = lambda number: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> Volume:
     """Estimate the proportion of points in each zone over parameter draws × mini-batches.
@@ -94,16 +97,18 @@ def estimate_volume(
 
     Args:
         network: a module, audited as it is; or a function without arguments that returns one with
-            freshly drawn parameters.
-        batches: pairs of inputs and targets, the same for every draw.
+            freshly drawn parameters, or a tuple ``(model, batches, step)``.
+        batches: what ``step`` takes, the same for every draw.
         draws: how many parameter draws M; needs a function as ``network`` if more than 1.
-        loss: function of outputs and targets that returns a single number.
+        loss: function of outputs and targets that returns a single number, for pairs of them.
+        step: function of the model and a batch that returns the loss, in place of ``loss``.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference.
         reference: what the selections are compared with.
         operations: names or families of the operations to switch; by default all.
+        samples: where samples are in a batch, as in :func:`kinkcheck.audit.audit`.
         lifted: also judge every point by the lift; the threshold alone takes a third of the time.
-        device: where to run.
+        device: where to run; by default where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         confidence: of every interval, between 0 and 1.
         until_width: stop as soon as intervals are as narrow as this; None visits the whole grid.
@@ -114,6 +119,7 @@ def estimate_volume(
         network_name: name for the file; by default that of the class or function.
         data_name: name for the file.
         settings: more that the points depend on, to be kept in the file and compared with it.
+        on_memory: called with about how many bytes of memory it will take, before it starts.
         on_point: called with the number of points done and in all, after each point.
 
     Returns:
@@ -133,71 +139,70 @@ def estimate_volume(
     (6, 'McDiarmid')
     """
     require_confidence(confidence)
-    at, selected = run.checked(network, draws, precisions, selections, device)
-    _require(bool(batches), "batches: at least one is needed")
+    at, selected = checked(network, draws, precisions, selections, device)
     _require(
         until_width is None or 0 < until_width < 1,
         f"until_width: must be between 0 and 1, not {until_width}",
     )
-    switched = {
-        "selections": selected,
-        "reference": parse(reference),
-        "operations": operations,
-        "loss": loss,
-        "lifted": lifted,
-        "device": device,
-        "network_name": network_name or getattr(network, "__name__", type(network).__name__),
-        "data_name": data_name,
-    }
-    depends_on = {
-        "network": switched["network_name"],
-        "data": data_name,
-        **(settings or {}),
-        "draws": draws,
-        "batches": len(batches),
-        "precisions": [each.name for each in at],
-        "selections": [str(selection) for selection in selected],
-        "reference": str(switched["reference"]),
-        "operations": None if operations is None else list(operations),
-        "loss": getattr(loss, "__name__", type(loss).__name__),
-        "lifted": lifted,
-        "seed": seed,
-        "device": device,
-        "kinkcheck": version("kinkcheck"),
-        "torch": str(torch.__version__),
-        "tensors of the batches": _digest(tree_leaves(list(batches))),
-        "parameters of draw 0": _digest(_first_draw(network, seed).state_dict().values()),
-    }
-    planned = draws * len(batches)
-    looks = _looks(draws, len(batches)) if until_width is not None else [planned]
-    # What each look may miss, so that all together miss no more than was asked.
-    each_confidence = 1 - (1 - confidence) / len(looks)
-    if until_width is not None:
-        _require_reachable(until_width, looks, draws, len(batches), each_confidence)
+    switch = Switch(parse(reference), selected, operations)
+    of_pairs = step is None and batches is not None
+    grid = Grid(
+        network, batches, pairs(loss) if of_pairs else step, switch, samples=samples,
+        lifted=lifted, device=device, seed=seed, precisions=at, on_memory=on_memory,
+    )  # fmt: skip
     points: list[Point] = []
     visited = 0
     summaries: list[Summary] = []
     narrow = False
 
-    with Journal(out, depends_on) as journal:
-        kept = iter(list(journal.points))
-        for draw, batch in visiting_order(draws, len(batches)):
-            drawn = _drawn(network, seed + draw)
-            for index, each in enumerate(at, start=1):
-                entries = next(kept, None)
-                if entries is None:
-                    entries = _entries(
-                        drawn, batches[batch], each, (draw, batch), seed + batch, switched
-                    )
+    with torch.random.fork_rng():
+        model, drawn, by = grid.subject()
+        depends_on = {
+            "network": network_name or name_of(network),
+            "data": data_name,
+            **(settings or {}),
+            "draws": draws,
+            "batches": len(drawn),
+            "precisions": [each.name for each in at],
+            "selections": [str(selection) for selection in selected],
+            "reference": str(switch.reference),
+            "operations": None if operations is None else list(operations),
+            "loss": name_of(loss if of_pairs else by),
+            "lifted": lifted,
+            "seed": seed,
+            "device": device or str(device_of(model)),
+            "kinkcheck": version("kinkcheck"),
+            "torch": str(torch.__version__),
+            "tensors of the batches": _digest(tensors(list(drawn))),
+            "parameters of draw 0": _digest(model.state_dict().values()),
+        }
+        cells = list(visiting_order(draws, len(drawn)))
+        planned = len(cells)
+        looks = _looks(draws, len(drawn)) if until_width is not None else [planned]
+        # What each look may miss, so that all together miss no more than was asked.
+        each_confidence = 1 - (1 - confidence) / len(looks)
+        if until_width is not None:
+            _require_reachable(until_width, looks, cells, each_confidence)
+        with Journal(out, depends_on) as journal:
+            kept = list(journal.points)
+            places = [Place(each, *cell) for cell in cells for each in at]
+            measured = grid.measure(places[len(kept) :])
+            for number in range(len(places)):
+                if number < len(kept):
+                    entries = kept[number]
+                else:
+                    entries = next(measured)[1].points
                     journal.append(entries)
                 points += entries
-                on_point(visited * len(at) + index, planned * len(at))
-            visited += 1
-            if visited in looks:
-                summaries = summarise(points, confidence=each_confidence)
-                narrow = until_width is not None and _narrow(summaries, until_zones, until_width)
-                if narrow:
-                    break
+                on_point(number + 1, len(places))
+                visited, within = divmod(number + 1, len(at))
+                if within == 0 and visited in looks:
+                    summaries = summarise(points, confidence=each_confidence)
+                    narrow = until_width is not None and _narrow(
+                        summaries, until_zones, until_width
+                    )
+                    if narrow:
+                        break
 
     return Volume(
         settings=depends_on,
@@ -228,52 +233,6 @@ def visiting_order(draws: int, batches: int) -> Iterator[Cell]:
         yield k % draws, (k + k // period) % batches
 
 
-def _entries(
-    network: nn.Module | Factory,
-    pair: tuple[Any, Any],
-    at: Precision,
-    cell: Cell,
-    seed: int,
-    switched: Mapping[str, Any],
-) -> list[Point]:
-    """What the audit finds at one point, a selection each."""
-    draw, batch = cell
-    try:
-        report = run.audit(network, [pair], precisions=[at], seed=seed, **switched)
-    except InputError as error:
-        # The audit of a single pair takes it for the first.
-        message = str(error).replace("draw 0, batch 0", f"draw {draw}, batch {batch}")
-        raise InputError(message) from error
-    return [
-        replace(
-            point,
-            draw=draw,
-            batch=batch,
-            zone_by_threshold=by_threshold(point.variation, point.precision),
-        )
-        for point in report.points
-    ]
-
-
-def _drawn(network: nn.Module | Factory, seed: int) -> nn.Module | Factory:
-    """The network of one parameter draw, built once for all precisions."""
-    if isinstance(network, nn.Module):
-        return network
-
-    @cache
-    @wraps(network)
-    def build() -> nn.Module:
-        torch.manual_seed(seed)
-        return network()
-
-    return build
-
-
-def _first_draw(network: nn.Module | Factory, seed: int) -> nn.Module:
-    with torch.random.fork_rng():
-        return run.build(_drawn(network, seed))
-
-
 def _digest(values: Any) -> str:
     """Tells other tensors apart; 12 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -299,14 +258,14 @@ def _looks(draws: int, batches: int) -> list[int]:
 
 
 def _require_reachable(
-    width: float, looks: Sequence[int], draws: int, batches: int, confidence: float
+    width: float, looks: Sequence[int], cells: Sequence[Cell], confidence: float
 ) -> None:
     """Complain of a width that not even a zone without points can reach, before days are spent."""
-    cells = list(visiting_order(draws, batches))
     least = min(estimate(0, cells[:look], confidence).width for look in looks)
     _require(
         least <= width,
-        f"until_width: {width:g} is out of reach with {draws} draws and {batches} mini-batches, "
+        f"until_width: {width:g} is out of reach with {len({d for d, _ in cells})} draws and "
+        f"{len({b for _, b in cells})} mini-batches, "
         f"whose intervals are {least:.2g} wide at least; ask for more of both, as many draws as "
         "mini-batches, or for a wider interval",
     )

@@ -24,10 +24,6 @@ from kinkcheck.cli.options import (
     Reference,
     Seed,
     Selections,
-    batches_of,
-    built_in,
-    images_of,
-    own_factory,
     progress,
     read,
     require_known,
@@ -35,6 +31,7 @@ from kinkcheck.cli.options import (
     write,
 )
 from kinkcheck.cli.report import show, write_html
+from kinkcheck.cli.subject import subject
 from kinkcheck.files import require_writable
 from kinkcheck.precision_names import canonical
 from kinkcheck.ranges import require_tolerance
@@ -42,6 +39,7 @@ from kinkcheck.selection import parse
 
 
 def audit(
+    ctx: typer.Context,
     network: Network,
     data_name: DataName = "mnist-sample",
     data_dir: DataDir = None,
@@ -96,15 +94,14 @@ def audit(
     compared = read("--reference", parse, reference)
     require_known(network, batch_norm, init, data_name, data_dir, operations)
     console = Console(stderr=True)
-    with console.status(f"Reading {data_name} ..."):
-        own = own_factory(network)
-        images = images_of(data_name, data_dir)
-        pairs = batches_of(images, batches, batch_size, seed)
-        factory = own or built_in(network, images, batch_norm, init)
-    with progress(console) as on_point:
+    what = subject(
+        ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
+        batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
+    )  # fmt: skip
+    with progress(console) as watching:
         found = kinkcheck.audit(
-            factory,
-            pairs,
+            what.network,
+            what.batches,
             precisions=at,
             selections=chosen,
             reference=compared,
@@ -116,8 +113,9 @@ def audit(
             device=device,
             seed=seed,
             network_name=network,
-            data_name=images.name,
-            on_point=on_point,
+            data_name=what.data_name,
+            on_memory=watching.on_memory,
+            on_point=watching.on_point,
         )
 
     import torch
@@ -126,10 +124,10 @@ def audit(
     from kinkcheck.audit.picture import ties_picture
 
     picture = None
-    if json_file is not None or html_file is not None:
+    if what.image is not None and (json_file is not None or html_file is not None):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            picture = ties_picture(factory(), pairs[0][0][0], at[0])
+            picture = ties_picture(what.network(), what.image, at[0])
     document = conclude(found, picture)
     if json_file is not None:
         write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")

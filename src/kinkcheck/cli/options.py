@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,7 +21,7 @@ from kinkcheck.networks.catalogue import require_initialisation, require_network
 from kinkcheck.networks.factory import load_factory
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from kinkcheck.data import Images
 
@@ -37,7 +36,8 @@ Network = Annotated[
     typer.Argument(
         metavar="NETWORK",
         help=f"{', '.join(networks.NAMES)}; or package.module:factory or "
-        "path/to/file.py:factory, a function without arguments that returns an nn.Module.",
+        "path/to/file.py:factory, a function without arguments that returns an nn.Module, or "
+        "(model, batches, step).",
     ),
 ]
 DataName = Annotated[str, typer.Option("--data", metavar="NAME", help=f"{', '.join(data.NAMES)}.")]
@@ -149,19 +149,6 @@ def _split(name: str) -> str:
     return "validation" if name == "imagenet" else "train"
 
 
-def batches_of(
-    images: Images, batches: int, batch_size: int, seed: int
-) -> list[tuple[Tensor, Tensor]]:
-    """As many mini-batches, or a complaint that there are not enough images."""
-    at_most = len(images) // batch_size
-    if batches > at_most:
-        raise InputError(
-            f"--batches {batches} of {batch_size} images each: {images.name} has {len(images):,} "
-            f"images, enough for {at_most}"
-        )
-    return list(islice(images.batches(batch_size, seed=seed), batches))
-
-
 def own_factory(network: str) -> Callable[[], nn.Module] | None:
     """The user's function that NETWORK names; None where it names a built-in network."""
     return None if network in networks.NAMES else load_factory(network)
@@ -179,9 +166,16 @@ def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Calla
     )
 
 
+class Watching(NamedTuple):
+    """What a measurement calls: ``on_memory`` before it starts, ``on_point`` after each point."""
+
+    on_memory: Callable[[int], None]
+    on_point: Callable[[int, int], None]
+
+
 @contextmanager
-def progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar; what it yields takes the number of points done and in all."""
+def progress(console: Console) -> Iterator[Watching]:
+    """A bar, which says how much memory the measurement takes; a line if there is not so much."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -190,11 +184,34 @@ def progress(console: Console) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("Auditing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.description}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("points", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("Auditing", total=None)
+
+        def on_memory(needed: int) -> None:
+            from kinkcheck.measure.footprint import available
+
+            bar.update(task, description=f"Auditing, with about {_bytes(needed)} of memory")
+            free = available()
+            if free is not None and needed > free:
+                console.print(
+                    f"kinkcheck: takes about {_bytes(needed)} of memory, and {_bytes(free)} are "
+                    "free; smaller mini-batches take less",
+                    highlight=False,
+                )
+
+        yield Watching(on_memory, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def _bytes(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
 
 
 def write(option: str, path: Path, text: str) -> None:

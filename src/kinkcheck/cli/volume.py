@@ -21,15 +21,12 @@ from kinkcheck.cli.options import (
     Reference,
     Seed,
     Selections,
-    batches_of,
-    built_in,
-    images_of,
-    own_factory,
     progress,
     read,
     require_known,
     require_positive,
 )
+from kinkcheck.cli.subject import subject
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable
 from kinkcheck.precision_names import canonical
@@ -38,6 +35,7 @@ from kinkcheck.selection import parse
 
 
 def volume(
+    ctx: typer.Context,
     network: Network,
     data_name: DataName = "mnist-sample",
     data_dir: DataDir = None,
@@ -78,19 +76,19 @@ def volume(
     compared = read("--reference", parse, reference)
     require_known(network, batch_norm, init, data_name, data_dir, operations)
     console = Console(stderr=True)
-    with console.status(f"Reading {data_name} ..."):
-        own = own_factory(network)
-        images = images_of(data_name, data_dir)
-        pairs = batches_of(images, batches, batch_size, seed)
-        factory = own or built_in(network, images, batch_norm, init)
+    what = subject(
+        ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
+        batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
+    )  # fmt: skip
 
-        from kinkcheck.audit import estimate_volume
-        from kinkcheck.report.tables import threshold_table, zone_table
-        from kinkcheck.report.volume import volume_sentence
-    with progress(console) as on_point:
+    from kinkcheck.audit import estimate_volume
+    from kinkcheck.report.tables import threshold_table, zone_table
+    from kinkcheck.report.volume import volume_sentence
+
+    with progress(console) as watching:
         found = estimate_volume(
-            factory,
-            pairs,
+            what.network,
+            what.batches,
             draws=draws,
             precisions=at,
             selections=chosen,
@@ -102,9 +100,10 @@ def volume(
             until_width=until_width,
             out=out_file,
             network_name=network,
-            data_name=images.name,
+            data_name=what.data_name,
             settings={"batch_size": batch_size, "init": init, "batch_norm": batch_norm},
-            on_point=on_point,
+            on_memory=watching.on_memory,
+            on_point=watching.on_point,
         )
     out = Console()
     out.print(zone_table(found.summaries))

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.audit.variation import Variation, gradient_variation
+from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.variation import Variation, gradient_variation
 from kinkcheck.selection import Selection
-from kinkcheck.tape import Site, record
+from kinkcheck.tape import Site
+from kinkcheck.tape.as_found import as_found
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,16 @@ def measure(
     started = time.perf_counter()
     # The backward passes run inside the recording as well: activation checkpointing calls modules
     # again, which update buffers and draw random numbers.
-    with torch.enable_grad(), record(model) as tape:
-        value = loss()
-        with torch.autocast(value.device.type, enabled=False):
-            reference, other = (tape.gradient(value, choose=choose) for choose in selections)
+    with torch.enable_grad(), as_found(model):
+        forward = Forward(model, loss)
+        with torch.autocast(forward.loss.device.type, enabled=False):
+            reference, other = map(forward.gradient, selections)
     return Record(
         step=step,
-        loss=value.item(),
+        loss=forward.loss.item(),
         gradient_norm=_norm(reference),
         variation=gradient_variation(other, reference),
-        ties=tuple(_ties(site) for site in tape.sites),
+        ties=tuple(_ties(site) for site in forward.tape.sites),
         seconds=time.perf_counter() - started,
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kinkcheck.errors import InputError
+from kinkcheck.measure.runs import Step, pairs
 from kinkcheck.monitor.lines import appender
 from kinkcheck.monitor.measure import Record, measure
 from kinkcheck.selection import Selection, parse
@@ -25,10 +26,11 @@ class Monitor:
     Args:
         model: the model that is trained. Of a compiled one, or one in DistributedDataParallel, the
             module inside is measured.
-        loss: function of outputs and targets, as :meth:`step` needs it.
+        loss: function of outputs and targets, for batches that are pairs of inputs and targets.
+        step: function of the model and a batch that returns the loss, in place of ``loss``.
         every: measure once in so many steps, beginning with the first.
         selections: two selections, between whose gradients the variation is measured.
-        probe: inputs and targets to measure on every time, instead of the batch of the step.
+        probe: a batch to measure on every time, instead of the batch of the step.
         file: adds a line for each record to this file, ``.jsonl`` or ``.csv``.
         on_record: called with each record, to log it elsewhere.
 
@@ -53,20 +55,24 @@ class Monitor:
         model: nn.Module,
         loss: Callable[[Any, Any], Tensor] | None = None,
         *,
+        step: Step | None = None,
         every: int = 100,
         selections: tuple[str | Selection, str | Selection] = ("native", "minimal"),
-        probe: tuple[Any, Any] | None = None,
+        probe: Any = None,
         file: str | Path | None = None,
         on_record: Callable[[Record], object] | None = None,
     ) -> None:
         if every < 1:
             raise InputError(f"every: must be at least 1, not {every}")
+        if loss is not None and step is not None:
+            raise InputError("step: takes the place of loss; give one of them")
         if isinstance(selections, str) or len(selections) != 2:
             raise InputError(f"selections: must be two, not {selections!r}")
         self.model = _bare(model)
         self.steps = 0
         self.records: list[Record] = []
-        self._loss = loss
+        self._takes_pairs = step is None
+        self._step = step if loss is None else pairs(loss)
         self._every = every
         self._selections = parse(selections[0]), parse(selections[1])
         self._probe = probe
@@ -81,7 +87,8 @@ class Monitor:
         ``optimizer.step()`` the record is of the gradient that this step takes.
 
         Args:
-            inputs: what the model is called with; not needed with a probe batch.
+            inputs: what the model is called with, or the batch that ``step`` takes; not needed with
+                a probe batch.
             targets: what the loss is called with, after the outputs.
 
         Returns:
@@ -90,14 +97,15 @@ class Monitor:
         Raises:
             InputError: there is no loss, or neither a batch nor a probe batch.
         """
-        if self._loss is None:
+        step = self._step
+        if step is None:
             raise InputError("loss: needed by step(); pass it to Monitor, or call step_closure()")
+        batch = (inputs, targets) if self._takes_pairs else inputs
         if self._probe is not None:
-            inputs, targets = self._probe
+            batch = self._probe
         elif inputs is None:
             raise InputError("inputs: needed by step(), as the monitor has no probe batch")
-        loss = self._loss
-        return self.step_closure(lambda: loss(self.model(inputs), targets))
+        return self.step_closure(lambda: step(self.model, batch))
 
     def step_closure(self, closure: Callable[[], Tensor]) -> Record | None:
         """The same for any loss: ``monitor.step_closure(lambda: model(**batch).loss)``.

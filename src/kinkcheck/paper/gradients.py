@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck import networks, precision
-from kinkcheck.audit.forward import Forward
-from kinkcheck.audit.noise import noise
-from kinkcheck.audit.run import Factory
-from kinkcheck.audit.variation import Variation, gradient_variation
+from kinkcheck.audit.points import Factory
 from kinkcheck.data import Images
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.noise import noise
+from kinkcheck.measure.runs import Runs, pairs
+from kinkcheck.measure.variation import Variation, gradient_variation
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
 
@@ -110,7 +110,8 @@ def drawn(network: Factory, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network()
+        model: nn.Module = network()
+        return model
 
 
 def take(images: Images, batch_size: int, count: int | None, seed: int = 0) -> list[Batch]:
@@ -144,16 +145,9 @@ def repeated(model: nn.Module, pair: Batch, at: str, device: str) -> Variation:
     >>> repeated(nn.Linear(3, 2), pair, "float32", "cpu").l1
     0.0
     """
-    used = precision.parse(at)
-    model = used.cast_model(model, device)
-    inputs, labels = used.cast(pair[0], device), pair[1].to(device)
-    found = []
-    for _ in range(2):
-        with used.contractions(device), used.computation(device):
-            loss = F.cross_entropy(model(inputs), labels)
-            gradient = torch.autograd.grad(loss, list(model.parameters()))
-        found.append({str(number): tensor for number, tensor in enumerate(gradient)})
-    return gradient_variation(*found)
+    runs = _runs(model, pair, at, device)
+    with runs.audited():
+        return gradient_variation(runs.plain(), runs.plain())
 
 
 def reordered(
@@ -173,14 +167,17 @@ def reordered(
     >>> reordered(nn.Linear(3, 2), pair, "float32", "cpu", meet=False).relative_l1 < 1e-5
     True
     """
-    used = precision.parse(at)
-    run = partial(Forward, used.cast_model(model, device), pair, F.cross_entropy, used, device, at)
-    with used.contractions(device):
-        whole = run(None)
-        base = whole.gradient(_native)
-        found = noise(run, whole.samples, base, _native, whole=None if meet else whole, seed=seed)
-    assert found is not None  # a mini-batch of images is a list of samples
-    return found
+    runs, samples = _runs(model, pair, at, device), Samples(len(pair[1]))
+    with runs.audited():
+        whole = runs.forward()
+        return noise(
+            lambda order: runs.forward(samples, order),
+            samples.count,
+            whole.gradient(_native),
+            _native,
+            bottleneck=None if meet else (0, whole.output_gradient()),
+            seed=seed,
+        )
 
 
 def against_native(
@@ -202,14 +199,18 @@ def against_native(
     >>> against_native(model, pair, "float32", "cpu", "relu", Branch(1.0)).l1
     0.0
     """
-    used = precision.parse(at)
 
     def chosen(tape: Tape) -> dict[Site, Selection]:
         return {site: selection for site in tape.sites if site.kind.family == family}
 
-    with used.contractions(device):
-        run = Forward(used.cast_model(model, device), pair, F.cross_entropy, used, device, at)
-        return gradient_variation(run.gradient(chosen), run.gradient(_native))
+    runs = _runs(model, pair, at, device)
+    with runs.audited():
+        forward = runs.forward()
+        return gradient_variation(forward.gradient(chosen), forward.gradient(_native))
+
+
+def _runs(model: nn.Module, pair: Batch, at: str, device: str) -> Runs:
+    return Runs(model, pairs(F.cross_entropy), pair, precision.parse(at), device, where=at)
 
 
 def _native(tape: Tape) -> dict[Site, Selection]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from kinkcheck import data
 from kinkcheck.audit.intervals import estimate
 from kinkcheck.audit.published import FACTORS, PRECISIONS, Setting, volumes
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS, Zone
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
 from kinkcheck.paper.comparison import Comparison, of_intervals
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.volumes import published_shares, title

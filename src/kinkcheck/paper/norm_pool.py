@@ -11,8 +11,8 @@ from torch import nn
 
 from kinkcheck import data
 from kinkcheck.audit.volume import estimate_volume
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.data import Images
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Network, Size, largest, take

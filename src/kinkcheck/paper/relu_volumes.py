@@ -19,7 +19,7 @@ from torch import nn
 
 from kinkcheck import data
 from kinkcheck.audit.intervals import clopper_pearson
-from kinkcheck.audit.run import Factory
+from kinkcheck.audit.points import Factory
 from kinkcheck.data import Images
 from kinkcheck.networks import MLP
 from kinkcheck.paper import published_values

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from kinkcheck import data
-from kinkcheck.audit.variation import Variation
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.data import Images
 from kinkcheck.data.catalogue import lookup
+from kinkcheck.measure.variation import Variation
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.paper.comparison import Comparison
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import (

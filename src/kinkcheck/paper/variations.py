@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kinkcheck import data
+from kinkcheck.audit.points import Factory
 from kinkcheck.audit.published import with_input_noise
-from kinkcheck.audit.run import Factory
-from kinkcheck.audit.variation import Variation
 from kinkcheck.audit.volume import estimate_volume
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS
+from kinkcheck.measure.variation import Variation
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Batch, Network, Size, drawn, repeated, take
 from kinkcheck.paper.parts import kept

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from kinkcheck import data
 from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.audit.published import FACTORS, Setting, volumes
-from kinkcheck.audit.zones import Zone
+from kinkcheck.measure.zones import Zone
 from kinkcheck.paper import published_values
 from kinkcheck.paper.comparison import Comparison, of_intervals
 from kinkcheck.paper.experiment import Experiment, Row, Setup

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch, Rectangle
 from kinkcheck.audit import AuditReport, Point, SiteCount
 from kinkcheck.audit.picture import TiesPicture
 from kinkcheck.audit.summary import Summary, ZoneShare
-from kinkcheck.audit.zones import PUBLISHED_THRESHOLDS, Zone
+from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
 
 WIDTH = 4.6
 """Inches: on a phone the page scales this to 80 %, at which 10 points can still be read."""

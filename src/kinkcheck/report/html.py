@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kinkcheck.audit.document import AuditDocument
-from kinkcheck.audit.report import Point
 from kinkcheck.audit.verdict import verdict
+from kinkcheck.measure.records import Point
 from kinkcheck.report import figures
 from kinkcheck.report.tables import largest, median
 

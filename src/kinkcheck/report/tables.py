@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from kinkcheck.audit import AuditReport
-from kinkcheck.audit.report import Point, SiteCount
+from kinkcheck.audit.report import SiteCount
 from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
-from kinkcheck.audit.zones import Zone
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.zones import Zone
 from kinkcheck.programs import Evaluation
 
 

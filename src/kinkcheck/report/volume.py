@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kinkcheck.audit.volume import Volume
-from kinkcheck.audit.zones import Zone
+from kinkcheck.measure.zones import Zone
 from kinkcheck.report.tables import proportion
 
 

@@ -14,8 +14,8 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, StepLR
 
 from kinkcheck import precision
+from kinkcheck.measure.finite import broken_layer, first_layer
 from kinkcheck.study.feed import Feed
-from kinkcheck.study.nonfinite import broken_layer, first_layer
 from kinkcheck.study.settings import Settings
 
 Spread: TypeAlias = Callable[[nn.Module], nn.Module]
@@ -35,7 +35,7 @@ class Broken:
 
     Attributes:
         step: training steps that had been taken before it.
-        layer: where it was, see :func:`kinkcheck.study.nonfinite.first_layer`.
+        layer: where it was, see :func:`kinkcheck.measure.finite.first_layer`.
     """
 
     step: int
@@ -243,7 +243,8 @@ class Learner:
     def _note(self, x: Tensor) -> None:
         """A loss was not finite: say where that came from, and whether it can be skipped."""
         if self.broken is None:
-            self._break(first_layer(self.model, x, self._held))
+            with self._held.contractions(x.device), self._held.computation(x.device):
+                self._break(first_layer(self.model, lambda: self.model(x)))
         self.diverged = self._scaler is None or broken_layer(self.model) is not None
 
     def _break(self, layer: str) -> None:

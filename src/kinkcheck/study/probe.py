@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck import ops
+from kinkcheck.measure.forward import Forward
 from kinkcheck.nn import CompoundMaxPool2d
 from kinkcheck.precision import Precision
-from kinkcheck.tape import record
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
     model.train()
     try:
         with held.contractions(x.device):
-            with record(model) as tape, held.computation(x.device):
-                loss = F.cross_entropy(model(x), y)
-            gradients = tape.gradient(loss, choose={})
+            with held.computation(x.device):
+                forward = Forward(model, lambda: F.cross_entropy(model(x), y))
+            gradients = forward.gradient({})
     finally:
         model.train(training)
     norms = torch.stack([gradient.double().norm() for gradient in gradients.values()])
@@ -81,7 +81,7 @@ def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
         name for name, module in model.named_modules() if isinstance(module, CompoundMaxPool2d)
     }
     ties: dict[str, Ties] = {}
-    for site in tape.sites:
+    for site in forward.tape.sites:
         if site.kind is ops.MaxPool:
             parent = site.layer.rpartition(".")[0]
             layer = parent if parent in compound else site.layer  # its two pools have equal ties

@@ -12,7 +12,7 @@ import torch
 from kinkcheck import ops
 from kinkcheck.audit.exact.layers import Adjoint, KinkAdjoint
 from kinkcheck.audit.exact.rationals import Rationals, from_floats
-from kinkcheck.literals import as_taken
+from kinkcheck.constants import as_taken
 from kinkcheck.selection import Native, Selection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from kinkcheck.audit.variation import Variation
+from kinkcheck.measure.variation import Variation
 
 
 class Zone(StrEnum):

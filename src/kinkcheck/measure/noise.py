@@ -2,7 +2,7 @@
 
 Such a run takes the samples in another order and, where they do not meet (no batch norm in training
 mode), in two halves whose gradients are added; on CUDA there is one more in the same order, since
-some kernels add in no fixed order. With dropout each sample keeps its mask.
+some kernels add in no fixed order. Each sample keeps what was drawn for it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kinkcheck.audit.forward import Forward, Gradient, Program
-from kinkcheck.audit.variation import Variation, gradient_variation
+from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.variation import Variation, gradient_variation
 
 
 def another_order(samples: int, seed: int) -> Tensor:
@@ -31,61 +31,60 @@ def another_order(samples: int, seed: int) -> Tensor:
 
 def noise(
     run: Callable[[Tensor], Forward],
-    samples: int | None,
+    samples: int,
     base: Gradient,
     reference: Program,
     *,
-    whole: Forward | None = None,
+    bottleneck: tuple[int, Tensor] | None = None,
     seed: int = 0,
     repeat: bool = False,
-) -> Variation | None:
+) -> Variation:
     """The noise floor of the reference gradient at a point.
 
     Args:
         run: the forward pass of the point on some samples, whose numbers it takes, from the same
             random state each time.
-        samples: how many the mini-batch has; None if it is no list of samples.
+        samples: how many the mini-batch has.
         base: the reference gradient of all of them in their own order.
         reference: the reference program.
-        whole: the forward pass behind it, if samples do not meet in the network: only then do two
-            halves add up to it.
+        bottleneck: the number of the output on which alone the loss depends, and the gradient of
+            the loss there, if samples do not meet in the network: only then do two halves add up.
         seed: of the random order.
         repeat: also run the batch as it is once more, for kernels that are not deterministic.
 
     Returns:
-        The largest distance from ``base`` in every norm; None if the batch is no list of samples.
+        The largest distance from ``base`` in every norm.
 
-    >>> from kinkcheck import precision
-    >>> model = torch.nn.Linear(3, 1)
-    >>> pair = torch.rand(8, 3), torch.rand(8, 1)
+    >>> model, x = torch.nn.Linear(3, 1), torch.rand(8, 3)
     >>> def run(order):
-    ...     loss = torch.nn.functional.mse_loss
-    ...     return Forward(model, pair, loss, precision.parse("32"), "cpu", "here", order)
-    >>> whole = run(None)
+    ...     return Forward(model, lambda: model(x[order]).square().mean())
     >>> def native(tape):
     ...     return {}
-    >>> noise(run, 8, whole.gradient(native), native, whole=whole).relative_l1 < 1e-5
+    >>> whole = run(torch.arange(8))
+    >>> noise(run, 8, whole.gradient(native), native).relative_l1 < 1e-5
     True
     """
-    if samples is None:
-        return None
     order = another_order(samples, seed)
     again = [torch.arange(samples)] if repeat else []
     found = []
-    if whole is not None and samples > 1:
-        found.append(_split(run, order, whole.output_gradient(), reference))
+    if bottleneck is not None and samples > 1:
+        found.append(_split(run, order, *bottleneck, reference))
     else:
         again.append(order)
     return spread(found + [run(each).gradient(reference) for each in again], base)
 
 
 def _split(
-    run: Callable[[Tensor], Forward], order: Tensor, direction: Tensor, reference: Program
+    run: Callable[[Tensor], Forward],
+    order: Tensor,
+    output: int,
+    direction: Tensor,
+    reference: Program,
 ) -> Gradient:
     """The sum of the gradients of two random halves."""
     total: Gradient = {}
     for half in order.chunk(2):
-        (found,) = run(half).gradients_along(direction[half], [reference])
+        (found,) = run(half).gradients_along(output, direction[half], [reference])
         total = {name: total[name] + g for name, g in found.items()} if total else found
     return total
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from kinkcheck import ops
-from kinkcheck.audit.variation import gradient_variation
 from kinkcheck.errors import InputError
 from kinkcheck.families import require_operation
+from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
 

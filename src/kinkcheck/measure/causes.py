@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinkcheck.audit.forward import Forward
+from kinkcheck.measure.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,11 @@ def causes(forward: Forward, lifted: Forward | None) -> list[Causes] | None:
         One entry a site; None if the lift took another path, so that its sites are others.
 
     >>> import torch
-    >>> from kinkcheck import precision
-    >>> at = precision.parse("64")
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.MaxPool1d(2)).double()
     >>> _ = torch.nn.init.zeros_(model[0].weight), torch.nn.init.ones_(model[0].bias)
-    >>> pair = torch.ones(1, 4), torch.zeros(1, 2)
-    >>> forward = Forward(model, pair, torch.nn.functional.mse_loss, at, "cpu", "here")
+    >>> forward = Forward(model, lambda: model(torch.ones(1, 4).double()).square().sum())
     >>> forward.listen()
-    >>> _ = forward.gradient(lambda tape: {})
+    >>> _ = forward.gradient({})
     >>> causes(forward, forward)
     [Causes(dead=0, exact=2, rounding=0)]
     """

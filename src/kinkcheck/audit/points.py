@@ -1,0 +1,200 @@
+"""The points of a grid, measured in turn: parameter draws × mini-batches × precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from kinkcheck.casting import InPlace
+from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import candidates
+from kinkcheck.measure.footprint import estimate
+from kinkcheck.measure.forward import one_line
+from kinkcheck.measure.point import Measurement
+from kinkcheck.measure.records import Found
+from kinkcheck.measure.runs import Runs, Step
+from kinkcheck.measure.switch import Switch
+from kinkcheck.precision import Precision
+
+Factory = Callable[[], Any]
+"""Returns a module with freshly drawn parameters; or ``(model, batches, step)``."""
+
+
+class Subject(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        model: the network.
+        batches: the mini-batches; None where none were given.
+        step: calls the network on one of them and returns the loss.
+    """
+
+    model: nn.Module
+    batches: Sequence[Any] | None
+    step: Step
+
+
+class Place(NamedTuple):
+    """One point of the grid.
+
+    Attributes:
+        precision: the precision.
+        draw: number of the parameter draw.
+        batch: number of the mini-batch.
+    """
+
+    precision: Precision
+    draw: int
+    batch: int
+
+
+class Grid:
+    """How the points of a grid are measured.
+
+    Args:
+        network: a module; or a function that returns one, or a whole :class:`Subject`.
+        batches: the mini-batches; None if the function returns them.
+        step: calls the network; None if the function returns it.
+        switch: the reference and the selections.
+        samples: where samples are in a batch, as in :class:`kinkcheck.measure.batch.Samples`; None
+            if there are none.
+        layers: also switch one site at a time.
+        lifted: also evaluate every point in float64.
+        exact: let the exact arbiter decide the zones.
+        device: where to run; None for where the network is.
+        seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
+        precisions: that will be measured, to tell the memory that it takes.
+        on_memory: called with that, in bytes, before the first point is measured.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Factory,
+        batches: Sequence[Any] | None,
+        step: Step | None,
+        switch: Switch,
+        *,
+        samples: Any = 0,
+        layers: bool = False,
+        lifted: bool = True,
+        exact: bool = False,
+        device: str | None = None,
+        seed: int = 0,
+        precisions: Sequence[Precision] = (),
+        on_memory: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self._precisions = precisions
+        self._on_memory = on_memory
+        self._given = network, batches, step
+        self._switch = switch
+        self._samples = samples
+        self._how = {"layers": layers, "lifted": lifted, "exact": exact}
+        self._device = device
+        self._seed = seed
+        self._drawn: tuple[int, Subject, InPlace] | None = None
+
+    def subject(self) -> tuple[nn.Module, Sequence[Any], Step]:
+        """What is measured at the first parameter draw: the model, the batches and the step.
+
+        Raises:
+            InputError: the function fails, or returns something else, or its module has no shape
+                yet; or there are no batches.
+        """
+        (model, batches, step), _ = self._at(0)
+        if not batches:
+            raise InputError("batches: at least one is needed")
+        return model, batches, step
+
+    def measure(self, places: Iterable[Place]) -> Iterator[tuple[Place, Found]]:
+        """Measure points one after the other.
+
+        The first point of each precision is compared with plain autograd.
+
+        Raises:
+            InputError: the network fails on a batch, or cannot be judged.
+        """
+        checked: set[Precision] = set()
+        for place in places:
+            precision, draw, batch = place
+            (model, batches, step), held = self._at(draw)
+            assert batches is not None
+            runs = Runs(
+                model, step, batches[batch], precision, self._device, self._seed + batch,
+                f"{precision}, draw {draw}, batch {batch}", held,
+            )  # fmt: skip
+            plain = None
+            if precision not in checked:
+                with runs.audited():
+                    plain = runs.plain()
+                if not checked:
+                    self._say_memory(runs, held)
+                checked.add(precision)
+            samples = [] if self._samples is None else candidates(runs.batch, self._samples)
+            measurement = Measurement(
+                runs, self._switch, draw, batch, samples, plain=plain, **self._how
+            )
+            yield place, measurement.measure()
+
+    def _say_memory(self, runs: Runs, held: InPlace) -> None:
+        self._on_memory(
+            estimate(
+                runs.saved_bytes,
+                held.numbers,
+                measured_at=runs.at,
+                precisions=self._precisions or [runs.at],
+                selections=len(self._switch.selections),
+                lifted=self._how["lifted"],
+            )
+        )
+
+    def _at(self, draw: int) -> tuple[Subject, InPlace]:
+        if self._drawn is None or self._drawn[0] != draw:
+            torch.manual_seed(self._seed + draw)
+            made = subject(*self._given)
+            self._drawn = draw, made, InPlace(made.model, made.step)
+        return self._drawn[1:]
+
+
+def subject(network: Any, batches: Sequence[Any] | None, step: Step | None) -> Subject:
+    """What the arguments ``network``, ``batches`` and ``step`` stand for together.
+
+    Raises:
+        InputError: the function fails, or returns something else, or its module has no shape yet.
+
+    >>> subject(lambda: nn.Linear(1, 1), [torch.ones(1)], lambda model, x: model(x)).model
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    try:
+        made: Any = network if isinstance(network, nn.Module) else network()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"network: {name_of(network)} failed: {one_line(error)}") from error
+    whole = isinstance(made, tuple | list) and len(made) == 3
+    model, batches, step = made if whole else (made, batches, step)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"network: {name_of(network)} must return a torch.nn.Module, or (model, batches, step),"
+            f" not {type(made).__name__}"
+        )
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        raise InputError(
+            f"network: {name_of(network)} has parameters without a shape yet; call it on a batch "
+            "first"
+        )
+    if not callable(step):
+        raise InputError("step: must be a function of the model and a batch that returns the loss")
+    return Subject(model, None if batches is None else list(batches), step)
+
+
+def name_of(network: object) -> str:
+    """What a network is called where it was given no name.
+
+    >>> name_of(nn.Linear(1, 1))
+    'Linear'
+    """
+    return getattr(network, "__name__", type(network).__name__)

@@ -1,0 +1,95 @@
+"""What is measured: the network that NETWORK names, on data or on batches of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+from rich.console import Console
+
+from kinkcheck.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kinkcheck.data import Images
+
+_OF_DATA = {"data_name": "--data", "data_dir": "--data-dir", "batches": "--batches",
+            "batch_size": "--batch-size"}  # fmt: skip
+
+
+class Subject(NamedTuple):
+    """A network and its mini-batches.
+
+    Attributes:
+        network: draws the network; or returns it with batches and a step.
+        batches: pairs of images and labels; None where the network brings its own.
+        data_name: the name of the images, or of the function.
+        image: the first image; None where there are none.
+    """
+
+    network: Callable[[], Any]
+    batches: Sequence[tuple[Tensor, Tensor]] | None
+    data_name: str
+    image: Tensor | None
+
+
+def subject(
+    ctx: typer.Context,
+    network: str,
+    *,
+    data_name: str,
+    data_dir: Path | None,
+    batches: int,
+    batch_size: int,
+    batch_norm: bool,
+    init: str,
+    seed: int,
+) -> Subject:
+    """What the command line says to measure.
+
+    Raises:
+        InputError: the network or the images cannot be had, or options say how to take images where
+            the network brings its own batches.
+    """
+    from kinkcheck.cli.options import built_in, images_of, own_factory
+
+    with Console(stderr=True).status(f"Reading {data_name} ..."):
+        own = own_factory(network)
+        if own is not None and _brings_batches(own, seed):
+            for name, option in _OF_DATA.items():
+                source = ctx.get_parameter_source(name)
+                if source is not None and source.name != "DEFAULT":
+                    raise InputError(f"{option}: {network} brings its own batches; leave it out")
+            return Subject(own, None, network, None)
+        images = images_of(data_name, data_dir)
+        pairs = _batches_of(images, batches, batch_size, seed)
+        factory = own or built_in(network, images, batch_norm, init)
+        return Subject(factory, pairs, images.name, pairs[0][0][0])
+
+
+def _brings_batches(factory: Callable[[], Any], seed: int) -> bool:
+    """Whether a function returns a model, batches and a step, and not a model alone."""
+    import torch
+
+    from kinkcheck.audit.points import subject
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return subject(factory, None, lambda model, batch: model(batch)).batches is not None
+
+
+def _batches_of(
+    images: Images, batches: int, batch_size: int, seed: int
+) -> list[tuple[Tensor, Tensor]]:
+    """As many mini-batches, or a complaint that there are not enough images."""
+    at_most = len(images) // batch_size
+    if batches > at_most:
+        raise InputError(
+            f"--batches {batches} of {batch_size} images each: {images.name} has {len(images):,} "
+            f"images, enough for {at_most}"
+        )
+    return list(islice(images.batches(batch_size, seed=seed), batches))

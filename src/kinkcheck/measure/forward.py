@@ -1,0 +1,277 @@
+"""One forward pass of a program on a tape, and what its backward passes find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import tensors
+from kinkcheck.ops import Operation
+from kinkcheck.tape import Site, Tape, record
+from kinkcheck.tape.graph import leaf_of, nodes
+from kinkcheck.tape.hooks import look_at
+from kinkcheck.tape.tape import Choose
+
+Gradient = dict[str, Tensor]
+Program = Callable[[Tape], Choose]
+"""Which site of a forward pass takes which selection."""
+
+
+@dataclass(eq=False)
+class Kinks:
+    """The kinks of one site, kept to be compared with those of the same site in the lift.
+
+    Attributes:
+        site: the site.
+        operation: the call, with its input.
+        value: the output.
+        producer: the autograd node that made the input; None for an input of the network.
+        edge: where the gradient of the output arrives; None if none can.
+    """
+
+    site: Site
+    operation: Operation
+    value: Tensor
+    producer: Node | None
+    edge: GradientEdge | None
+    _arrived: list[Tensor] = field(default_factory=list, init=False)
+
+    @property
+    def reached(self) -> Tensor | None:
+        """Where a gradient that is not 0 has arrived since :meth:`listen`; None if none has."""
+        return self._arrived[0] if self._arrived else None
+
+    def listen(self) -> None:
+        """See what arrives in the backward passes from now on, where windows are tied."""
+        if self.edge is None or not self.site.tied:
+            return
+        # A hook that knew these kinks, and so the node, would keep the graph alive in a circle
+        # until Python looks for one.
+        place, arrived = self.edge.output_nr, self._arrived
+
+        def see(gradients: tuple[Tensor | None, ...]) -> None:
+            if (gradient := gradients[place]) is not None:
+                here = gradient != 0
+                arrived[:] = [here | arrived[0]] if arrived else [here]
+
+        look_at(self.edge.node, see)
+
+    def disturb(self, size: float, generator: torch.Generator) -> None:
+        """Multiply what arrives by 1 ± ``size``, each number by its own, from now on."""
+        if self.edge is None:
+            return
+        place = self.edge.output_nr
+
+        def alter(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            altered = list(gradients)
+            if (gradient := altered[place]) is not None:
+                coin = torch.empty(gradient.shape, dtype=gradient.dtype)
+                sign = coin.bernoulli_(generator=generator).mul_(2).sub_(1).to(gradient.device)
+                altered[place] = gradient * sign.mul_(size).add_(1)
+            return tuple(altered)
+
+        self.edge.node.register_prehook(alter)
+
+
+class Forward:
+    """A recorded forward pass: its sites, and the gradients under whatever is chosen there.
+
+    Args:
+        model: the model, whose parameters are differentiated with respect to.
+        run: calls it and returns the loss, a single number.
+        where: how a complaint names the point.
+        backward: a context for every backward pass.
+
+    Attributes:
+        loss: the loss.
+        tape: the sites.
+        kinks: one entry a site, in order.
+        outputs: the tensors that the model returned, if it was called once; else none.
+        inputs: what it was called with, if it was called once; else nothing.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> forward = Forward(model, lambda: model(torch.zeros(1, 2)).sum())
+    >>> [kinks.site.layer for kinks in forward.kinks], forward.outputs[0].shape
+    (['1'], torch.Size([1, 2]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Callable[[], Any],
+        where: str = "",
+        backward: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.kinks: list[Kinks] = []
+        self._backward = backward
+        self._where = where
+        self._model = model
+        called: list[tuple[tuple[Any, ...], Any]] = []
+        hook = model.register_forward_hook(lambda _, args, made: called.append((args, made)))
+        try:
+            with record(model, watch=self._watch) as self.tape:
+                self.loss: Tensor = run()
+        finally:
+            hook.remove()
+        once = len(called) == 1
+        # Where a parameter has been cast since, autograd would not find it in this graph.
+        first = next((p for p in model.parameters() if p.requires_grad), None)
+        self._leaf = None if first is None else (first, get_gradient_edge(first).node)
+        self.inputs: tuple[Any, ...] = called[0][0] if once else ()
+        self.outputs: list[Tensor] = tensors(called[0][1]) if once else []
+
+    def gradient(self, program: Program | Choose) -> Gradient:
+        """The gradient of a program, by parameter name.
+
+        Args:
+            program: what is chosen at the sites, or a function of the tape that says so.
+
+        Raises:
+            InputError: the backward pass fails.
+        """
+        return self._differentiate(self.loss, program)
+
+    def gradients_along(
+        self, output: int, direction: Tensor, programs: Sequence[Program]
+    ) -> list[Gradient]:
+        """Of each program the gradient of ⟨direction, output⟩, an output given by its number."""
+        along = (self.outputs[output] * direction).sum()
+        return [self._differentiate(along, program) for program in programs]
+
+    def output_gradient(self, output: int = 0) -> Tensor:
+        """The gradient of the loss with respect to an output of the model."""
+        found: Tensor = torch.autograd.grad(self.loss, self.outputs[output], retain_graph=True)[0]
+        return found
+
+    def bottleneck(self, samples: int) -> int | None:
+        """The number of an output with an entry a sample, on which alone the loss depends.
+
+        Args:
+            samples: how many there are.
+
+        Returns:
+            None if there is none: the loss has a penalty on parameters, say.
+        """
+        for number, output in enumerate(self.outputs):
+            alike = output.dim() and len(output) == samples and output.requires_grad
+            if alike and self._depends_only_on(get_gradient_edge(output)):
+                return number
+        return None
+
+    def listen(self) -> None:
+        """See what arrives at the sites in the backward passes from now on, for :meth:`live`."""
+        for kinks in self.kinks:
+            kinks.listen()
+
+    def disturb(self, size: float, seed: int) -> None:
+        """Let backward passes round at every site from now on, at random, by a relative size."""
+        generator = torch.Generator().manual_seed(seed)
+        for kinks in self.kinks:
+            kinks.disturb(size, generator)
+
+    def live(self) -> list[Tensor]:
+        """For every site, which tied windows could pass a choice on to a parameter.
+
+        A tied window is dead if no gradient has arrived at it in any backward pass, or if its
+        entries are zeros of a ReLU, which lets nothing through there. Bool tensors of the shape of
+        the site's output; of no dimension where no window is tied.
+        """
+        rectifiers = {
+            kinks.edge.node
+            for kinks in self.kinks
+            if kinks.edge is not None and kinks.site.kind.family == "relu"
+        }
+        live = []
+        for kinks in self.kinks:
+            if not kinks.site.tied:
+                live.append(torch.tensor(False))
+                continue
+            tied = kinks.operation.tied()
+            if kinks.reached is None:
+                live.append(torch.zeros_like(tied))
+                continue
+            passes = tied & kinks.reached
+            if _behind_views(kinks.producer) in rectifiers:
+                passes &= kinks.value != 0
+            live.append(passes)
+        return live
+
+    def narrower_than_float64(self) -> str | None:
+        """An operation that computes in fewer bits, by its name in autograd; None if none does."""
+        for node in nodes(self.loss.grad_fn):
+            types = {each.dtype for each in node._input_metadata}
+            if any(each.is_floating_point and each != torch.float64 for each in types):
+                return str(node.name()).removesuffix("Backward0")
+        return None
+
+    def _depends_only_on(self, output: GradientEdge) -> bool:
+        """Whether every way from the loss to a parameter goes through one output."""
+        own = {id(parameter) for parameter in self._model.parameters()}
+        seen: set[tuple[Node, int]] = set()
+        stack = [(self.loss.grad_fn, self.loss.output_nr)]
+        while stack:
+            node, number = stack.pop()
+            if node is None or (node, number) in seen or (node, number) == tuple(output)[:2]:
+                continue
+            seen.add((node, number))
+            if id(leaf_of(node)) in own:
+                return False
+            stack += node.next_functions
+        return True
+
+    def _differentiate(self, of: Tensor, program: Program | Choose) -> Gradient:
+        assert self._leaf is None or get_gradient_edge(self._leaf[0]).node is self._leaf[1]
+        with self._backward(), backward_of(self._where):
+            choose = program(self.tape) if callable(program) else program
+            gradient = self.tape.gradient(of, choose=choose)
+        return {name: g.to_dense() if g.is_sparse else g for name, g in gradient.items()}
+
+    def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        self.kinks.append(Kinks(site, operation, output.detach(), operation.input.grad_fn, edge))
+
+
+@contextmanager
+def backward_of(where: str) -> Iterator[None]:
+    """A context in which what fails is said to be the backward pass at a point.
+
+    >>> with backward_of("batch 0"):
+    ...     raise ValueError("no")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: network: backward pass failed (batch 0): ValueError: no
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"network: backward pass failed{where and f' ({where})'}: {one_line(error)}"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of somebody else's code, for a complaint of ours.
+
+    >>> one_line(ValueError("no"))
+    'ValueError: no'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+_VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Alias", "Clone")
+
+
+def _behind_views(node: Node | None) -> Node | None:
+    """The node that made what a tensor shows in another shape."""
+    while node is not None and node.name().startswith(_VIEWS) and node.next_functions:
+        node = node.next_functions[0][0]
+    return node

@@ -1,0 +1,206 @@
+"""The lift: both programs of a point, evaluated at the same θ and B in float64.
+
+Going to float64 changes neither parameters, inputs, constants nor what is drawn at random, so that
+what is left of the variation there is either rounding, at the float64 noise floor, or real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.noise import another_order
+from kinkcheck.measure.runs import FLOAT64, Runs
+from kinkcheck.measure.variation import l1_distance, l1_norm
+
+SAMPLES = 8
+"""How many samples the noise floor is measured on, where samples do not meet in the network."""
+
+DEPENDS_ON_ORDER = 1e-6
+"""Relative spread of the float64 gradient over orders that no rounding explains: what was reordered
+were no samples."""
+
+_DISTURBANCE = 4 * FLOAT64.unit_roundoff
+"""By how much the gradient is altered at every site to see how rounding inside a sample spreads:
+each number there is a sum that is rounded a few times."""
+
+
+@dataclass
+class Lifted:
+    """A point in float64.
+
+    Attributes:
+        forward: the forward pass on the whole mini-batch.
+        reference: the gradient of the reference.
+        selections: the gradients of the selections.
+        variation: for every selection D, l1.
+        noise: for every selection the noise floor of that D, l1.
+        samples: where the samples of the batch are; None if none were found whose order leaves the
+            gradient as it is.
+        bottleneck: the number of the output on which alone the loss depends, if samples do not meet
+            inside the network; else None.
+    """
+
+    forward: Forward
+    reference: Gradient
+    selections: list[Gradient]
+    variation: list[float]
+    noise: list[float]
+    samples: Samples | None
+    bottleneck: int | None
+
+
+@contextmanager
+def lift(
+    runs: Runs, reference: Program, selections: Sequence[Program], samples: Sequence[Samples] = ()
+) -> Iterator[Lifted]:
+    """Evaluate the programs of a point in float64, and the noise floor there.
+
+    Both programs run on the whole mini-batch. For the noise floor they run again with the samples
+    in another order and the gradient at every site altered by a few roundoffs, which shows how
+    rounding spreads between samples and inside them. Where samples do not meet inside the network
+    that is done with ``SAMPLES`` of them and scaled to the whole mini-batch. Whether samples meet
+    is seen by comparing their outputs with those of the whole mini-batch. Whether the batch has
+    samples at all is seen by what another order of them does to the gradient; if it has not, the
+    gradient is altered alone.
+
+    Args:
+        runs: the runs of the point; the first one was made in the audited precision.
+        reference: the reference program.
+        selections: the programs compared with it.
+        samples: where the samples of the batch could be, the likeliest first.
+
+    Yields:
+        What was found; its forward pass can be differentiated until the block ends.
+
+    Raises:
+        InputError: the network fails in float64, or computes in fewer bits somewhere, or draws
+            random numbers in another way.
+
+    >>> from torch import nn
+    >>> from kinkcheck.measure.batch import candidates
+    >>> from kinkcheck.measure.runs import pairs
+    >>> from kinkcheck.precision import parse as precision
+    >>> from kinkcheck.selection import parse
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten())
+    >>> batch = torch.ones(2, 1, 4, 4), torch.tensor([0, 1])
+    >>> def program(name):
+    ...     return lambda tape: {site: parse(name) for site in tape.sites}
+    >>> runs = Runs(model, pairs(nn.functional.cross_entropy), batch, precision("32"))
+    >>> with lift(runs, program("native"), [program("last")], candidates(batch)) as lifted:
+    ...     lifted.variation[0] < 1e-14, lifted.samples
+    (True, Samples(count=2, dims=0))
+    """
+    with ExitStack() as stack:
+        whole = _whole(runs, stack)
+        if narrow := whole.narrower_than_float64():
+            raise InputError(
+                f"network: computes in fewer bits than float64 ({narrow}, {runs.where}, lifted), "
+                "so that rounding cannot be told from truth; make it follow the type of its input, "
+                "or audit it without the lift"
+            )
+        programs = [reference, *selections]
+        base, *gradients = [whole.gradient(program) for program in programs]
+        floors, found, bottleneck = _floors(runs, whole, programs, [base, *gradients], samples)
+        norm = l1_norm(base)
+        yield Lifted(
+            whole,
+            base,
+            gradients,
+            [l1_distance(gradient, base) for gradient in gradients],
+            [
+                max(floors[0], floor, FLOAT64.unit_roundoff * max(norm, l1_norm(gradient)))
+                for floor, gradient in zip(floors[1:], gradients, strict=True)
+            ],
+            found,
+            bottleneck,
+        )
+
+
+def _whole(runs: Runs, stack: ExitStack) -> Forward:
+    """The forward pass on the whole mini-batch, in a context that the stack keeps open."""
+    if runs.on.type == "cpu" and all(each.dim() != 5 for each in runs.model.parameters()):
+        # PyTorch's float64 convolution is nearly twice as fast so; but some networks take a view
+        # that this layout does not have.
+        with ExitStack() as attempt:
+            attempt.enter_context(runs.lifted(channels_last=True))
+            try:
+                whole = runs.forward()
+            except InputError:
+                pass
+            else:
+                stack.enter_context(attempt.pop_all())
+                return whole
+    stack.enter_context(runs.lifted())
+    return runs.forward()
+
+
+def _floors(
+    runs: Runs,
+    whole: Forward,
+    programs: Sequence[Program],
+    gradients: list[Gradient],
+    candidates: Sequence[Samples],
+) -> tuple[list[float], Samples | None, int | None]:
+    """For every program the l1 spread of its gradient; where samples are; the bottleneck."""
+    for samples in candidates:
+        order = another_order(samples.count, runs.seed)
+        some = order[: max(1, min(SAMPLES, samples.count // 2))]
+        # Float64 outputs that agree to this did not meet.
+        output = whole.bottleneck(samples.count)
+        part = output is not None and part_of(runs, whole, samples, some, output, tolerance=1e-10)
+        if output is not None and part:
+            direction = whole.output_gradient(output)
+            parts = part.gradients_along(output, direction[some], programs)
+            turned = some.flip(0)
+            again = runs.forward(samples, turned)
+            again.disturb(_DISTURBANCE, runs.seed)
+            found = _spreads(again.gradients_along(output, direction[turned], programs), parts)
+            return [samples.count / len(some) * spread for spread in found], samples, output
+        try:
+            again = runs.forward(samples, order)
+        except InputError:  # such a batch does not exist
+            continue
+        again.disturb(_DISTURBANCE, runs.seed)
+        floors = _spreads([again.gradient(program) for program in programs], gradients)
+        if floors[0] <= DEPENDS_ON_ORDER * l1_norm(gradients[0]):
+            return floors, samples, None
+    again = runs.forward()
+    again.disturb(_DISTURBANCE, runs.seed)
+    return _spreads([again.gradient(program) for program in programs], gradients), None, None
+
+
+def part_of(
+    runs: Runs, whole: Forward, samples: Samples, some: Tensor, output: int, *, tolerance: float
+) -> Forward | None:
+    """A forward pass on some samples; None where it is not their part in that of the mini-batch.
+
+    Args:
+        runs: the runs of the point.
+        whole: the forward pass on the whole mini-batch.
+        samples: where the samples of the batch are.
+        some: the numbers of some.
+        output: the number of an output with an entry a sample.
+        tolerance: how far an entry may be away, in units of the largest of them.
+    """
+    try:
+        part = runs.forward(samples, some)
+    except InputError:  # batch norm, for one, refuses a single sample
+        return None
+    rows = whole.outputs[output].detach()[some]
+    if len(part.outputs) != len(whole.outputs) or part.outputs[output].shape != rows.shape:
+        return None
+    near = tolerance * float(rows.abs().max())
+    alike = torch.allclose(part.outputs[output].detach(), rows, rtol=0, atol=near)
+    return part if alike else None
+
+
+def _spreads(again: list[Gradient], gradients: list[Gradient]) -> list[float]:
+    return [l1_distance(a, b) for a, b in zip(again, gradients, strict=True)]

@@ -1,0 +1,286 @@
+"""What is measured at one point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.causes import Causes, causes
+from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
+from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.lift import Lifted, lift
+from kinkcheck.measure.noise import noise
+from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
+from kinkcheck.measure.runs import Runs
+from kinkcheck.measure.switch import Switch
+from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
+from kinkcheck.measure.zones import Zone, by_lift, by_threshold
+from kinkcheck.selection import Selection
+from kinkcheck.tape import Site, Tape
+
+NO_SAMPLES = (
+    "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
+    "were found whose order leaves the gradient as it is; samples= says where they are"
+)
+
+
+@dataclass
+class Measurement:
+    """One point, to be measured in a precision and in its lift.
+
+    Attributes:
+        runs: the runs of the point.
+        switch: the reference and the selections.
+        draw, batch: numbers of the parameter draw and the mini-batch.
+        samples: where the samples of the batch could be, the likeliest first.
+        layers: also switch one site at a time.
+        lifted: also evaluate it in float64 and measure the noise floors.
+        exact: let the exact arbiter decide the zones.
+        plain: the gradient as plain autograd returns it, to be compared with; None if it was.
+    """
+
+    runs: Runs
+    switch: Switch
+    draw: int = 0
+    batch: int = 0
+    samples: Sequence[Samples] = ()
+    layers: bool = False
+    lifted: bool = True
+    exact: bool = False
+    plain: Gradient | None = None
+
+    def measure(self) -> Found:
+        """What is found of every selection and site.
+
+        Raises:
+            InputError: the network fails on the batch, or cannot be judged.
+        """
+        with self.runs.audited():
+            forward = self.runs.forward()
+            forward.listen()
+            if self.plain is not None:
+                self._require_plain(forward.gradient({}), self.plain)
+            base = forward.gradient(self._reference)
+            programs = [self._program(selection) for selection in self.switch.selections]
+            gradients = [forward.gradient(program) for program in programs]
+            points = self._points(forward, base, gradients)
+            alone = self.switch.alone(forward.tape, forward.loss, base) if self.layers else {}
+            direction = forward.output_gradient() if self.exact else None
+        if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
+            return self._found(self._not_finite(points, forward, base), forward, alone)
+        if not self.lifted:
+            return self._found(points, forward, alone)
+
+        highest = self.runs.at.name == "float64"
+        with lift(self.runs, self._reference, programs, self.samples) as higher:
+            alone_above = self._alone(higher) if self.layers else {}
+            why = causes(forward, None if highest else higher.forward)
+            lifts = _lifts(higher, None if highest else [base, *gradients])
+            if direction is not None:
+                along = higher.forward.gradients_along(0, direction.double(), [self._reference])
+        if direction is not None:
+            lifts = self._arbitrated(lifts, forward, higher.forward, direction, along[0])
+        floor = self._noise(forward, base, higher)
+        points = [
+            replace(
+                point,
+                noise=floor,
+                lift=above,
+                zone=by_lift(point.variation.l1, above.variation_l1, above.noise_l1),
+            )
+            for point, above in zip(points, lifts, strict=True)
+        ]
+        left_out = [] if higher.samples is not None else [NO_SAMPLES]
+        return self._found(points, forward, alone, alone_above, why, left_out)
+
+    def _points(
+        self, forward: Forward, base: Gradient, gradients: Sequence[Gradient]
+    ) -> list[Point]:
+        loss, norm = forward.loss.item(), l1_norm(base)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        points = []
+        for selection, gradient in zip(self.switch.selections, gradients, strict=True):
+            variation = Variation(*(math.nan,) * 5)
+            if finite:
+                variation = gradient_variation(gradient, base)
+            points.append(
+                Point(
+                    self.runs.at.name,
+                    self.draw,
+                    self.batch,
+                    str(selection),
+                    loss,
+                    norm,
+                    variation,
+                    zone_by_threshold=by_threshold(variation, self.runs.at.name),
+                    non_finite_layer=first_in_gradient(gradient) if finite else None,
+                )
+            )
+        return points
+
+    def _not_finite(self, points: list[Point], forward: Forward, base: Gradient) -> list[Point]:
+        """The same points with where their first number is that is not finite."""
+        operation = lifted = None
+        with self.runs.audited():
+            layer = first_in_forward(self.runs.model, self.runs.forward)
+        if layer is None and not math.isfinite(points[0].loss):
+            layer = "loss"
+        elif layer is None:
+            layer = first_in_gradient(base)
+            with self.runs.audited():
+                again = self.runs.forward()
+                operation = first_in_backward(again.loss, lambda: again.gradient(self._reference))
+        if self.lifted:
+            with self.runs.lifted():
+                above = self.runs.forward()
+                norm = l1_norm(above.gradient(self._reference))
+                lifted = not (math.isfinite(norm) and math.isfinite(above.loss.item()))
+        return [
+            replace(
+                point,
+                zone=Zone.NON_FINITE,
+                non_finite_layer=layer,
+                non_finite_operation=operation,
+                non_finite_lifted=lifted,
+            )
+            for point in points
+        ]
+
+    def _noise(self, forward: Forward, base: Gradient, higher: Lifted) -> Variation | None:
+        samples = higher.samples
+        if samples is None:
+            return None
+        bottleneck = None
+        with self.runs.audited():
+            if higher.bottleneck is not None:
+                bottleneck = higher.bottleneck, forward.output_gradient(higher.bottleneck)
+            return noise(
+                lambda order: self.runs.forward(samples, order),
+                samples.count,
+                base,
+                self._reference,
+                bottleneck=bottleneck,
+                seed=self.runs.seed,
+                repeat=self.runs.on.type == "cuda",
+            )
+
+    def _arbitrated(
+        self,
+        lifts: list[Lift],
+        forward: Forward,
+        higher: Forward,
+        direction: torch.Tensor,
+        along: Gradient,
+    ) -> list[Lift]:
+        """The same with the variation over the rationals, at the same gradient at the output."""
+        from kinkcheck.audit.exact import evaluate
+
+        with self.runs.audited(), self.runs.at.computation(self.runs.on):
+            point = evaluate(self.runs.model, _only(forward.inputs))
+        point.require_agreement(
+            higher.outputs[0],
+            {_key(site): site.tied for site in higher.tape.sites},
+            direction,
+            along,
+            self.switch.reference,
+        )
+        arbitrated = []
+        for each, selection in zip(lifts, self.switch.selections, strict=True):
+            difference = point.difference(direction, selection, self.switch.reference).l1
+            # A difference too small for a float is one all the same.
+            l1 = float(difference) or (math.ulp(0.0) if difference else 0.0)
+            arbitrated.append(
+                replace(
+                    each, precision="exact", variation_l1=l1, noise_l1=0.0, ratio=_ratio(l1, 0.0)
+                )
+            )
+        return arbitrated
+
+    def _require_plain(self, own: Gradient, plain: Gradient) -> None:
+        """Refuse to measure what is not the gradient that the program has without kinkcheck."""
+        wrong = [name for name in plain if not _alike(own[name], plain[name])]
+        if not wrong:
+            return
+        again = self.runs.plain()
+        if not all(_alike(again[name], plain[name]) for name in plain):
+            return  # the program itself has another gradient each time
+        raise InputError(
+            f"network: its recorded gradient is not the one that plain autograd returns "
+            f"({self.runs.where}): l1 norm {l1_norm(own):.9g} against {l1_norm(plain):.9g}, first "
+            f"at {wrong[0]}; kinkcheck would measure another program"
+        )
+
+    def _found(
+        self,
+        points: list[Point],
+        forward: Forward,
+        alone: dict[Site, float],
+        alone_above: dict[tuple[str, str, int], float] | None = None,
+        why: list[Causes] | None = None,
+        left_out: Sequence[str] = (),
+    ) -> Found:
+        sites = [
+            SiteRecord(
+                *_key(site),
+                site.windows,
+                site.tied,
+                site.tied_at_zero,
+                alone.get(site),
+                (alone_above or {}).get(_key(site)),
+                None if why is None else why[index],
+            )
+            for index, site in enumerate(forward.tape.sites)
+        ]
+        unseen = forward.tape.unseen_behind(forward.loss)
+        return Found(points, sites, unseen, list(left_out))
+
+    def _alone(self, higher: Lifted) -> dict[tuple[str, str, int], float]:
+        """What each site alone moves the lifted gradient by; by name, as it is another tape."""
+        found = self.switch.alone(higher.forward.tape, higher.forward.loss, higher.reference)
+        return {_key(site): value for site, value in found.items()}
+
+    def _reference(self, tape: Tape) -> dict[Site, Selection]:
+        return self.switch.to(tape, self.switch.reference)
+
+    def _program(self, selection: Selection) -> Program:
+        return lambda tape: {**self._reference(tape), **self.switch.to(tape, selection)}
+
+
+def _only(inputs: tuple[Any, ...]) -> torch.Tensor:
+    if len(inputs) == 1 and isinstance(inputs[0], torch.Tensor):
+        return inputs[0]
+    given = " and ".join(type(each).__name__ for each in inputs) or "no single call of the network"
+    raise InputError(f"exact: needs inputs that are one tensor, not {given}")
+
+
+def _lifts(higher: Lifted, gradients: list[Gradient] | None) -> list[Lift]:
+    """What the float64 lift says, and how far gradients of the precision are from it."""
+    above = [higher.reference, *higher.selections]
+    errors: list[float | None] = [None] * len(above)
+    if gradients is not None:
+        errors = [
+            l1_distance(gradient, lifted) for gradient, lifted in zip(gradients, above, strict=True)
+        ]
+    return [
+        Lift("float64", variation, floor, _ratio(variation, floor), errors[0], error)
+        for variation, floor, error in zip(higher.variation, higher.noise, errors[1:], strict=True)
+    ]
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two gradients are equal, bit for bit but for signs of zeros."""
+    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _key(site: Site) -> tuple[str, str, int]:
+    return site.layer, site.operation, site.call
+
+
+def _ratio(variation: float, noise: float) -> float:
+    return variation / noise if noise else math.inf if variation else 0.0

@@ -1,0 +1,213 @@
+"""The runs of one point: one program, one mini-batch, in the audited precision and in the lift."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kinkcheck.casting import InPlace
+from kinkcheck.constants import ConstantsAs
+from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import Samples, moved, tensors
+from kinkcheck.measure.draws import Draws
+from kinkcheck.measure.footprint import saved_bytes
+from kinkcheck.measure.forward import Forward, Gradient, backward_of, one_line
+from kinkcheck.precision import PRECISIONS, Precision
+from kinkcheck.products import one_product
+from kinkcheck.tape.as_found import as_found
+
+FLOAT64 = PRECISIONS["float64"]
+
+Step = Callable[[nn.Module, Any], Tensor]
+"""Calls a model on a batch and returns the loss, a single number."""
+
+
+def pairs(loss: Callable[[Any, Any], Tensor]) -> Step:
+    """The step of a loss function on pairs of inputs and targets.
+
+    >>> step = pairs(torch.nn.functional.mse_loss)
+    >>> step(nn.Identity(), (torch.ones(2), torch.zeros(2)))
+    tensor(1.)
+    """
+
+    def step(model: nn.Module, batch: tuple[Any, Any]) -> Tensor:
+        inputs, targets = batch
+        return loss(model(inputs), targets)
+
+    return step
+
+
+@dataclass(eq=False)
+class Runs:
+    """Runs of one program on one mini-batch, all from one random state.
+
+    What the first of them draws at random, the others are given.
+
+    Args:
+        model: the user's own; it is cast in place, and left as it was.
+        step: calls it and returns the loss.
+        batch: in any precision; every run gets a copy.
+        at: the audited precision.
+        device: where to run; None for where the model is.
+        seed: of what is drawn.
+        where: how a complaint names the point.
+        held: the tensors of the program, so that several points share the copies of them.
+        saved_bytes: what autograd saved in the last plain run.
+
+    >>> from kinkcheck import precision
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> batch = torch.zeros(1, 2), torch.zeros(1, 2)
+    >>> runs = Runs(model, pairs(nn.functional.mse_loss), batch, precision.parse("16"))
+    >>> with runs.audited():
+    ...     runs.forward().loss.dtype
+    torch.float16
+    """
+
+    model: nn.Module
+    step: Step
+    batch: Any
+    at: Precision
+    device: str | None = None
+    seed: int = 0
+    where: str = ""
+    held: InPlace | None = None
+    saved_bytes: int = field(default=0, init=False)
+    _draws: Draws = field(default_factory=Draws, init=False)
+    _drawn: bool = field(default=False, init=False)
+    _lift: ConstantsAs | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.held is None:
+            self.held = InPlace(self.model, self.step)
+
+    @contextmanager
+    def audited(self) -> Iterator[None]:
+        """The context of runs, and of their backward passes, in the audited precision.
+
+        What backward passes change, which activation checkpointing lets call modules, is put back
+        when it ends.
+        """
+        assert self.held is not None
+        with (
+            self.held.at(self.at, self.device),
+            as_found(self.model),
+            self.at.contractions(self.on),
+        ):
+            yield
+
+    @contextmanager
+    def lifted(self, channels_last: bool = False) -> Iterator[None]:
+        """The same in float64: the same real numbers, constants of the program among them."""
+        assert self.held is not None
+        self._lift = ConstantsAs(self.at)
+        at = self.held.at(FLOAT64, self.device, lifted_from=self.at, channels_last=channels_last)
+        try:
+            with at, as_found(self.model), one_product(), self._lift:
+                yield
+        finally:
+            self._lift = None
+
+    @property
+    def on(self) -> torch.device:
+        """The device of the runs."""
+        return device_of(self.model) if self.device is None else torch.device(self.device)
+
+    def forward(self, samples: Samples | None = None, order: Tensor | None = None) -> Forward:
+        """A forward pass on the mini-batch, or on some samples of it in an order.
+
+        Raises:
+            InputError: the program fails, or returns no loss; in the lift the message says so.
+        """
+        where = self.where if self._lift is None else f"{self.where}, lifted to float64"
+        drawing, backward = self._drawing(samples, order)
+        return Forward(
+            self.model, lambda: self._run(drawing, samples, order), where, backward=backward
+        )
+
+    def plain(self) -> Gradient:
+        """The gradient as plain autograd returns it, without a tape."""
+        with as_found(self.model), torch.enable_grad():
+            loss = self._run(self._drawing()[0])
+            named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+            parameters = [parameter for _, parameter in named]
+            self.saved_bytes = saved_bytes(loss)
+            with backward_of(self.where):
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return {
+            name: torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
+            for (name, parameter), gradient in zip(named, found, strict=True)
+        }
+
+    def _drawing(
+        self, samples: Samples | None = None, order: Tensor | None = None
+    ) -> tuple[AbstractContextManager[object], Callable[[], AbstractContextManager[object]]]:
+        """The contexts of a forward pass and of its backward passes."""
+        if not self._drawn:
+            self._drawn = True
+            return self._draws.kept(), nullcontext
+        given = self._draws.given(order, 0 if samples is None else samples.count)
+        return given.forward(), given.backward
+
+    def _run(
+        self,
+        drawing: AbstractContextManager[object],
+        samples: Samples | None = None,
+        order: Tensor | None = None,
+    ) -> Tensor:
+        batch = moved(self.batch, self._cast)
+        if samples is not None and order is not None:
+            batch = samples.take(batch, order)
+        precision = self.at if self._lift is None else FLOAT64
+        try:
+            _seed(self.seed)
+            with precision.computation(self.on), drawing:
+                loss = self.step(self.model, batch)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(self._failed(error)) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InputError(f"loss: must be a single number ({self.where})")
+        if not loss.requires_grad or not any(p.requires_grad for p in self.model.parameters()):
+            raise InputError(f"loss: does not depend on any parameter ({self.where})")
+        return loss
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        """A copy, for a layer may write to its input."""
+        cast = self.at.cast(tensor.detach(), self.on)
+        cast = cast if self._lift is None else FLOAT64.cast(cast, self.on)
+        cast = cast.clone() if cast.data_ptr() == tensor.data_ptr() else cast
+        return cast.requires_grad_(tensor.requires_grad)
+
+    def _failed(self, error: BaseException) -> str:
+        first = next(iter(tensors(self.batch)), None)
+        shape = "" if first is None else f" of shape {tuple(first.shape)}"
+        if self._lift is None:
+            return f"network: failed on a batch{shape} ({self.where}): {one_line(error)}"
+        by = f" for {self._lift.failed}" if self._lift.failed else ""
+        return (
+            f"network: cannot be lifted to float64 ({self.where}): it fails there{by}: "
+            f"{one_line(error)}; audit it without the lift (lifted=False, --no-lift)"
+        )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is: the device of its first parameter, the CPU if it has none.
+
+    >>> device_of(nn.Linear(1, 1))
+    device(type='cpu')
+    """
+    return next((each.device for each in model.parameters()), torch.device("cpu"))
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
