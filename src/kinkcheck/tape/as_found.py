@@ -99,7 +99,8 @@ class _Found:
         if kind in _CONTAINERS:
             if id(value) not in self._seen:
                 self._seen.add(id(value))
-                self._look_into(value)
+                keys = value if isinstance(value, dict | set) else range(len(value))
+                self._look_into(value, keys)
             return False
         if kind is tuple:
             return any([self._look(entry) for entry in value])
@@ -109,7 +110,7 @@ class _Found:
                 if isinstance(value, torch.jit.ScriptModule):
                     self._look_into_scripted(value)
                 else:
-                    self._look_into(vars(value))
+                    self._look_into(vars(value), vars(value).keys() - _LEFT_ALONE)
         elif isinstance(value, Tensor):
             # One that requires a gradient cannot be overwritten, and may be asked for.
             if not value.requires_grad and not isinstance(value, nn.Parameter):
@@ -119,17 +120,15 @@ class _Found:
             self._generators.append((value, value.get_state()))
         return False
 
-    def _look_into(self, container: _Container) -> None:
-        found = container.copy()
-        self._containers.append((container, found))
-        if isinstance(found, dict):
-            entries: Iterable[tuple[Any, Any]] = found.items()
-        else:
-            entries = enumerate(found)
-        for key, value in entries:
-            if type(value) in _ATOMS or _left_alone(key):
-                continue
-            if self._look(value) and not isinstance(container, set):
+    def _look_into(self, container: _Container, keys: Iterable[Any]) -> None:
+        self._containers.append((container, container.copy()))
+        if isinstance(container, set):
+            for value in container:
+                self._look(value)
+            return
+        for key in keys:
+            value = container[key]
+            if type(value) not in _ATOMS and self._look(value):
                 self._places.append((container, key, value))
 
     def _look_into_scripted(self, module: torch.jit.ScriptModule) -> None:
@@ -137,10 +136,6 @@ class _Found:
         self._scripted.append((module, module.training, buffers))
         for value in (*buffers.values(), *module.children()):
             self._look(value)
-
-
-def _left_alone(key: Any) -> bool:
-    return type(key) is str and key in _LEFT_ALONE
 
 
 def _replaced(value: Any, copies: dict[int, Tensor]) -> Any:
@@ -157,7 +152,7 @@ def _put_back(container: _Container, found: Any) -> None:
     if isinstance(container, dict):
         if same and all(map(is_, container.values(), found.values())):
             return
-        found = {key: container.get(key) if _left_alone(key) else found[key] for key in found}
+        found = {key: container.get(key) if key in _LEFT_ALONE else found[key] for key in found}
         # At no moment is anything missing that belongs here, should this be interrupted.
         for key in [*container]:
             if key not in found:

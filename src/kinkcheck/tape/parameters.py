@@ -31,9 +31,13 @@ class Parameters:
 
     def find(self, parameters: Iterable[Tensor]) -> None:
         """At the beginning of the block."""
-        self._found = [(each, each.data) for each in parameters if address(each) is not None]
-        for _, memory in self._found:
-            self._at.setdefault(address(memory), []).append(memory)
+        for parameter in parameters:
+            memory = parameter.data
+            where = address(memory)
+            # Tensors that only stand for others have no memory to keep.
+            if where is not None and where == address(parameter):
+                self._found.append((parameter, memory))
+                self._at.setdefault(where, []).append(memory)
 
     def about_to_call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the numbers that an operation of ATen is about to write over."""
@@ -48,7 +52,7 @@ class Parameters:
         """At the end of the block."""
         for parameter, memory in self._found:
             before = self._before.get(id(memory))
-            if before is not None or parameter.data_ptr() != memory.data_ptr():
+            if before is not None or address(parameter) != address(memory):
                 self._written.append(_Written(parameter, memory))
                 if before is not None:
                     memory.copy_(before)
