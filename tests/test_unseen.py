@@ -307,7 +307,7 @@ def test_calls_from_other_threads_are_named() -> None:
         thread.join()
         return found[0]
 
-    elsewhere = "called in another thread or outside the block"
+    elsewhere = "called in a backward pass, in another thread or outside the block"
     assert sorted(behind(in_thread)) == [
         ("abs", f"{NO_BRANCHES}; {elsewhere}"), ("relu", elsewhere)
     ]  # fmt: skip
@@ -404,3 +404,15 @@ def test_vmap_is_named() -> None:
     found = behind(lambda h, x: torch.vmap(F.relu)(h))
     assert ("relu", "ties are not counted under torch.func and vmap") in found
     assert behind(lambda h, x: torch.vmap(torch.abs)(h)) == [("abs", NO_BRANCHES)]
+
+
+def test_the_derivative_of_a_kink_jumps_where_it_is_differentiated_again() -> None:
+    def penalised(h: Tensor, x: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(F.leaky_relu(h).sum(), h, create_graph=True)
+        return gradient.exp() + h.exp()
+
+    elsewhere = "called in a backward pass, in another thread or outside the block"
+    assert behind(penalised) == [("leaky_relu_backward", f"{JUMPS}; {elsewhere}")]
+    forward_mode = behind(lambda h, x: torch.func.jvp(F.leaky_relu, (h,), (h,))[1])
+    assert forward_mode == [("leaky_relu_backward", JUMPS)]
+    assert behind(lambda h, x: torch.func.jvp(torch.sin, (h,), (h,))[1]) == []

@@ -56,8 +56,15 @@ def unseen_row(operation: str, argument: Argument) -> Row | None:
     >>> unseen_row(key("EluBackward0"), {"alpha": 0.5, "input_scale": 1.0}.get).name
     'elu'
     """
-    row = _ROWS.get(operation)
+    row = _ROWS.get(operation) or _derivative(operation)
     return None if row is None or row.unless(argument) else row
+
+
+@cache
+def _derivative(operation: str) -> Row | None:
+    """The derivative of what has kinks jumps there, where it is differentiated once more."""
+    row = _ROWS.get(operation.removesuffix("backward"))
+    return row and Row(f"{row.name}_backward", _NO_DERIVATIVE, True, row.unless)
 
 
 def _smooth_elu(argument: Argument) -> bool:
@@ -115,8 +122,9 @@ _REASONS = {
     """,
 }
 
+_NO_DERIVATIVE = "it jumps: there is no derivative to choose"
 _JUMPS = {
-    "it jumps: there is no derivative to choose": """
+    _NO_DERIVATIVE: """
         sign sgn floor ceil round trunc frac fmod remainder heaviside copysign div floor_divide
         hardshrink threshold bernoulli atan2 angle linalg_pinv linalg_lu linalg_lu_factor_ex
     """,

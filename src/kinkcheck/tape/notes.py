@@ -33,7 +33,7 @@ class Unseen:
     calls: int
 
 
-ELSEWHERE = "called in another thread or outside the block"
+ELSEWHERE = "called in a backward pass, in another thread or outside the block"
 CUSTOM = "a custom autograd function: its backward pass is its own choice"
 OUT_OF_SIGHT = "compiled or transformed: what it calls is out of sight"
 

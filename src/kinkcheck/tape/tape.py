@@ -125,8 +125,8 @@ class Tape:
         a jump that may steer all that comes after.
 
         An empty list says that none was recognised. Out of sight are jumps in code that leaves
-        PyTorch (NumPy), in other threads and in scripted parts, and what custom functions,
-        compiled parts and operations of other packages do inside.
+        PyTorch (NumPy), in other threads, in scripted parts and in backward passes, and what custom
+        functions, compiled parts and operations of other packages do inside.
 
         Args:
             loss: a scalar computed inside the block.
