@@ -1,0 +1,130 @@
+"""The programs in ``examples``: each runs as it says, and its numbers are right."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from command_line import Kinkcheck, fits
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def make(name: str) -> tuple[nn.Module, list[Any], Any]:
+    """What the example returns when the seed is 0, as without kinkcheck."""
+    example = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made: tuple[nn.Module, list[Any], Any] = example["make"]()
+    return made
+
+
+def gradients_l1(
+    model: nn.Module, batches: list[Any], step: Any, dtype: torch.dtype = torch.float32
+) -> list[float]:
+    """The l1 norm of the gradient on each batch, by plain PyTorch from the seed of its number."""
+    model.to(dtype)
+    found = []
+    for number, batch in enumerate(batches):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            gradient = torch.autograd.grad(step(model, batch), list(model.parameters()))
+        found.append(sum(each.double().abs().sum().item() for each in gradient))
+    return found
+
+
+def audited(kinkcheck: Kinkcheck, name: str) -> tuple[dict[str, Any], str]:
+    """The JSON and the text of the audit that the example's own docstring asks for."""
+    shutil.copytree(EXAMPLES, "examples")
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    kinkcheck (audit .*)$", text, re.MULTILINE)
+    run = kinkcheck(*shlex.split(command), "--json", "audit.json")
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    return json.loads(Path("audit.json").read_text(encoding="utf-8")), run.text
+
+
+def reported(found: dict[str, Any], precision: str) -> list[float]:
+    return [point["gradient_l1"] for point in found["points"] if point["precision"] == precision]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    assert re.search(rf"^    kinkcheck audit examples/{name}.py:make\b", text, re.MULTILINE)
+
+
+def test_the_penalty_is_part_of_the_gradient(kinkcheck: Kinkcheck) -> None:
+    found, text = audited(kinkcheck, "penalty")
+    model, batches, step = make("penalty")
+
+    def by_hand(images: Tensor, labels: Tensor) -> float:
+        loss = F.cross_entropy(model(images), labels)
+        gradient = torch.autograd.grad(loss, list(model.parameters()))
+        whole = [
+            g + 0.02 * p if p.dim() > 1 else g
+            for g, p in zip(gradient, model.parameters(), strict=True)
+        ]
+        return sum(each.double().abs().sum().item() for each in whole)
+
+    assert len(found["points"]) == 2 * len(batches)
+    assert reported(found, "float32") == gradients_l1(model, batches, step)
+    assert reported(found, "float32") == pytest.approx([by_hand(*batch) for batch in batches])
+    assert {point["zone"] for point in found["points"]} == {"compensation"}
+    assert "All of it is rounding" in text
+    assert found["unseen"] == found["left_out"] == []
+
+
+def test_a_text_classifier_is_audited_with_dropout_and_its_own_loss(kinkcheck: Kinkcheck) -> None:
+    found, _ = audited(kinkcheck, "text_classifier")
+    model, batches, step = make("text_classifier")
+    assert any(isinstance(each, nn.Dropout) and each.p > 0 for each in model.modules())
+    assert model.training
+    assert len(found["points"]) == len(batches) == 2
+    assert reported(found, "bfloat16") == gradients_l1(model, batches, step, torch.bfloat16)
+    assert [site["operation"] for site in found["sites"]] == ["relu", "relu"]
+    assert found["left_out"] == []
+    assert all(point["lift"] is not None for point in found["points"])
+
+
+def test_what_a_graph_network_reduces_by_is_named(kinkcheck: Kinkcheck) -> None:
+    found, text = audited(kinkcheck, "graph_max")
+    model, batches, step = make("graph_max")
+    assert reported(found, "float32") == gradients_l1(model, batches, step)
+    assert len({len(graph.nodes) for graph in batches}) == len(found["points"]) == 4
+    assert [(each["layer"], each["operation"]) for each in found["unseen"]] == [
+        ("first", "scatter_reduce"), ("second", "scatter_reduce"),
+    ]  # fmt: skip
+    assert "may have kinks or jumps: scatter_reduce in first" in text
+    assert "does not matter" not in text
+    # Nodes are no samples: edges refer to them by number.
+    (left_out,) = found["left_out"]
+    assert left_out["points"] == 4
+    assert "no samples were found" in left_out["what"]
+    assert "Not measured at 4 points: the noise floor" in text
+
+
+def test_messages_of_the_graphs_tie() -> None:
+    """So that the operation out of reach does make a choice."""
+    model, batches, _ = make("graph_max")
+    ties = 0
+    for graph in batches:
+        source, target = graph.edges
+        sent = model.first.message(graph.nodes)[source].relu()
+        for node in range(len(graph.nodes)):
+            arriving = sent[target == node]
+            greatest = arriving.amax(0) if len(arriving) else torch.zeros(sent.shape[1])
+            ties += int(((arriving == greatest) & (greatest > 0)).sum(0).gt(1).sum())
+    assert ties > 0
