@@ -30,12 +30,12 @@ class Subject(NamedTuple):
     Attributes:
         model: the network.
         batches: the mini-batches; None where none were given.
-        step: calls the network on one of them and returns the loss.
+        step: calls the network on one of them and returns the loss; None where nothing was given.
     """
 
     model: nn.Module
     batches: Sequence[Any] | None
-    step: Step
+    step: Step | None
 
 
 class Place(NamedTuple):
@@ -57,7 +57,7 @@ class Grid:
 
     Args:
         network: a module; or a function that returns one, or a whole :class:`Subject`.
-        batches: the mini-batches; None if the function returns them.
+        batches: the mini-batches; None if the function returns them, those of its first call.
         step: calls the network; None if the function returns it.
         switch: the reference and the selections.
         samples: where samples are in a batch, as in :class:`kinkcheck.measure.batch.Samples`; None
@@ -90,6 +90,7 @@ class Grid:
         self._precisions = precisions
         self._on_memory = on_memory
         self._given = network, batches, step
+        self._batches = batches
         self._switch = switch
         self._samples = samples
         self._how = {"layers": layers, "lifted": lifted, "exact": exact}
@@ -107,6 +108,7 @@ class Grid:
         (model, batches, step), _ = self._at(0)
         if not batches:
             raise InputError("batches: at least one is needed")
+        assert step is not None
         return model, batches, step
 
     def measure(self, places: Iterable[Place]) -> Iterator[tuple[Place, Found]]:
@@ -122,6 +124,7 @@ class Grid:
             precision, draw, batch = place
             (model, batches, step), held = self._at(draw)
             assert batches is not None
+            assert step is not None
             runs = Runs(
                 model, step, batches[batch], precision, self._device, self._seed + batch,
                 f"{precision}, draw {draw}, batch {batch}", held,
@@ -155,7 +158,9 @@ class Grid:
         if self._drawn is None or self._drawn[0] != draw:
             torch.manual_seed(self._seed + draw)
             made = subject(*self._given)
-            self._drawn = draw, made, InPlace(made.model, made.step)
+            if self._batches is None:
+                self._batches = made.batches
+            self._drawn = draw, made._replace(batches=self._batches), InPlace(made.model, made.step)
         return self._drawn[1:]
 
 
@@ -163,7 +168,8 @@ def subject(network: Any, batches: Sequence[Any] | None, step: Step | None) -> S
     """What the arguments ``network``, ``batches`` and ``step`` stand for together.
 
     Raises:
-        InputError: the function fails, or returns something else, or its module has no shape yet.
+        InputError: the function fails, or returns something else, or what is given already, or its
+            module has no shape yet.
 
     >>> subject(lambda: nn.Linear(1, 1), [torch.ones(1)], lambda model, x: model(x)).model
     Linear(in_features=1, out_features=1, bias=True)
@@ -175,20 +181,32 @@ def subject(network: Any, batches: Sequence[Any] | None, step: Step | None) -> S
     except (Exception, SystemExit) as error:
         raise InputError(f"network: {name_of(network)} failed: {one_line(error)}") from error
     whole = isinstance(made, tuple | list) and len(made) == 3
-    model, batches, step = made if whole else (made, batches, step)
+    if whole:
+        for name, given in (("batches", batches), ("step", step)):
+            if given is not None:
+                raise InputError(f"{name}: {name_of(network)} returns its own; leave it out")
+        model, batches, step = made
+    else:
+        model = made
     if not isinstance(model, nn.Module):
         raise InputError(
             f"network: {name_of(network)} must return a torch.nn.Module, or (model, batches, step),"
-            f" not {type(made).__name__}"
+            f" not {_type(made)}"
         )
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         raise InputError(
             f"network: {name_of(network)} has parameters without a shape yet; call it on a batch "
             "first"
         )
-    if not callable(step):
+    if batches is not None and not callable(step):
         raise InputError("step: must be a function of the model and a batch that returns the loss")
     return Subject(model, None if batches is None else list(batches), step)
+
+
+def _type(made: object) -> str:
+    if isinstance(made, tuple | list):
+        return f"({', '.join(type(each).__name__ for each in made)})"
+    return type(made).__name__
 
 
 def name_of(network: object) -> str:

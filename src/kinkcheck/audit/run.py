@@ -31,7 +31,7 @@ def audit(
     network: nn.Module | Factory,
     batches: Iterable[Any] | None = None,
     *,
-    loss: Loss = F.cross_entropy,
+    loss: Loss | None = None,
     step: Step | None = None,
     precisions: Sequence[str | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
@@ -64,7 +64,7 @@ def audit(
         batches: what ``step`` takes, the same for every precision and draw; anything that holds
             tensors.
         loss: function of outputs and targets that returns a single number, for batches that are
-            pairs of inputs and targets.
+            pairs of inputs and targets; by default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference; each is applied to the operations that have
@@ -115,10 +115,9 @@ def audit(
     given = None if batches is None else list(batches)
     if step is None and given is not None:
         _require_pairs(given)
-        step = pairs(loss)
     grid = Grid(
-        network, given, step, switch, samples=samples, layers=layers, lifted=lifted, exact=exact,
-        device=device, seed=seed, precisions=at, on_memory=on_memory,
+        network, given, step_of(given, loss, step), switch, samples=samples, layers=layers,
+        lifted=lifted, exact=exact, device=device, seed=seed, precisions=at, on_memory=on_memory,
     )  # fmt: skip
     census = Census()
     points: dict[Place, list[Point]] = {}
@@ -193,6 +192,22 @@ def checked(
     for each in at:
         precision.require_available(each, on)
     return at, [parse(selection) for selection in selections]
+
+
+def step_of(batches: object, loss: Loss | None, step: Step | None) -> Step | None:
+    """The step that the arguments of those names stand for; None if the network returns it.
+
+    Raises:
+        InputError: there are two.
+
+    >>> step_of([], None, None)(nn.Identity(), (torch.zeros(1, 2), torch.tensor([0])))
+    tensor(0.6931)
+    """
+    _require(
+        loss is None or (step is None and batches is not None),
+        "loss: is for batches of inputs and targets; a step returns the loss itself",
+    )
+    return pairs(loss or F.cross_entropy) if step is None and batches is not None else step
 
 
 def _require_pairs(batches: Sequence[Any]) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.points import Factory, Grid, Place, name_of
-from kinkcheck.audit.run import Loss, checked
+from kinkcheck.audit.run import Loss, checked, step_of
 from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import tensors
 from kinkcheck.measure.records import Point
-from kinkcheck.measure.runs import Step, device_of, pairs
+from kinkcheck.measure.runs import Step, device_of
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.zones import Zone
 from kinkcheck.precision import Precision
@@ -60,7 +60,7 @@ def estimate_volume(
     batches: Sequence[Any] | None = None,
     *,
     draws: int = 1,
-    loss: Loss = F.cross_entropy,
+    loss: Loss | None = None,
     step: Step | None = None,
     precisions: Sequence[str | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
@@ -100,7 +100,8 @@ def estimate_volume(
             freshly drawn parameters, or a tuple ``(model, batches, step)``.
         batches: what ``step`` takes, the same for every draw.
         draws: how many parameter draws M; needs a function as ``network`` if more than 1.
-        loss: function of outputs and targets that returns a single number, for pairs of them.
+        loss: function of outputs and targets that returns a single number, for pairs of them; by
+            default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
         precisions: names as in :mod:`kinkcheck.precision`.
         selections: what to compare with the reference.
@@ -147,8 +148,8 @@ def estimate_volume(
     switch = Switch(parse(reference), selected, operations)
     of_pairs = step is None and batches is not None
     grid = Grid(
-        network, batches, pairs(loss) if of_pairs else step, switch, samples=samples,
-        lifted=lifted, device=device, seed=seed, precisions=at, on_memory=on_memory,
+        network, batches, step_of(batches, loss, step), switch, samples=samples, lifted=lifted,
+        device=device, seed=seed, precisions=at, on_memory=on_memory,
     )  # fmt: skip
     points: list[Point] = []
     visited = 0
@@ -167,7 +168,7 @@ def estimate_volume(
             "selections": [str(selection) for selection in selected],
             "reference": str(switch.reference),
             "operations": None if operations is None else list(operations),
-            "loss": name_of(loss if of_pairs else by),
+            "loss": name_of((loss or F.cross_entropy) if of_pairs else by),
             "lifted": lifted,
             "seed": seed,
             "device": device or str(device_of(model)),

@@ -27,7 +27,7 @@ class Subject(NamedTuple):
     Attributes:
         network: draws the network; or returns it with batches and a step.
         batches: pairs of images and labels; None where the network brings its own.
-        data_name: the name of the images, or of the function.
+        data_name: what the batches are called.
         image: the first image; None where there are none.
     """
 
@@ -57,14 +57,16 @@ def subject(
     """
     from kinkcheck.cli.options import built_in, images_of, own_factory
 
-    with Console(stderr=True).status(f"Reading {data_name} ..."):
+    console = Console(stderr=True)
+    with console.status(f"Making {network} ..."):
         own = own_factory(network)
         if own is not None and _brings_batches(own, seed):
             for name, option in _OF_DATA.items():
                 source = ctx.get_parameter_source(name)
                 if source is not None and source.name != "DEFAULT":
                     raise InputError(f"{option}: {network} brings its own batches; leave it out")
-            return Subject(own, None, network, None)
+            return Subject(own, None, "its own batches", None)
+    with console.status(f"Reading {data_name} ..."):
         images = images_of(data_name, data_dir)
         pairs = _batches_of(images, batches, batch_size, seed)
         factory = own or built_in(network, images, batch_norm, init)
@@ -79,7 +81,7 @@ def _brings_batches(factory: Callable[[], Any], seed: int) -> bool:
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return subject(factory, None, lambda model, batch: model(batch)).batches is not None
+        return subject(factory, None, None).batches is not None
 
 
 def _batches_of(

@@ -85,6 +85,7 @@ def volume(
     from kinkcheck.report.tables import threshold_table, zone_table
     from kinkcheck.report.volume import volume_sentence
 
+    of_data = {"batch_size": batch_size, "init": init, "batch_norm": batch_norm}
     with progress(console) as watching:
         found = estimate_volume(
             what.network,
@@ -101,7 +102,7 @@ def volume(
             out=out_file,
             network_name=network,
             data_name=what.data_name,
-            settings={"batch_size": batch_size, "init": init, "batch_norm": batch_norm},
+            settings={} if what.batches is None else of_data,
             on_memory=watching.on_memory,
             on_point=watching.on_point,
         )
