@@ -187,6 +187,42 @@ def test_a_closure_computes_any_loss() -> None:
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("probe", [False, True])
+def test_a_step_takes_batches_of_any_kind(probe: bool) -> None:
+    """The record is that of plain PyTorch on the same loss, which holds a penalty."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    weight = model[0].weight
+
+    def step(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        lengths = [model(part).square().mean() for part in batch["ragged"]]
+        return torch.stack(lengths).sum() + weight.square().sum()
+
+    batch = {"ragged": [torch.rand(n, 3) for n in (1, 4)], "name": "first"}
+    monitor = Monitor(model, step=step, every=2, probe=batch if probe else None)
+    given = () if probe else (batch,)
+    record, none = monitor.step(*given), monitor.step(*given)
+    assert none is None
+    assert record is not None
+    loss = step(model, batch)
+    gradient = torch.autograd.grad(loss, list(model.parameters()))
+    norm = torch.cat([g.double().flatten() for g in gradient]).norm().item()
+    assert record.loss == loss.item()
+    assert record.gradient_norm == pytest.approx(norm, rel=1e-12)
+    assert [(ties.layer, ties.call, ties.windows) for ties in record.ties] == [
+        ("1", 0, 4), ("1", 1, 16),
+    ]  # fmt: skip
+
+
+def test_a_pair_may_be_given_as_one() -> None:
+    model = nn.Linear(3, 1)
+    x, y = torch.rand(2, 3), torch.rand(2, 1)
+    monitors = [Monitor(model, F.mse_loss, every=1) for _ in range(2)]
+    monitors.append(Monitor(model, step=lambda m, b: F.mse_loss(m(b[0]), b[1]), every=1))
+    records = [monitors[0].step(x, y), monitors[1].step([x, y]), monitors[2].step(x, y)]
+    assert records[0] == records[1] == records[2]
+
+
 def test_an_interrupted_run_goes_on_counting() -> None:
     monitor = Monitor(nn.Linear(2, 1), F.mse_loss, every=10)
     monitor.steps = 19
@@ -292,6 +328,10 @@ def test_bad_steps() -> None:
         Monitor(nn.Linear(1, 1)).step(torch.ones(1, 1), torch.ones(1, 1))
     with pytest.raises(InputError, match="inputs: needed by step"):
         Monitor(nn.Linear(1, 1), F.mse_loss).step()
+    with pytest.raises(InputError, match="targets: needed by step"):
+        Monitor(nn.Linear(1, 1), F.mse_loss).step(torch.ones(2, 1))
+    with pytest.raises(InputError, match="step: takes the place of loss; give one of them"):
+        Monitor(nn.Linear(1, 1), F.mse_loss, step=lambda m, b: m(b).sum())
     pool = nn.Sequential(nn.Linear(1, 1), nn.MaxPool1d(1))
     monitor = Monitor(pool, F.mse_loss, selections=("native", "branch:1"))
     with pytest.raises(InputError, match="max_pool has no selection branch:1; accepted: native"):

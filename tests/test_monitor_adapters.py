@@ -105,9 +105,10 @@ class TestLightning:
 
         model = nn.Linear(2, 1)
         trainer = Trainer(logger=False, accelerator="cpu")
-        callback = LightningMonitor(Monitor(model, every=2), loss=lambda batch: model(batch).sum())
+        monitor = Monitor(model, step=lambda model, batch: model(batch["x"]).sum(), every=2)
+        callback = LightningMonitor(monitor)
         for number in range(3):
-            callback.on_train_batch_start(trainer, model, torch.ones(1, 2), number)
+            callback.on_train_batch_start(trainer, model, {"x": torch.ones(1, 2)}, number)
         assert [record.step for record in callback.monitor.records] == [0, 2]
         other = LightningMonitor(Monitor(model))
         other.load_state_dict(callback.state_dict())

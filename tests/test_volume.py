@@ -93,6 +93,50 @@ def test_points_are_those_of_the_audit(digits: list[Batch]) -> None:
     ]
 
 
+def test_points_of_a_step_are_those_of_the_audit_and_of_plain_pytorch() -> None:
+    torch.manual_seed(0)
+    batches = [{"x": torch.rand(n, 3), "name": "any"} for n in (2, 5)]
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def step(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        loss: Tensor = model(batch["x"]).relu().square().sum()
+        return loss
+
+    arguments: dict[str, Any] = {"step": step, "draws": 2, "precisions": ["float32", "bfloat16"]}
+    found = estimate_volume(network, batches, **arguments)
+    report = audit(network, batches, **arguments)
+    by_place = {(p.precision, p.draw, p.batch): p for p in found.points}
+    assert by_place == {(p.precision, p.draw, p.batch): p for p in report.points}
+    assert found.settings["loss"] == "step"
+    for draw in (0, 1):
+        torch.manual_seed(draw)
+        model = network()
+        for number, batch in enumerate(batches):
+            gradient = torch.autograd.grad(step(model, batch), list(model.parameters()))
+            norm = sum(each.double().abs().sum().item() for each in gradient)
+            assert by_place["float32", draw, number].gradient_l1 == norm
+
+
+def test_a_function_brings_its_own_batches(digits: list[Batch]) -> None:
+    def step(model: nn.Module, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    whole = estimate_volume(lambda: (dropping(), digits, step), draws=2)
+    assert whole.points == estimate_volume(dropping, digits, draws=2).points
+    for changes, named in (
+        ({"batches": digits}, "batches: <lambda> returns its own; leave it out"),
+        ({"step": step}, "step: <lambda> returns its own; leave it out"),
+        ({"loss": nn.functional.cross_entropy}, "loss: is for batches of inputs and targets"),
+    ):
+        for measured in (estimate_volume, audit):
+            with pytest.raises(InputError, match=named):
+                measured(lambda: (dropping(), digits, step), **changes)
+    with pytest.raises(InputError, match="loss: is for batches of inputs and targets"):
+        audit(dropping, digits, loss=nn.functional.cross_entropy, step=step)
+
+
 def test_the_threshold_is_held_against_the_published_norm(digits: list[Batch]) -> None:
     found = measure(digits)
     for summary in found.summaries:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from kinkcheck.data.extras import require
 from kinkcheck.monitor.monitor import Monitor
@@ -19,30 +16,24 @@ class LightningMonitor(_Callback):  # type: ignore[misc]
     Only the first of several processes measures.
 
     Args:
-        monitor: of the LightningModule, or of a module in it.
-        loss: function of a batch; by default batches are inputs and targets for the monitor's own
-            loss. Do not pass ``training_step``: it may log and count.
+        monitor: of the LightningModule, or of a module in it, with a loss for batches of inputs and
+            targets, or a step for others; not ``training_step``, which may log and count.
 
     >>> from lightning.pytorch import LightningModule
     >>> module = LightningModule()
     >>> callback = LightningMonitor(Monitor(module, torch.nn.functional.cross_entropy))
     """
 
-    def __init__(self, monitor: Monitor, loss: Callable[[Any], Tensor] | None = None) -> None:
+    def __init__(self, monitor: Monitor) -> None:
         super().__init__()
         self.monitor = monitor
-        self._loss = loss
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
         """Measure, if this batch is one of those to measure."""
         if not trainer.is_global_zero:
             return
-        loss = self._loss
         with trainer.precision_plugin.forward_context():
-            if loss is None:
-                record = self.monitor.step(*batch)
-            else:
-                record = self.monitor.step_closure(lambda: loss(batch))
+            record = self.monitor.step(batch)
         if record is not None:
             for logger in trainer.loggers:
                 logger.log_metrics(record.scalars(), step=trainer.global_step)

@@ -87,24 +87,27 @@ class Monitor:
         ``optimizer.step()`` the record is of the gradient that this step takes.
 
         Args:
-            inputs: what the model is called with, or the batch that ``step`` takes; not needed with
-                a probe batch.
-            targets: what the loss is called with, after the outputs.
+            inputs: the batch, as ``step`` takes it; or what the model is called with. Not needed
+                with a probe batch.
+            targets: what the loss is called with, after the outputs: the batch is then the pair.
 
         Returns:
             The record; None if this step is not measured.
 
         Raises:
-            InputError: there is no loss, or neither a batch nor a probe batch.
+            InputError: there is no loss, or neither a batch nor a probe batch, or no targets for
+                the loss.
         """
         step = self._step
         if step is None:
-            raise InputError("loss: needed by step(); pass it to Monitor, or call step_closure()")
-        batch = (inputs, targets) if self._takes_pairs else inputs
+            raise InputError("loss: needed by step(); give Monitor a loss or a step=")
+        batch = inputs if targets is None else (inputs, targets)
         if self._probe is not None:
             batch = self._probe
         elif inputs is None:
             raise InputError("inputs: needed by step(), as the monitor has no probe batch")
+        if self._takes_pairs and not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise InputError("targets: needed by step(), for the loss; or give Monitor a step=")
         return self.step_closure(lambda: step(self.model, batch))
 
     def step_closure(self, closure: Callable[[], Tensor]) -> Record | None:
