@@ -224,7 +224,8 @@ def test_extreme_numbers_are_drawn(value: Any) -> None:
     assert page.elements["svg"] == 4
     not_finite = value in ("nan", "inf", "-inf")
     assert ("(1 of 1 not finite)" in page.text) == not_finite
-    assert ("0 of 1" in page.text) == (value == 0)
+    # Of what is no number nobody knows whether it moved; norms are not negative.
+    assert ("0 of 1" in page.text) == (value in (0, "nan", "-inf"))
 
 
 def test_empty_audit_says_that_there_was_no_kink() -> None:
@@ -245,6 +246,22 @@ def test_unseen_operations_are_listed() -> None:
     unseen = [{"layer": "", "operation": "sort", "reason": "not known", "calls": 4000}]
     page = Page(audit_html(version_1(unseen=unseen)))
     assert "(root) sort not known 4,000" in page.text
+
+
+def test_what_is_not_finite_and_what_was_left_out_are_listed() -> None:
+    broken = {
+        "variation": variation("nan"), "non_finite_layer": "", "non_finite_operation": "sqrt",
+        "non_finite_lifted": True,
+    }  # fmt: skip
+    found = version_2()
+    found["points"][0] |= broken
+    left_out = [{"what": "<the> noise floor", "points": 1234}]
+    page = Page(audit_html({**found, "left_out": left_out}))
+    assert "(root) sqrt not finite 1" in page.text
+    assert "<the> noise floor 1,234" in page.text
+    page = Page(audit_html(version_2()))
+    assert "Not finite" not in page.text
+    assert "Left out" not in page.text
 
 
 def test_same_audit_gives_the_same_page() -> None:

@@ -3,12 +3,14 @@
 import io
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console, RenderableType
 
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit.report import LeftOut
 from kinkcheck.audit.summary import summarise
 from kinkcheck.measure.records import Lift
 from kinkcheck.measure.zones import Zone, by_threshold
@@ -81,7 +83,25 @@ def test_variation_shows_median_largest_and_how_many_moved() -> None:
 def test_nan_is_shown_wherever_it_stands(order: tuple[float, ...]) -> None:
     points = tuple(point(value, value) for value in order)
     text = rendered(*audit_tables(report(points, (site(),))))
-    assert row(text, "float32", "minimal") == ["3", "of", "3", "nan", "nan", "nan", "nan"]
+    assert row(text, "float32", "minimal") == ["2", "of", "3", "nan", "nan", "nan", "nan"]
+
+
+def test_what_is_not_finite_and_what_was_left_out_are_listed() -> None:
+    nan = point(math.nan, math.nan)
+    found = [
+        replace(nan, non_finite_layer="a", non_finite_operation="sqrt", non_finite_lifted=True),
+        replace(nan, non_finite_layer="a", non_finite_operation="sqrt", non_finite_lifted=True),
+        replace(nan, non_finite_layer="", non_finite_lifted=False),
+        point(1, 1),
+        replace(nan, gradient_l1=math.inf),
+    ]
+    text = rendered(
+        *audit_tables(replace(report(tuple(found)), left_out=[LeftOut("[no] samples", 1234)]))
+    )
+    assert row(text, "float32", "a") == ["sqrt", "not", "finite", "2"]
+    assert row(text, "float32", "(root)") == ["--", "finite", "1"]
+    assert row(text, "float32", "--") == ["--", "--", "1"]
+    assert row(text, "[no]", "samples") == ["1,234"]
 
 
 def test_sites_show_the_shares_of_ties() -> None:

@@ -257,4 +257,4 @@ def test_many_operations_that_were_not_switched_are_counted() -> None:
     unseen = [replace(UNSEEN, operation=name, layer=name * 2) for name in "abcde"]
     again = replace(unseen[0], layer="last")
     text = verdict(report(still(), unseen=(*unseen, again)))
-    assert text.endswith(": a in aa and 1 more layers, b in bb, c in cc and 2 other operations.")
+    assert text.endswith(": a in aa and 1 more layer, b in bb, c in cc and 2 other operations.")

@@ -53,7 +53,7 @@ def verdict(report: AuditReport) -> str:
     return " ".join(
         [
             _of_choice(report),
-            *(f"Not measured at {each.points} points: {each.what}." for each in report.left_out),
+            *(f"Not measured at {_points(each.points)}: {each.what}." for each in report.left_out),
             *_not_finite(report.points),
             *_not_switched(report),
         ]
@@ -142,11 +142,16 @@ def _not_switched(report: AuditReport) -> list[str]:
     return [f"Not switched, though it may have kinks or jumps: {_listed(listed)}."]
 
 
+def _points(number: int) -> str:
+    return f"{number} point{'s' * (number > 1)}"
+
+
 def _in(layers: Sequence[str]) -> str:
     known = list(dict.fromkeys(layer for layer in layers if layer))
     if not known:
         return ""
-    return f" in {known[0]}" + (f" and {len(known) - 1} more layers" if len(known) > 1 else "")
+    more = len(known) - 1
+    return f" in {known[0]}" + (f" and {more} more layer{'s' * (more > 1)}" if more else "")
 
 
 def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) -> str:

@@ -13,7 +13,7 @@ from kinkcheck.audit.document import AuditDocument
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.measure.records import Point
 from kinkcheck.report import figures
-from kinkcheck.report.tables import largest, median
+from kinkcheck.report.tables import largest, median, not_finite
 
 
 def audit_html(report: Mapping[str, Any] | AuditDocument) -> str:
@@ -51,6 +51,7 @@ def audit_html(report: Mapping[str, Any] | AuditDocument) -> str:
         histograms=Markup(figures.variation_histograms(audit, audit.summary)),
         zone_bars=Markup(figures.zone_bars(audit.summary)),
         site_bars=Markup(figures.site_bars(audit.sites)),
+        not_finite=not_finite(audit.points),
         picture=Markup(figures.picture(audit.ties_picture) if audit.ties_picture else ""),
     )
 
@@ -63,7 +64,7 @@ class _Moved:
         l1 = [point.variation.l1 for point in points]
         relative = [point.variation.relative_l1 for point in points]
         self.points = len(points)
-        self.moved = sum(value != 0 for value in l1)
+        self.moved = sum(value > 0 for value in l1)
         self.numbers = [of(values) for values in (l1, relative) for of in (median, largest)]
 
 

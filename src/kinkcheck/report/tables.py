@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -20,7 +21,9 @@ from kinkcheck.programs import Evaluation
 
 
 def audit_tables(report: AuditReport) -> list[RenderableType]:
-    """The tables of an audit: variation, zones, rounding errors, ties by site, what was unseen.
+    """The tables of an audit: variation, zones, rounding errors, ties by site; and what is missing.
+
+    Missing is what is not finite, what was left out, and what was unseen.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> audit_tables(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -37,6 +40,10 @@ def audit_tables(report: AuditReport) -> list[RenderableType]:
         tables.append(_sites(report))
         if any(site.variation_l1 is not None for site in report.sites):
             tables.append(_one_at_a_time(report))
+    if broken := not_finite(report.points):
+        tables.append(_not_finite(broken))
+    if report.left_out:
+        tables.append(_left_out(report))
     if report.unseen:
         tables.append(_unseen(report))
     return tables
@@ -114,7 +121,7 @@ def _variation(report: AuditReport) -> Table:
         table.add_row(
             escape(precision),
             escape(selection),
-            f"{sum(value != 0 for value in l1)} of {len(points)}",
+            f"{sum(value > 0 for value in l1)} of {len(points)}",  # where it is NaN nobody knows
             *(f"{of(values):.1e}" for values in (l1, relative) for of in (median, largest)),
         )
     return table
@@ -306,8 +313,55 @@ def _share(count: int | None, total: int) -> str:
     return f"{100 * count / total:.2f}" if total and count is not None else "--"
 
 
+def not_finite(points: Sequence[Point]) -> Counter[tuple[str, str, str, str]]:
+    """Where gradients first are not finite, and at how many points.
+
+    Returns:
+        Counts by precision, layer, operation of the backward pass, and what float64 gives; two
+        dashes stand for what is not known.
+
+    >>> from kinkcheck.measure.variation import Variation
+    >>> d = Variation(*(math.nan,) * 5)
+    >>> point = Point("float16", 0, 0, "minimal", math.inf, 1.0, d, non_finite_layer="")
+    >>> not_finite([point])
+    Counter({('float16', '(root)', '--', '--'): 1})
+    """
+    float64 = {None: "--", True: "not finite", False: "finite"}
+    return Counter(
+        (
+            point.precision,
+            "--" if point.non_finite_layer is None else point.non_finite_layer or "(root)",
+            point.non_finite_operation or "--",
+            float64[point.non_finite_lifted],
+        )
+        for point in points
+        if not (math.isfinite(point.gradient_l1) and math.isfinite(point.variation.l1))
+    )
+
+
+def _not_finite(broken: Counter[tuple[str, str, str, str]]) -> Table:
+    table = _table("Where gradients first are not finite")
+    table.add_column("precision", no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    for heading in ("derivative of", "in float64"):
+        table.add_column(heading)
+    table.add_column("points", justify="right")
+    for texts, count in broken.items():
+        table.add_row(*map(escape, texts), f"{count:,}")
+    return table
+
+
+def _left_out(report: AuditReport) -> Table:
+    table = _table("Left out: what was not measured, and why")
+    table.add_column("what")
+    table.add_column("points", justify="right")
+    for each in report.left_out:
+        table.add_row(escape(each.what), f"{each.points:,}")
+    return table
+
+
 def _unseen(report: AuditReport) -> Table:
-    table = _table("Unseen: may have kinks, but their derivative was not chosen")
+    table = _table("Unseen: may have kinks or jumps, but their derivative was not chosen")
     for heading in ("layer", "operation", "reason"):
         table.add_column(heading)
     table.add_column("calls", justify="right")
