@@ -22,10 +22,10 @@ import kinkcheck.nn as knn
 from coarse_networks import coarse_points
 from exact import weights
 from kinkcheck import data, networks
-from kinkcheck.audit.exact import ExactSite, Rationals, evaluate, uncovered
-from kinkcheck.audit.exact.rationals import from_floats
 from kinkcheck.constants import as_taken
 from kinkcheck.errors import InputError
+from kinkcheck.exact import ExactSite, Rationals, evaluate, uncovered
+from kinkcheck.exact.rationals import from_floats
 from kinkcheck.selection import First, Minimal, parse
 from strategies import adaptive, filled, seeds, sliding, whole_numbers
 
@@ -621,7 +621,7 @@ def test_inputs_that_cannot_be_used() -> None:
 
 
 def test_without_flint_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kinkcheck.audit.exact import rationals
+    from kinkcheck.exact import rationals
 
     rationals._flint.cache_clear()
     monkeypatch.setitem(sys.modules, "flint", None)

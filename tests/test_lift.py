@@ -76,7 +76,7 @@ def lenet(seed: int, *, batch_norm: bool = False) -> nn.Module:
 
 def judged(model: nn.Module, batch: Batch, selections: Sequence[str]) -> list[tuple[Zone, bool]]:
     """For each selection the zone by the lift, and whether the programs differ over the reals."""
-    from kinkcheck.audit.exact import evaluate
+    from kinkcheck.exact import evaluate
 
     found = lifted(model, batch, selections)
     point = evaluate(model, batch[0])

@@ -24,9 +24,9 @@ from torch.nn.modules.module import (
 from torch.utils.checkpoint import checkpoint
 
 import kinkcheck
-from kinkcheck.audit.exact import evaluate, uncovered
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.errors import InputError
+from kinkcheck.exact import evaluate, uncovered
 from kinkcheck.measure.zones import Zone
 
 # The exact judge: what it covers is the program, and what its trace cannot show it names.

@@ -83,7 +83,7 @@ def audit(
             compensation from bifurcation, says how far rounding has moved each gradient anyway, and
             why windows are tied (see :mod:`kinkcheck.measure.lift`).
         exact: let the exact arbiter decide the zones of lifted points, for small networks that it
-            covers (see :mod:`kinkcheck.audit.exact`).
+            covers (see :mod:`kinkcheck.exact`).
         device: where to run; by default where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         network_name: name for the report; by default that of the class or function.
@@ -221,7 +221,7 @@ def _require_pairs(batches: Sequence[Any]) -> None:
 
 
 def _require_exact(model: nn.Module) -> None:
-    from kinkcheck.audit.exact import uncovered
+    from kinkcheck.exact import uncovered
 
     missing = uncovered(model)
     _require(not missing, f"exact: the exact arbiter does not cover {', '.join(missing)}")

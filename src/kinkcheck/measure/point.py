@@ -179,7 +179,7 @@ class Measurement:
         along: Gradient,
     ) -> list[Lift]:
         """The same with the variation over the rationals, at the same gradient at the output."""
-        from kinkcheck.audit.exact import evaluate
+        from kinkcheck.exact import evaluate
 
         with self.runs.audited(), self.runs.at.computation(self.runs.on):
             point = evaluate(self.runs.model, _only(forward.inputs))

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import kinkcheck.nn as knn
 from kinkcheck import ops
-from kinkcheck.audit.exact import layers
-from kinkcheck.audit.exact.layers import Along, Windows
-from kinkcheck.audit.exact.rationals import from_floats, rational
-from kinkcheck.audit.exact.record import Record, Variable
 from kinkcheck.errors import InputError
+from kinkcheck.exact import layers
+from kinkcheck.exact.layers import Along, Windows
+from kinkcheck.exact.rationals import from_floats, rational
+from kinkcheck.exact.record import Record, Variable
 
 Call = Callable[..., Variable]
 """Carries out a call: a record, then what the function of PyTorch takes."""

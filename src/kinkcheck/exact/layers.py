@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kinkcheck.audit.exact.rationals import Integers, Rationals
 from kinkcheck.errors import InputError
+from kinkcheck.exact.rationals import Integers, Rationals
 from kinkcheck.kernels.reference import random_rank
 from kinkcheck.selection import (
     Branch,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from kinkcheck import ops
-from kinkcheck.audit.exact.layers import Adjoint, KinkAdjoint
-from kinkcheck.audit.exact.rationals import Rationals, from_floats
 from kinkcheck.constants import as_taken
+from kinkcheck.exact.layers import Adjoint, KinkAdjoint
+from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.selection import Native, Selection
 
 

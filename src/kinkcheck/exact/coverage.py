@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd import Function
 
-from kinkcheck.audit.exact.calls import (
+from kinkcheck.errors import InputError
+from kinkcheck.exact.calls import (
     AS_IT_IS,
     DIVISION,
     FUNCTIONS,
@@ -20,7 +21,7 @@ from kinkcheck.audit.exact.calls import (
     THROUGH,
     VIEWS,
 )
-from kinkcheck.audit.exact.trace import (
+from kinkcheck.exact.trace import (
     Trace,
     autocast,
     differentiated,
@@ -28,7 +29,6 @@ from kinkcheck.audit.exact.trace import (
     layer_of,
     trace,
 )
-from kinkcheck.errors import InputError
 
 
 def uncovered(model: nn.Module) -> list[str]:

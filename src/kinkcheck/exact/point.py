@@ -11,10 +11,10 @@ from math import inf
 import numpy as np
 from torch import Tensor, nn
 
-from kinkcheck.audit.exact.network import carry_out
-from kinkcheck.audit.exact.rationals import Rationals, from_floats
-from kinkcheck.audit.exact.record import ExactSite, Record, Variable
 from kinkcheck.errors import InputError
+from kinkcheck.exact.network import carry_out
+from kinkcheck.exact.rationals import Rationals, from_floats
+from kinkcheck.exact.record import ExactSite, Record, Variable
 from kinkcheck.ops import require_accepted
 from kinkcheck.selection import Selection, parse
 

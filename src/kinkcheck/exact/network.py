@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from kinkcheck.audit.exact.calls import FUNCTIONS, MODULES, READERS, Leaves
-from kinkcheck.audit.exact.coverage import covered
-from kinkcheck.audit.exact.rationals import from_floats
-from kinkcheck.audit.exact.record import Record, Variable
-from kinkcheck.audit.exact.trace import differentiated, layer_of, undisturbed
 from kinkcheck.errors import InputError
+from kinkcheck.exact.calls import FUNCTIONS, MODULES, READERS, Leaves
+from kinkcheck.exact.coverage import covered
+from kinkcheck.exact.rationals import from_floats
+from kinkcheck.exact.record import Record, Variable
+from kinkcheck.exact.trace import differentiated, layer_of, undisturbed
 from kinkcheck.selection import Native
 
 

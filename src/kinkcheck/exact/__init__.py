@@ -5,9 +5,9 @@ pooling make of them. Two programs agree over the reals at a point if and only i
 difference of their gradients is 0; that is the oracle for the zones of :mod:`kinkcheck.audit`.
 """
 
-from kinkcheck.audit.exact.coverage import uncovered
-from kinkcheck.audit.exact.point import Difference, ExactPoint, evaluate
-from kinkcheck.audit.exact.rationals import Rationals
-from kinkcheck.audit.exact.record import ExactSite
+from kinkcheck.exact.coverage import uncovered
+from kinkcheck.exact.point import Difference, ExactPoint, evaluate
+from kinkcheck.exact.rationals import Rationals
+from kinkcheck.exact.record import ExactSite
 
 __all__ = ["Difference", "ExactPoint", "ExactSite", "Rationals", "evaluate", "uncovered"]
