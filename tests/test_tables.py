@@ -124,6 +124,9 @@ def test_sites_without_a_tie_are_counted_and_left_out() -> None:
     text = rendered(*audit_tables(report((point(1, 1),), sites)))
     assert "quiet" not in text
     assert "1 of 2 sites have no tie" in text
+    text = rendered(*audit_tables(report((point(0, 0),), sites[1:])))
+    assert "1 of 1 sites have no tie" in text
+    assert "Ties by site" not in text
 
 
 def test_site_is_named_once_for_all_its_precisions() -> None:

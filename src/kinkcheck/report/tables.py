@@ -11,6 +11,7 @@ from rich import box
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kinkcheck.audit import AuditReport
 from kinkcheck.audit.report import SiteCount
@@ -249,11 +250,13 @@ def largest(values: list[float]) -> float:
     return math.nan if any(map(math.isnan, values)) else max(values)
 
 
-def _sites(report: AuditReport) -> Table:
+def _sites(report: AuditReport) -> RenderableType:
     by_site: dict[tuple[str, str, int], list[SiteCount]] = {}
     for site in report.sites:
         by_site.setdefault((site.layer, site.operation, site.call), []).append(site)
     tied = {key: counts for key, counts in by_site.items() if any(site.tied for site in counts)}
+    if not tied:
+        return Text(f"{len(by_site)} of {len(by_site)} sites have no tie\n")
     table = _table("Ties by site in % of the windows")
     if len(tied) < len(by_site):
         table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
