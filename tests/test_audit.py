@@ -233,6 +233,13 @@ def test_norms_of_a_difference(
     assert str(found) == str(Variation(*map(float, vars(expected).values())))
 
 
+def test_measuring_a_distance_changes_no_gradient() -> None:
+    """Also of a large tensor in float64, which needs no copy to be cast."""
+    one, two = ({"w": torch.full((1000, 300), n, dtype=torch.float64)} for n in (1.0, 2.0))
+    assert gradient_variation(two, one).l1 == 300_000
+    assert torch.equal(two["w"], 2 * one["w"])
+
+
 def test_nan_in_any_tensor_is_seen() -> None:
     good, bad = torch.zeros(1), torch.tensor([math.nan])
     for order in ([good, bad], [bad, good]):

@@ -1026,3 +1026,82 @@ def test_what_the_loss_holds_goes_with_the_model() -> None:
     assert criterion.weight is not None
     assert torch.equal(criterion.weight, weights)
     assert weights.dtype == criterion.weight.dtype == torch.float32
+
+
+def ragged(layout: torch.layout) -> Tensor:
+    return torch.nested.nested_tensor([torch.rand(2, 4), torch.rand(3, 4)], layout=layout)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.rand(3, 4).to_sparse(),
+        lambda: torch.rand(3, 4).to_sparse_csr(),
+        lambda: ragged(torch.strided),
+        lambda: ragged(torch.jagged),
+    ],
+)
+def test_tensors_of_every_layout_are_measured(make: Callable[[], Tensor]) -> None:
+    model, batch = nn.Linear(4, 2), make()
+
+    def step(m: nn.Module, x: Tensor) -> Tensor:
+        dense = x.to_padded_tensor(0.0) if x.is_nested else x.to_dense()
+        return F.relu(m(dense)).square().mean()
+
+    report = kinkcheck.audit(model, [batch], step=step)
+    plain = torch.autograd.grad(step(model, batch), [*model.parameters()])
+    assert report.points[0].gradient_l1 == pytest.approx(float(sum(g.abs().sum() for g in plain)))
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([3 + 4j, 0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu((self.weight * x).real) + F.relu((self.weight * x).imag)
+
+
+def test_complex_parameters_are_measured() -> None:
+    (point,) = kinkcheck.audit(
+        Complex(), [torch.ones(2)], step=lambda m, x: m(x).sum(), selections=["branch:0.5"]
+    ).points
+    # Of the first entry it is 1 + i; of the second, which is 0, half of that under the selection.
+    assert point.gradient_l1 == pytest.approx(2**0.5)
+    assert point.variation.l1 == pytest.approx(2**0.5 / 2)
+
+
+def test_losses_of_every_form_are_measured_or_refused_by_name() -> None:
+    model = nn.Linear(4, 2)
+    batch = torch.rand(3, 4)
+    one = kinkcheck.audit(model, [batch], step=lambda m, x: m.bias[:1])
+    assert one.points[0].gradient_l1 == 1
+    itself = Complex()
+    itself.weight = nn.Parameter(torch.tensor(2.0))
+    assert kinkcheck.audit(itself, [batch], step=lambda m, x: m.weight).points[0].loss == 2
+    for made, named in (
+        (lambda m, x: {"loss": m(x).sum()}, "not dict"),
+        (lambda m, x: m(x).sum().item(), "not float"),
+        (lambda m, x: m(x).sum(1), r"not of shape \(3,\)"),
+    ):
+        with pytest.raises(InputError, match=f"loss: must be a single number in a tensor, {named}"):
+            kinkcheck.audit(model, [batch], step=made)
+
+
+def test_a_scripted_model_is_measured() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    report = kinkcheck.audit(model, [torch.rand(3, 4)], step=lambda m, x: m(x).square().sum())
+    assert [each.operation for each in report.unseen][-1] == "RecursiveScriptModule"
+
+
+def test_forward_mode_inside_a_program_is_measured() -> None:
+    def step(m: nn.Module, x: Tensor) -> Tensor:
+        _, tangent = torch.func.jvp(m, (x,), (torch.ones_like(x),))
+        return tangent.square().sum()
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    batch = torch.rand(3, 4)
+    plain = torch.autograd.grad(step(model, batch), [*model.parameters()])
+    report = kinkcheck.audit(model, [batch], step=step)
+    assert report.points[0].gradient_l1 == pytest.approx(float(sum(g.abs().sum() for g in plain)))

@@ -204,7 +204,7 @@ def _sizes(value: Any, dims: Any, lists: bool) -> Iterator[int | None]:
         return
     if isinstance(value, Tensor):
         fits = isinstance(dims, int) and -value.dim() <= dims < value.dim()
-        yield value.shape[dims] if fits else None
+        yield value.shape[dims] if fits and not value.is_nested else None
     elif isinstance(value, list) and lists and isinstance(dims, int):
         yield len(value)
     elif isinstance(value, list | tuple):

@@ -80,6 +80,8 @@ def first_in_forward(model: nn.Module, run: Callable[[], object]) -> str | None:
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # which takes no hook
+                continue
             hooks.callback(module.register_forward_hook(look(name)).remove)
         run()
     return found[0] if found else None

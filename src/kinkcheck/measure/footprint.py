@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kinkcheck.precision import Precision
 from kinkcheck.tape.graph import nodes
+from kinkcheck.tape.memory import address
 
 
 def saved_bytes(loss: Tensor) -> int:
@@ -23,8 +24,9 @@ def saved_bytes(loss: Tensor) -> int:
     for node in nodes(loss.grad_fn):
         for tensor in _saved_by(node):
             if not tensor.is_leaf or not tensor.requires_grad:
-                storage = tensor.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
+                where = address(tensor)
+                if where is not None:
+                    found[where] = tensor.untyped_storage().nbytes()
     return sum(found.values())
 
 

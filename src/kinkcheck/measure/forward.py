@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,12 +114,12 @@ class Forward:
         self._where = where
         self._model = model
         called: list[tuple[tuple[Any, ...], Any]] = []
-        hook = model.register_forward_hook(lambda _, args, made: called.append((args, made)))
-        try:
+        with ExitStack() as hooks:
+            if not isinstance(model, torch.jit.ScriptModule):  # which takes no hook
+                see = model.register_forward_hook(lambda _, args, made: called.append((args, made)))
+                hooks.callback(see.remove)
             with record(model, watch=self._watch) as self.tape:
                 self.loss: Tensor = run()
-        finally:
-            hook.remove()
         once = len(called) == 1
         # Where a parameter has been cast since, autograd would not find it in this graph.
         first = next((p for p in model.parameters() if p.requires_grad), None)

@@ -22,6 +22,7 @@ from kinkcheck.measure.forward import Forward, Gradient, backward_of, one_line
 from kinkcheck.precision import PRECISIONS, Precision
 from kinkcheck.products import one_product
 from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.memory import address
 
 FLOAT64 = PRECISIONS["float64"]
 
@@ -161,11 +162,11 @@ class Runs:
         samples: Samples | None = None,
         order: Tensor | None = None,
     ) -> Tensor:
-        batch = moved(self.batch, self._cast)
-        if samples is not None and order is not None:
-            batch = samples.take(batch, order)
         precision = self.at if self._lift is None else FLOAT64
         try:
+            batch = moved(self.batch, self._cast)
+            if samples is not None and order is not None:
+                batch = samples.take(batch, order)
             _seed(self.seed)
             with precision.computation(self.on), drawing:
                 loss = self.step(self.model, batch)
@@ -174,21 +175,26 @@ class Runs:
         except (Exception, SystemExit) as error:
             raise InputError(self._failed(error)) from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise InputError(f"loss: must be a single number ({self.where})")
+            given = (
+                f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            )
+            raise InputError(
+                f"loss: must be a single number in a tensor, not {given} ({self.where})"
+            )
         if not loss.requires_grad or not any(p.requires_grad for p in self.model.parameters()):
             raise InputError(f"loss: does not depend on any parameter ({self.where})")
-        return loss
+        return loss if loss.grad_fn is not None else loss.view_as(loss)  # a parameter itself
 
     def _cast(self, tensor: Tensor) -> Tensor:
         """A copy, for a layer may write to its input."""
         cast = self.at.cast(tensor.detach(), self.on)
         cast = cast if self._lift is None else FLOAT64.cast(cast, self.on)
-        cast = cast.clone() if cast.data_ptr() == tensor.data_ptr() else cast
+        cast = cast.clone() if address(cast) == address(tensor) else cast
         return cast.requires_grad_(tensor.requires_grad)
 
     def _failed(self, error: BaseException) -> str:
         first = next(iter(tensors(self.batch)), None)
-        shape = "" if first is None else f" of shape {tuple(first.shape)}"
+        shape = "" if first is None or first.is_nested else f" of shape {tuple(first.shape)}"
         if self._lift is None:
             return f"network: failed on a batch{shape} ({self.where}): {one_line(error)}"
         by = f" for {self._lift.failed}" if self._lift.failed else ""

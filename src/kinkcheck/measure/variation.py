@@ -89,7 +89,8 @@ def _distances(
     """Absolute differences in float64, where there are any."""
     for names, lengths, (a, b) in _pieces([gradient, reference]):
         if not torch.equal(a, b):
-            yield names, lengths, a.double().sub_(b).abs_()
+            wide = torch.complex128 if a.is_complex() else torch.float64
+            yield names, lengths, (a.to(wide) - b).abs()
 
 
 def _pieces(
