@@ -267,11 +267,47 @@ def test_what_needs_samples_is_left_out_where_their_order_counts(
     assert points == 2
 
 
+@torch.library.custom_op("kinkcheck_tests::island", mutates_args=())
+def island(x: Tensor) -> Tensor:
+    return x.float().exp()
+
+
+island.register_autograd(
+    lambda ctx, g: g * ctx.saved_tensors[0],
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output),
+)
+
+
 class Island(nn.Module):
-    """Computes in float32 whatever the network does."""
+    """Computes in float32 whatever the network does, where no mode of PyTorch looks."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.float() * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1)).to(x.dtype)
+        return island(x).to(x.dtype)
+
+
+class Cast(nn.Module):
+    """Computes in float32 as language models do, and with a table made there."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.to(self.dtype)
+        y = y * torch.rsqrt(y.square().mean(1, keepdim=True) + 1)
+        table = torch.linspace(0, 1, x.shape[-1], dtype=torch.float32)
+        return (y * table.to(self.dtype)).to(x.dtype) + torch.zeros(x.shape[-1])
+
+
+def test_a_cast_to_a_fixed_type_is_rounding(digits: list[Batch]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 5), Cast(torch.float32), nn.MaxPool2d(2), nn.Flatten())
+    found = lifted(model, digits[0], ["last"])
+    model[1].dtype = torch.float64  # the table stays in float32
+    loss = F.cross_entropy(model.double()(digits[0][0].double()), digits[0][1])
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    for (name, _), wanted in zip(model.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(found.reference[name], wanted, rtol=1e-9, atol=1e-12)
 
 
 class Noisy(nn.Module):

@@ -4,6 +4,9 @@
 the same line subtracts on a float64 tensor. A lift that is to evaluate the same function therefore
 has to round such numbers first: as float32 does, or, for 16 bits, as the operation at hand does.
 PyTorch rounds some of them to 16 bits and takes others in float32; which is measured, not assumed.
+
+In the same way a tensor that a program makes of nothing (``torch.linspace``) has the numbers that
+it has in that precision; and a cast to a fixed type (``x.float()``), which only rounds, is none.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kinkcheck.precision import Precision
 
@@ -32,6 +36,8 @@ _STORING = frozenset(
 
 class ConstantsAs(TorchDispatchMode):
     """A context in which float64 operations take numbers as a lower precision takes them.
+
+    All that is computed is computed in float64, whatever type a program names.
 
     Args:
         precision: the precision; in float64 nothing is changed.
@@ -53,20 +59,44 @@ class ConstantsAs(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         drawing = torch.Tag.nondeterministic_seeded in func.tags
-        if not drawing and any(type(each) is float for each in (*args, *kwargs.values())):
-            to = held_in(func, self._type, _device(args), args, kwargs)
-            args = tuple(rounded(each, to) if type(each) is float else each for each in args)
-            kwargs = {n: rounded(v, to) if type(v) is float else v for n, v in kwargs.items()}
+        named = kwargs.get("dtype")
+        of_nothing = func is _aten.lift_fresh.default or not _any_tensor(args, kwargs)
+        if not of_nothing:
+            if func is not _aten.view.dtype:  # which tells bits
+                args = tuple(_widened(e) if type(e) is torch.dtype else e for e in args)
+                kwargs = {
+                    n: _widened(v) if type(v) is torch.dtype else v for n, v in kwargs.items()
+                }
+            if not drawing and any(type(each) is float for each in (*args, *kwargs.values())):
+                to = held_in(func, self._type, _device(args), args, kwargs)
+                to = named if named in (torch.float16, torch.bfloat16, torch.float32) else to
+                args = tuple(rounded(each, to) if type(each) is float else each for each in args)
+                kwargs = {n: rounded(v, to) if type(v) is float else v for n, v in kwargs.items()}
+        elif named == torch.float64 and not drawing:  # the type of a tensor of the lift
+            kwargs["dtype"] = self._type
+        elif func is _aten.lift_fresh.default and args[0].dtype == torch.float64:
+            args = (args[0].to(self._type),)  # torch.tensor and new_tensor have made it
         try:
             made = func(*args, **kwargs)
         except Exception:
             self.failed = str(func.overloadpacket.__name__)
             raise
-        if func is _aten.lift_fresh.default and made.dtype == torch.float64:
-            return made.to(self._type).to(made.dtype)  # torch.tensor and new_tensor have made it
-        return made
+        return made.to(_widened(made.dtype)) if of_nothing and isinstance(made, Tensor) else made
+
+
+def _any_tensor(args: Any, kwargs: dict[str, Any]) -> bool:
+    first = next(iter(args), None)
+    return isinstance(first, Tensor) or any(
+        isinstance(each, Tensor) for each in tree_leaves((args, kwargs))
+    )
+
+
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    if dtype.is_complex:
+        return torch.complex128
+    return torch.float64 if dtype.is_floating_point else dtype
 
 
 def _device(args: Sequence[Any]) -> torch.device | str:

@@ -147,7 +147,9 @@ class Forward:
 
     def output_gradient(self, output: int = 0) -> Tensor:
         """The gradient of the loss with respect to an output of the model."""
-        found: Tensor = torch.autograd.grad(self.loss, self.outputs[output], retain_graph=True)[0]
+        of = self.outputs[output]
+        with self._backward(), backward_of(self._where):
+            found: Tensor = torch.autograd.grad(self.loss, of, retain_graph=True)[0]
         return found
 
     def bottleneck(self, samples: int) -> int | None:
@@ -206,9 +208,12 @@ class Forward:
     def narrower_than_float64(self) -> str | None:
         """An operation that computes in fewer bits, by its name in autograd; None if none does."""
         for node in nodes(self.loss.grad_fn):
-            types = {each.dtype for each in node._input_metadata}
-            if any(each.is_floating_point and each != torch.float64 for each in types):
-                return str(node.name()).removesuffix("Backward0")
+            for follower, place in node.next_functions:
+                if follower is None:
+                    continue
+                dtype = follower._input_metadata[place].dtype
+                if dtype.is_floating_point and dtype != torch.float64:
+                    return str(follower.name()).removesuffix("Backward0")
         return None
 
     def _depends_only_on(self, output: GradientEdge) -> bool:

@@ -110,7 +110,7 @@ class Runs:
         self._lift = ConstantsAs(self.at)
         at = self.held.at(FLOAT64, self.device, lifted_from=self.at, channels_last=channels_last)
         try:
-            with at, as_found(self.model), one_product(), self._lift:
+            with at, as_found(self.model), one_product():
                 yield
         finally:
             self._lift = None
@@ -150,11 +150,12 @@ class Runs:
         self, samples: Samples | None = None, order: Tensor | None = None
     ) -> tuple[AbstractContextManager[object], Callable[[], AbstractContextManager[object]]]:
         """The contexts of a forward pass and of its backward passes."""
+        lift: AbstractContextManager[object] = self._lift or nullcontext()
         if not self._drawn:
             self._drawn = True
-            return self._draws.kept(), nullcontext
+            return _both(lift, self._draws.kept()), lambda: lift
         given = self._draws.given(order, 0 if samples is None else samples.count)
-        return given.forward(), given.backward
+        return _both(lift, given.forward()), lambda: _both(lift, given.backward())
 
     def _run(
         self,
@@ -202,6 +203,14 @@ class Runs:
             f"network: cannot be lifted to float64 ({self.where}): it fails there{by}: "
             f"{one_line(error)}; audit it without the lift (lifted=False, --no-lift)"
         )
+
+
+@contextmanager
+def _both(
+    outer: AbstractContextManager[object], inner: AbstractContextManager[object]
+) -> Iterator[None]:
+    with outer, inner:
+        yield
 
 
 def device_of(model: nn.Module) -> torch.device:
