@@ -90,17 +90,9 @@ class Runs:
 
     @contextmanager
     def audited(self) -> Iterator[None]:
-        """The context of runs, and of their backward passes, in the audited precision.
-
-        What backward passes change, which activation checkpointing lets call modules, is put back
-        when it ends.
-        """
+        """The context of runs, and of their backward passes, in the audited precision."""
         assert self.held is not None
-        with (
-            self.held.at(self.at, self.device),
-            as_found(self.model),
-            self.at.contractions(self.on),
-        ):
+        with self.held.at(self.at, self.device), self.at.contractions(self.on):
             yield
 
     @contextmanager
@@ -110,7 +102,7 @@ class Runs:
         self._lift = ConstantsAs(self.at)
         at = self.held.at(FLOAT64, self.device, lifted_from=self.at, channels_last=channels_last)
         try:
-            with at, as_found(self.model), one_product():
+            with at, one_product():
                 yield
         finally:
             self._lift = None
