@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
 import random
 import types
 from collections.abc import Callable
@@ -586,14 +587,14 @@ def test_nothing_differs_after_an_audit(how: str) -> None:
     model.net[0].weight.register_hook(lambda g: 2 * g)
     model.net[0].bias.register_post_accumulate_grad_hook(lambda p: None)
     model.net.forward = lambda x, own=model.net.forward: own(x) + 1
-    before, calls = everything(model), []
+    before, numbers = everything(model), itertools.count(1)  # which no audit puts back
 
     def step(model: nn.Module, batch: Any) -> Tensor:
-        calls.append(1)
+        call = next(numbers)
         loss = F.cross_entropy(model(batch[0]), batch[1])
-        if how == "is interrupted" and len(calls) == 3:
+        if how == "is interrupted" and call == 3:
             raise KeyboardInterrupt
-        if how == "fails" or (how == "fails the second time" and len(calls) == 2):
+        if how == "fails" or (how == "fails the second time" and call == 2):
             raise ValueError("no")
         return loss
 
@@ -1105,3 +1106,156 @@ def test_forward_mode_inside_a_program_is_measured() -> None:
     plain = torch.autograd.grad(step(model, batch), [*model.parameters()])
     report = kinkcheck.audit(model, [batch], step=step)
     assert report.points[0].gradient_l1 == pytest.approx(float(sum(g.abs().sum() for g in plain)))
+
+
+class Counter:
+    """Counts calls in every place where a program can keep something."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+CALLS = 0
+
+
+def stateful(where: str) -> Callable[[nn.Module, Any], Tensor]:
+    """A step that multiplies its loss by how often it was called."""
+    n, slots, place = 0, Counter(), types.SimpleNamespace(deep={"calls": [0]})
+    total, array = torch.zeros(()), np.zeros(1)
+    generator, numbers, other = torch.Generator(), np.random.default_rng(0), random.Random(0)
+    other_model = nn.BatchNorm1d(3, affine=False)
+
+    def count(x: Tensor) -> float | Tensor:
+        nonlocal n
+        global CALLS
+        n += 1
+        CALLS += 1
+        slots.calls += 1
+        place.deep["calls"][0] += 1
+        total.add_(1)
+        array[0] += 1
+        other_model(x)
+        values: dict[str, Any] = {
+            "closure": n,
+            "global": CALLS,
+            "slots": slots.calls,
+            "object": place.deep["calls"][0],
+            "tensor": total.clone(),
+            "array": array[0],
+            "generator": torch.rand((), generator=generator),
+            "numpy": numbers.random(),
+            "python": other.random(),
+            "module": other_model.num_batches_tracked.clone(),
+        }
+        return values[where]
+
+    return lambda m, b: F.cross_entropy(m(b[0]), b[1]) * count(b[0])
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["closure", "global", "slots", "object", "tensor", "array", "generator", "numpy", "python",
+     "module"],
+)  # fmt: skip
+def test_what_a_step_keeps_is_put_back(where: str) -> None:
+    global CALLS
+    torch.manual_seed(0)
+    model, batch = small(), labelled()
+    CALLS = 0
+    report = kinkcheck.audit(model, [batch], step=stateful(where), precisions=["32", "bfloat16"])
+    assert CALLS == 0
+    plain = torch.autograd.grad(stateful(where)(model, batch), [*model.parameters()])
+    assert report.points[0].gradient_l1 == pytest.approx(sum(float(g.abs().sum()) for g in plain))
+    assert report.left_out == []
+
+
+def test_an_optimizer_inside_a_step_is_put_back() -> None:
+    torch.manual_seed(0)
+    model, batch = small(), labelled()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step(m: nn.Module, b: Any) -> Tensor:
+        optimizer.zero_grad()
+        F.cross_entropy(m(b[0]), b[1]).backward()
+        optimizer.step()
+        return F.cross_entropy(m(b[0]), b[1])
+
+    before = copy.deepcopy(model.state_dict())
+    report = kinkcheck.audit(model, [batch], step=step)
+    assert optimizer.state == {}
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    assert report.points[0].loss == step(model, batch).item()
+
+
+class Classwide(nn.Linear):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Classwide.calls += 1
+        return super().forward(x) * Classwide.calls
+
+
+def test_a_program_that_is_another_one_each_time_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="has another gradient each time that it runs on one batch"
+    ):
+        kinkcheck.audit(Classwide(3, 3), [(torch.rand(2, 3), torch.tensor([0, 1]))])
+
+
+def test_a_loader_that_shuffles_leaves_the_random_state() -> None:
+    model, data = small(), torch.utils.data.TensorDataset(*labelled())
+    before = torch.get_rng_state()
+    kinkcheck.audit(model, torch.utils.data.DataLoader(data, batch_size=2, shuffle=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def teachers() -> dict[str, Callable[[nn.Module, nn.Module], Callable[[nn.Module, Any], Tensor]]]:
+    """Steps that hold a second network in every way."""
+
+    def distil(m: nn.Module, b: Any, teacher: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.mse_loss(m(b[0]), teacher(b[0]).detach())
+
+    class Held:
+        def __init__(self, teacher: nn.Module) -> None:
+            self.inside = {"teacher": [teacher]}
+
+        def __call__(self, m: nn.Module, b: Any) -> Tensor:
+            return distil(m, b, self.inside["teacher"][0])
+
+    def attribute(m: nn.Module, t: nn.Module) -> Any:
+        m.teachers = [t]
+        return lambda m, b: distil(m, b, m.teachers[0])
+
+    def patched(m: nn.Module, t: nn.Module) -> Any:
+        forward = m.forward
+        m.forward = lambda x: forward(x) - t(x).detach()
+        return lambda m, b: m(b[0]).square().mean()
+
+    def hooked(m: nn.Module, t: nn.Module) -> Any:
+        m.register_forward_hook(lambda _, args, made: made - t(args[0]).detach())
+        return lambda m, b: m(b[0]).square().mean()
+
+    return {
+        "object": lambda m, t: Held(t),
+        "method": lambda m, t: Held(t).__call__,
+        "partial": lambda m, t: functools.partial(distil, teacher=t),
+        "attribute": attribute,
+        "patched": patched,
+        "hooked": hooked,
+    }
+
+
+@pytest.mark.parametrize("how", sorted(teachers()))
+def test_a_second_network_goes_with_the_first(how: str) -> None:
+    torch.manual_seed(0)
+    model, teacher, batch = small(), small(), labelled()
+    before = [parameter.data_ptr() for parameter in teacher.parameters()]
+    wanted = F.mse_loss(model(batch[0]), teacher(batch[0]).detach())
+    plain = torch.autograd.grad(wanted, [*model.parameters()])
+    step = teachers()[how](model, teacher)
+    points = kinkcheck.audit(model, [batch], step=step, precisions=["32", "bfloat16"]).points
+    assert points[0].gradient_l1 == pytest.approx(sum(float(g.abs().sum()) for g in plain))
+    assert all(point.lift is not None for point in points)
+    assert [parameter.data_ptr() for parameter in teacher.parameters()] == before

@@ -7,18 +7,18 @@ other data, in another precision, and their own back afterwards.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kinkcheck.precision import Precision
+from kinkcheck.reach import fixed, namespaces
+
+_ATOMS = (type(None), bool, int, float, str, bytes)
 
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
@@ -26,11 +26,11 @@ _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 class InPlace:
     """The tensors of a program, which can hold their numbers in another precision for a while.
 
-    These are the parameters and buffers of the model, and of every other module that the function
-    refers to (a loss with weights, a teacher): by closure, by default argument, as its own object,
-    or by a global name. Plain tensors that either refers to are *constants*: they are left as they
-    are in the precision that is audited, as :meth:`torch.nn.Module.to` leaves them, and cast in a
-    lift, which changes none of their values.
+    These are the parameters and buffers of the model, and of every other module that it or the
+    function refers to (a loss with weights, a teacher): by closure, default argument or global
+    name, as an attribute, in a list, in a hook. Plain tensors that either refers to are
+    *constants*: they are left as they are in the precision that is audited, as
+    :meth:`torch.nn.Module.to` leaves them, and cast in a lift, which changes none of their values.
 
     The same :class:`~torch.nn.Parameter` objects stay, with their hooks; ``.grad`` is hidden. Only
     an autograd graph that was recorded before and holds on to the old type of a parameter does not
@@ -52,9 +52,7 @@ class InPlace:
 
     def __init__(self, model: nn.Module, function: Callable[..., Any] | None = None) -> None:
         found = _Found()
-        found.module(model)
-        if function is not None:
-            found.function(function)
+        found.look([model, function])
         self._tensors = list(found.tensors.values())
         self._constants = [
             tensor for key, tensor in found.constants.items() if key not in found.tensors
@@ -149,60 +147,26 @@ class _Found:
     constants: dict[int, Tensor] = field(default_factory=dict)
     _seen: dict[int, object] = field(default_factory=dict)
 
-    def module(self, module: nn.Module) -> None:
-        for each in module.modules():
-            if id(each) in self._seen:
+    def look(self, root: object) -> None:
+        waiting = [root]
+        while waiting:
+            value = waiting.pop()
+            if id(value) in self._seen or isinstance(value, _ATOMS):
                 continue
-            self._seen[id(each)] = each
-            for tensor in (*each._parameters.values(), *each._buffers.values()):
-                if tensor is not None and tensor.is_leaf and not tensor.is_inference():
-                    self.tensors[id(tensor)] = tensor
-            for value in vars(each).values():
-                self._value(value, deep=False)
-
-    def function(self, function: Callable[..., Any]) -> None:
-        if id(function) in self._seen:
-            return
-        self._seen[id(function)] = function
-        if isinstance(function, functools.partial):
-            for value in (function.func, *function.args, *function.keywords.values()):
-                self._value(value)
-        elif isinstance(function, MethodType):
-            self._value(function.__self__)
-            self.function(function.__func__)
-        elif isinstance(function, FunctionType):
-            closure = inspect.getclosurevars(function)
-            names = {**closure.nonlocals, **closure.globals}
-            defaults = (function.__defaults__ or ()), (function.__kwdefaults__ or {}).values()
-            for value in (*names.values(), *defaults[0], *defaults[1]):
-                self._value(value)
-        else:
-            self._value(function)
-
-    def _value(self, value: object, deep: bool = True) -> None:
-        if isinstance(value, nn.Module):
-            if deep:
-                self.module(value)
-        elif isinstance(value, Tensor):
-            floating = value.is_floating_point() or value.is_complex()
-            if floating and value.is_leaf and not value.is_inference():
-                self.constants[id(value)] = value
-        elif isinstance(value, list | tuple):
-            for item in value:
-                self._value(item, deep)
-        elif isinstance(value, dict):
-            for item in value.values():
-                self._value(item, deep)
-        elif isinstance(value, FunctionType | MethodType | functools.partial):
-            if deep and not str(getattr(value, "__module__", "")).startswith(
-                ("torch", "kinkcheck")
-            ):
-                self.function(value)
-        elif deep and callable(value) and not isinstance(value, type):
-            self._object(value)
-
-    def _object(self, value: object) -> None:
-        if id(value) not in self._seen:
             self._seen[id(value)] = value
-            for item in getattr(value, "__dict__", {}).values():
-                self._value(item)
+            if isinstance(value, Tensor):
+                floating = value.is_floating_point() or value.is_complex()
+                if floating and value.is_leaf and not value.is_inference():
+                    self.constants[id(value)] = value
+            elif isinstance(value, nn.Module):
+                for tensor in (*value._parameters.values(), *value._buffers.values()):
+                    if tensor is not None and tensor.is_leaf and not tensor.is_inference():
+                        self.tensors[id(tensor)] = tensor
+                waiting += [*value.children(), *vars(value).values()]
+            elif isinstance(value, list | tuple | set | frozenset):
+                waiting += value
+            else:
+                waiting += value.values() if isinstance(value, dict) else ()
+                for namespace in namespaces(value):
+                    waiting += namespace.values()
+                waiting += fixed(value)

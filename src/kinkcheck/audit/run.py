@@ -112,7 +112,8 @@ def audit(
         not exact or (lifted and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",
     )
-    given = None if batches is None else list(batches)
+    with torch.random.fork_rng():  # a loader may shuffle
+        given = None if batches is None else list(batches)
     if step is None and given is not None:
         _require_pairs(given)
     grid = Grid(

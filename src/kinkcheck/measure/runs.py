@@ -156,13 +156,15 @@ class Runs:
         order: Tensor | None = None,
     ) -> Tensor:
         precision = self.at if self._lift is None else FLOAT64
+        program = [self.model, self.step, self.batch]
         try:
-            batch = moved(self.batch, self._cast)
-            if samples is not None and order is not None:
-                batch = samples.take(batch, order)
-            _seed(self.seed)
-            with precision.computation(self.on), drawing:
-                loss = self.step(self.model, batch)
+            with as_found(None, program), precision.computation(self.on):
+                batch = moved(program[-1], self._cast)
+                if samples is not None and order is not None:
+                    batch = samples.take(batch, order)
+                _seed(self.seed)
+                with drawing:
+                    loss = self.step(self.model, batch)
         except InputError:
             raise
         except (Exception, SystemExit) as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -15,19 +16,23 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kinkcheck.errors import InputError
+from kinkcheck.reach import fixed, namespaces
 from kinkcheck.tape.memory import address
 
 # Hooks that a block adds are its own affair.
 _LEFT_ALONE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
 
-_Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+_MANY = 10_000
+"""Of a container with more entries than that these alone are put back, not what they hold."""
+
+_Container = MutableMapping[Any, Any] | list[Any] | set[Any] | deque[Any]
 _ATOMS = frozenset((type(None), bool, int, float, str, nn.Parameter))
 _CONTAINERS = frozenset((dict, OrderedDict, defaultdict, Counter, list, set, deque))
 
 
 @contextmanager
-def as_found(model: nn.Module | None) -> Iterator[None]:
-    """Put a model and all random states back when the block ends.
+def as_found(model: nn.Module | None, program: list[Any] | None = None) -> Iterator[None]:
+    """Put a model, a program and all random states back when the block ends.
 
     What is put back is what can be reached from the model through modules and Python's own
     containers: attributes, entries of containers, modes, buffers and other tensors that require no
@@ -35,6 +40,9 @@ def as_found(model: nn.Module | None) -> Iterator[None]:
 
     Args:
         model: None to put back the random states of PyTorch, NumPy and Python alone.
+        program: functions and anything else, from which objects of every kind are followed too:
+            what a function refers to by closure or global name, attributes, NumPy arrays. Where
+            something in the list itself holds tensors, the block finds copies in its place.
 
     Raises:
         InputError: a parameter has no shape yet.
@@ -55,28 +63,34 @@ def as_found(model: nn.Module | None) -> Iterator[None]:
         stack.callback(np.random.set_state, np.random.get_state())
         if model is not None:
             stack.enter_context(_Found(model))
+        if program is not None:
+            stack.enter_context(_Found(program, objects=True))
         yield
 
 
 class _Found:
-    """What can be reached from a model, as it is now."""
+    """What can be reached from a model, or from a list, as it is now."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, root: nn.Module | list[Any], objects: bool = False) -> None:
+        self._objects = objects
         self._containers: list[tuple[_Container, Any]] = []
         # Where in them a tensor lies that the block may overwrite.
         self._places: list[tuple[_Container, Any, Any]] = []
         self._scripted: list[tuple[nn.Module, bool, dict[str, Tensor | None]]] = []
-        self._generators: list[tuple[torch.Generator, Tensor]] = []
+        self._generators: list[Callable[[], object]] = []
         self._tensors: dict[int, Tensor] = {}
+        self._arrays: dict[int, np.ndarray[Any, Any]] = {}
         self._seen: set[int] = set()
-        self._look(model)
+        self._kept: list[object] = []  # so that no other object gets the number of one seen
+        self._look(root)
 
     def __enter__(self) -> None:
         # The block works on copies, so that neither a value nor an alias of the original is lost,
         # and what autograd saved of the copies stays valid after the block.
         copies = _copies(self._tensors.values())
+        arrays = {key: array.copy() for key, array in self._arrays.items()}
         for container, key, value in self._places:
-            container[key] = _replaced(value, copies)  # type: ignore[index]
+            container[key] = _replaced(value, {**copies, **arrays})  # type: ignore[index]
         for module, _, buffers in self._scripted:
             for name, buffer in buffers.items():
                 module._buffers[name] = copies.get(id(buffer), buffer)
@@ -88,8 +102,8 @@ class _Found:
             module.training = training
             for name, buffer in buffers.items():
                 module._buffers[name] = buffer
-        for generator, state in self._generators:
-            generator.set_state(state)
+        for put_back in self._generators:
+            put_back()
 
     def _look(self, value: Any) -> bool:
         """Note a value and all that can be reached from it; tells whether it has to be replaced."""
@@ -117,11 +131,37 @@ class _Found:
                 self._tensors[id(value)] = value
                 return True
         elif isinstance(value, torch.Generator):
-            self._generators.append((value, value.get_state()))
+            self._generators.append(partial(value.set_state, value.get_state()))
+        elif self._objects:
+            return self._look_at_object(value)
+        return False
+
+    def _look_at_object(self, value: Any) -> bool:
+        if isinstance(value, np.ndarray):
+            self._arrays[id(value)] = value
+            return True
+        if id(value) in self._seen:
+            return False
+        self._seen.add(id(value))
+        if isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            self._generators.append(partial(setattr, bits, "state", bits.state))
+        elif isinstance(value, random.Random):
+            self._generators.append(partial(value.setstate, value.getstate()))
+        if isinstance(value, dict | list | set | deque):  # of a class of its own
+            keys = value if isinstance(value, dict | set) else range(len(value))
+            self._look_into(value, keys)
+        for namespace in namespaces(value):
+            self._look_into(namespace, namespace)
+        for part in fixed(value):
+            self._kept.append(part)
+            self._look(part)
         return False
 
     def _look_into(self, container: _Container, keys: Iterable[Any]) -> None:
-        self._containers.append((container, container.copy()))
+        self._containers.append((container, _copied(container)))
+        if len(container) > _MANY:
+            return
         if isinstance(container, set):
             for value in container:
                 self._look(value)
@@ -138,7 +178,13 @@ class _Found:
             self._look(value)
 
 
-def _replaced(value: Any, copies: dict[int, Tensor]) -> Any:
+def _copied(container: _Container) -> Any:
+    if isinstance(container, MutableMapping):
+        return dict(container)
+    return set(container) if isinstance(container, set) else list(container)
+
+
+def _replaced(value: Any, copies: dict[int, Any]) -> Any:
     """A tensor, or a tuple of some, with copies in their place."""
     if type(value) is tuple:
         return tuple(_replaced(entry, copies) for entry in value)
@@ -149,7 +195,7 @@ def _put_back(container: _Container, found: Any) -> None:
     if not container and not found:
         return
     same = len(container) == len(found) and all(map(is_, container, found))
-    if isinstance(container, dict):
+    if isinstance(container, MutableMapping):
         if same and all(map(is_, container.values(), found.values())):
             return
         found = {key: container.get(key) if key in _LEFT_ALONE else found[key] for key in found}
@@ -157,7 +203,9 @@ def _put_back(container: _Container, found: Any) -> None:
         for key in [*container]:
             if key not in found:
                 del container[key]
-        container.update(found)
+        for key, value in found.items():
+            if container.get(key) is not value or key not in container:
+                container[key] = value
         if not all(map(is_, container, found)):
             for key, value in found.items():  # in their order
                 del container[key]
