@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import random
+import signal
 import types
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ from kinkcheck.audit.verdict import verdict
 from kinkcheck.errors import InputError
 from kinkcheck.exact import evaluate, uncovered
 from kinkcheck.measure.zones import Zone
+from kinkcheck.tape import as_found
 
 # The exact judge: what it covers is the program, and what its trace cannot show it names.
 
@@ -816,6 +818,30 @@ def test_a_constant_is_lifted_as_the_precision_takes_it(c: Any, precision: str) 
     assert point.zone is Zone.BIFURCATION  # over the reals too: it is at 0
 
 
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda x: x.masked_fill(x > 0, torch.finfo(x.dtype).min),
+        lambda x: torch.where(x > 0, torch.finfo(x.dtype).min, x),
+        lambda x: torch.where(x > 0, torch.full_like(x, torch.finfo(x.dtype).min), x),
+        lambda x: torch.where(x > 0, torch.full((), torch.finfo(x.dtype).min, dtype=x.dtype), x),
+        lambda x: torch.where(x > 0, torch.tensor(torch.finfo(x.dtype).min, dtype=x.dtype), x),
+    ],
+)
+@pytest.mark.parametrize("precision", ["32", "16", "bfloat16"])
+def test_the_least_number_of_a_type_is_lifted(fill: Any, precision: str) -> None:
+    """As masks of attention have it, also where all is masked."""
+    model, x = nn.Linear(3, 3), torch.rand(2, 3)
+
+    def step(m: nn.Module, x: Tensor) -> Tensor:
+        return (m(x) * fill(x).softmax(1)).sum()
+
+    (point,) = kinkcheck.audit(model, [x], step=step, precisions=[precision]).points
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    assert point.lift.error_reference_l1 < 0.02 * point.gradient_l1
+
+
 class Drawing(nn.Module):
     def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -1259,3 +1285,25 @@ def test_a_second_network_goes_with_the_first(how: str) -> None:
     assert points[0].gradient_l1 == pytest.approx(sum(float(g.abs().sum()) for g in plain))
     assert all(point.lift is not None for point in points)
     assert [parameter.data_ptr() for parameter in teacher.parameters()] == before
+
+
+@pytest.mark.parametrize("method", ["_copy", "_put_back"])
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_ctrl_c_waits_until_all_is_put_back(
+    method: str, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch, numbers = Patched(), labelled(), itertools.count(1)
+    before, random_state = everything(model), torch.get_rng_state()
+    own = getattr(as_found._Found, method)
+
+    def interrupted(found: Any) -> None:
+        if next(numbers) == call:
+            signal.raise_signal(signal.SIGINT)
+        own(found)
+
+    monkeypatch.setattr(as_found._Found, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kinkcheck.audit(model, [batch])
+    assert everything(model) == before
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,7 +7,7 @@ other data, in another precision, and their own back afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinkcheck.interrupts import afterwards
 from kinkcheck.precision import Precision
 from kinkcheck.reach import fixed, namespaces
 
@@ -94,15 +95,19 @@ class InPlace:
         copies = self._copies[key]
         own = [(tensor, tensor.data, tensor.grad) for tensor in tensors]
         versions = [tensor._version for tensor in tensors]
-        try:
+
+        def put_back() -> None:
+            if versions != [tensor._version for tensor in tensors]:
+                self._copies.pop(key, None)  # the program has written to them
+            for tensor, data, grad in own:
+                tensor.data = data
+                tensor.grad = grad
+
+        with afterwards(put_back):
             for tensor, copy in zip(tensors, copies, strict=True):
                 tensor.grad = None
                 tensor.data = copy
             yield
-        finally:
-            if versions != [tensor._version for tensor in tensors]:
-                del self._copies[key]  # the program has written to them
-            _put_back(own)
 
     @property
     def numbers(self) -> int:
@@ -122,21 +127,6 @@ def _laid_out(data: Tensor, channels_last: bool) -> Tensor:
     if channels_last and data.dim() == 4:
         return data.contiguous(memory_format=torch.channels_last)
     return data
-
-
-def _put_back(own: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> None:
-    """Give tensors their data and gradients, also if interrupted in the midst of it."""
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            for tensor, data, grad in own:
-                tensor.data = data
-                tensor.grad = grad
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
 
 
 @dataclass

@@ -11,6 +11,7 @@ it has in that precision; and a cast to a fixed type (``x.float()``), which only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -76,8 +77,11 @@ class ConstantsAs(TorchDispatchMode):
                 kwargs = {n: rounded(v, to) if type(v) is float else v for n, v in kwargs.items()}
         elif named == torch.float64 and not drawing:  # the type of a tensor of the lift
             kwargs["dtype"] = self._type
+            args = tuple(_within(each, self._type) for each in args)
         elif func is _aten.lift_fresh.default and args[0].dtype == torch.float64:
-            args = (args[0].to(self._type),)  # torch.tensor and new_tensor have made it
+            most = torch.finfo(self._type).max
+            made = args[0]  # by torch.tensor or new_tensor
+            args = (made.where(made.isinf(), made.clamp(-most, most)).to(self._type),)
         try:
             made = func(*args, **kwargs)
         except Exception:
@@ -104,12 +108,21 @@ def _device(args: Sequence[Any]) -> torch.device | str:
 
 
 def rounded(number: float, dtype: torch.dtype) -> float:
-    """A number rounded to a type.
+    """A number rounded to a type; what is beyond its range becomes its largest.
 
     >>> rounded(0.1, torch.float32) == 0.1, rounded(0.5, torch.float16) == 0.5
     (False, True)
+    >>> rounded(-1e300, torch.float16)
+    -65504.0
     """
-    return float(torch.tensor(number, dtype=torch.float64).to(dtype).item())
+    return float(torch.tensor(_within(number, dtype), dtype=torch.float64).to(dtype).item())
+
+
+def _within(number: Any, dtype: torch.dtype) -> Any:
+    """A number; for one that only float64 has, such as its ``finfo``'s least, the type's own."""
+    most = torch.finfo(dtype).max
+    beyond = type(number) is float and math.isfinite(number) and abs(number) > most
+    return math.copysign(most, number) if beyond else number
 
 
 def as_taken(

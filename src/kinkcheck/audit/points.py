@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from kinkcheck.casting import InPlace
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import held_back
 from kinkcheck.measure.batch import candidates
 from kinkcheck.measure.footprint import estimate
 from kinkcheck.measure.forward import one_line
@@ -121,26 +122,31 @@ class Grid:
         """
         checked: set[Precision] = set()
         for place in places:
-            precision, draw, batch = place
-            (model, batches, step), held = self._at(draw)
-            assert batches is not None
-            assert step is not None
-            runs = Runs(
-                model, step, batches[batch], precision, self._device, self._seed + batch,
-                f"{precision}, draw {draw}, batch {batch}", held,
-            )  # fmt: skip
-            plain = None
-            if precision not in checked:
-                with runs.audited():
-                    plain = runs.plain()
-                if not checked:
-                    self._say_memory(runs, held)
-                checked.add(precision)
-            samples = [] if self._samples is None else candidates(runs.batch, self._samples)
-            measurement = Measurement(
-                runs, self._switch, draw, batch, samples, plain=plain, **self._how
-            )
-            yield place, measurement.measure()
+            with held_back():
+                found = self._measure(place, place.precision not in checked, not checked)
+            checked.add(place.precision)
+            yield place, found
+
+    def _measure(self, place: Place, check: bool, first: bool) -> Found:
+        precision, draw, batch = place
+        (model, batches, step), held = self._at(draw)
+        assert batches is not None
+        assert step is not None
+        runs = Runs(
+            model, step, batches[batch], precision, self._device, self._seed + batch,
+            f"{precision}, draw {draw}, batch {batch}", held,
+        )  # fmt: skip
+        plain = None
+        if check:
+            with runs.audited():
+                plain = runs.plain()
+        if first:
+            self._say_memory(runs, held)
+        samples = [] if self._samples is None else candidates(runs.batch, self._samples)
+        measurement = Measurement(
+            runs, self._switch, draw, batch, samples, plain=plain, **self._how
+        )
+        return measurement.measure()
 
     def _say_memory(self, runs: Runs, held: InPlace) -> None:
         self._on_memory(

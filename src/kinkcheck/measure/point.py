@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples
 from kinkcheck.measure.causes import Causes, causes
 from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
@@ -185,7 +186,7 @@ class Measurement:
         """The same with the variation over the rationals, at the same gradient at the output."""
         from kinkcheck.exact import evaluate
 
-        with self.runs.audited(), self.runs.at.computation(self.runs.on):
+        with self.runs.audited(), self.runs.at.computation(self.runs.on), let_through():
             point = evaluate(self.runs.model, _only(forward.inputs))
         point.require_agreement(
             higher.outputs[0],
@@ -196,7 +197,8 @@ class Measurement:
         )
         arbitrated = []
         for each, selection in zip(lifts, self.switch.selections, strict=True):
-            difference = point.difference(direction, selection, self.switch.reference).l1
+            with let_through():
+                difference = point.difference(direction, selection, self.switch.reference).l1
             # A difference too small for a float is one all the same.
             l1 = float(difference) or (math.ulp(0.0) if difference else 0.0)
             arbitrated.append(

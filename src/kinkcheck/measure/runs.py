@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kinkcheck.casting import InPlace
 from kinkcheck.constants import ConstantsAs
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, moved, tensors
 from kinkcheck.measure.draws import Draws
 from kinkcheck.measure.footprint import saved_bytes
@@ -131,7 +132,7 @@ class Runs:
             named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
             parameters = [parameter for _, parameter in named]
             self.saved_bytes = saved_bytes(loss)
-            with backward_of(self.where):
+            with backward_of(self.where), let_through():
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
         return {
             name: torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
@@ -163,7 +164,7 @@ class Runs:
                 if samples is not None and order is not None:
                     batch = samples.take(batch, order)
                 _seed(self.seed)
-                with drawing:
+                with drawing, let_through():
                     loss = self.step(self.model, batch)
         except InputError:
             raise

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import afterwards
 from kinkcheck.reach import fixed, namespaces
 from kinkcheck.tape.memory import address
 
@@ -57,14 +58,16 @@ def as_found(model: nn.Module | None, program: list[Any] | None = None) -> Itera
     if any(is_lazy(tensor) for tensor in tensors):
         raise InputError("model: has parameters without a shape yet; call it on a batch first")
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())
+    with (
+        torch.random.fork_rng(devices=devices),
+        afterwards(partial(random.setstate, random.getstate())),
+        afterwards(partial(np.random.set_state, np.random.get_state())),
+        ExitStack() as stack,
+    ):
         if model is not None:
-            stack.enter_context(_Found(model))
+            stack.enter_context(_Found(model).copied())
         if program is not None:
-            stack.enter_context(_Found(program, objects=True))
+            stack.enter_context(_Found(program, objects=True).copied())
         yield
 
 
@@ -84,7 +87,14 @@ class _Found:
         self._kept: list[object] = []  # so that no other object gets the number of one seen
         self._look(root)
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def copied(self) -> Iterator[None]:
+        """A context that works on copies of tensors and arrays, and puts all back."""
+        with afterwards(self._put_back):
+            self._copy()
+            yield
+
+    def _copy(self) -> None:
         # The block works on copies, so that neither a value nor an alias of the original is lost,
         # and what autograd saved of the copies stays valid after the block.
         copies = _copies(self._tensors.values())
@@ -95,7 +105,7 @@ class _Found:
             for name, buffer in buffers.items():
                 module._buffers[name] = copies.get(id(buffer), buffer)
 
-    def __exit__(self, *_: object) -> None:
+    def _put_back(self) -> None:
         for container, found in self._containers:
             _put_back(container, found)
         for module, training, buffers in self._scripted:

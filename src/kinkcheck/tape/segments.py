@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward
 
+from kinkcheck.interrupts import let_through
 from kinkcheck.tape.graph import leaf_of
 
 Gradient = Tensor | None
@@ -149,9 +150,10 @@ def _run(
     # (see kinkcheck.tape).
     if gradient is None or not inputs:
         return [None] * len(inputs)
-    found = _engine_run_backward(
-        (root,), (gradient,), True, False, tuple(inputs), True, accumulate_grad=False
-    )
+    with let_through():
+        found = _engine_run_backward(
+            (root,), (gradient,), True, False, tuple(inputs), True, accumulate_grad=False
+        )
     return list(found)
 
 
