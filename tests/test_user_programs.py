@@ -1307,3 +1307,17 @@ def test_ctrl_c_waits_until_all_is_put_back(
     assert everything(model) == before
     assert torch.equal(torch.get_rng_state(), random_state)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_gradients_may_be_off_around_an_audit_or_after_a_step() -> None:
+    def step(m: nn.Module, b: Any) -> Tensor:
+        loss = F.cross_entropy(m(b[0]), b[1])
+        torch.set_grad_enabled(False)
+        return loss
+
+    model, batch = small(), labelled()
+    wanted = gradient_l1(model, F.cross_entropy(model(batch[0]), batch[1]))
+    with torch.no_grad():
+        point = kinkcheck.audit(model, [batch], step=step).points[0]
+    assert point.gradient_l1 == pytest.approx(wanted)
+    assert torch.is_grad_enabled()

@@ -122,7 +122,7 @@ class Grid:
         """
         checked: set[Precision] = set()
         for place in places:
-            with held_back():
+            with held_back(), torch.enable_grad():
                 found = self._measure(place, place.precision not in checked, not checked)
             checked.add(place.precision)
             yield place, found

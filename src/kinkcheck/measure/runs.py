@@ -127,7 +127,7 @@ class Runs:
 
     def plain(self) -> Gradient:
         """The gradient as plain autograd returns it, without a tape."""
-        with as_found(self.model), torch.enable_grad():
+        with as_found(self.model):
             loss = self._run(self._drawing()[0])
             named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
             parameters = [parameter for _, parameter in named]
@@ -164,7 +164,7 @@ class Runs:
                 if samples is not None and order is not None:
                     batch = samples.take(batch, order)
                 _seed(self.seed)
-                with drawing, let_through():
+                with drawing, torch.enable_grad(), let_through():
                     loss = self.step(self.model, batch)
         except InputError:
             raise
