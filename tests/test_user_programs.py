@@ -1321,3 +1321,28 @@ def test_gradients_may_be_off_around_an_audit_or_after_a_step() -> None:
         point = kinkcheck.audit(model, [batch], step=step).points[0]
     assert point.gradient_l1 == pytest.approx(wanted)
     assert torch.is_grad_enabled()
+
+
+def test_gradients_that_a_step_reads_are_there() -> None:
+    model, (x, y) = small(), labelled()
+    for each in model.parameters():
+        each.grad = torch.full_like(each, 0.5)
+    held = [each.grad for each in model.parameters()]
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        met = sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None)
+        return F.cross_entropy(model(batch[0]), batch[1]) * (1 + met)
+
+    expected = gradient_l1(model, step(model, (x, y)))
+    for precision, relative in (("32", 1e-12), ("64", 1e-5)):
+        (point,) = kinkcheck.audit(model, [(x, y)], step=step, precisions=[precision]).points
+        assert point.gradient_l1 == pytest.approx(expected, rel=relative)
+        assert point.zone in (Zone.AGREEMENT, Zone.COMPENSATION)
+    assert all(p.grad is g for p, g in zip(model.parameters(), held, strict=True))
+
+
+def test_a_lift_of_another_function_is_refused() -> None:
+    model = nn.Sequential(small(), Function(lambda x: x * (3 if x.dtype == torch.float64 else 1)))
+    with pytest.raises(InputError, match=r"its loss is \S+ in float32 and \S+ in float64"):
+        kinkcheck.audit(model, [labelled()])
+    assert kinkcheck.audit(model, [labelled()], lifted=False).points

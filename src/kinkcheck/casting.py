@@ -33,9 +33,9 @@ class InPlace:
     *constants*: they are left as they are in the precision that is audited, as
     :meth:`torch.nn.Module.to` leaves them, and cast in a lift, which changes none of their values.
 
-    The same :class:`~torch.nn.Parameter` objects stay, with their hooks; ``.grad`` is hidden. Only
-    an autograd graph that was recorded before and holds on to the old type of a parameter does not
-    notice: take its gradients first.
+    The same :class:`~torch.nn.Parameter` objects stay, with their hooks, and with a copy of
+    ``.grad``. Only an autograd graph that was recorded before and holds on to the old type of a
+    parameter does not notice: take its gradients first.
 
     Args:
         model: the model; nothing of it is copied but the data of its tensors.
@@ -104,9 +104,12 @@ class InPlace:
                 tensor.grad = grad
 
         with afterwards(put_back):
-            for tensor, copy in zip(tensors, copies, strict=True):
-                tensor.grad = None
+            for (tensor, _, grad), copy in zip(own, copies, strict=True):
+                tensor.grad = None  # it has to go before the type changes
                 tensor.data = copy
+                if grad is not None:
+                    to = _cast(grad.detach(), lower, device)
+                    tensor.grad = _cast(to, precision, device)
             yield
 
     @property

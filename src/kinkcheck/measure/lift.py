@@ -19,6 +19,7 @@ from kinkcheck.measure.forward import Forward, Gradient, Program
 from kinkcheck.measure.noise import another_order
 from kinkcheck.measure.runs import FLOAT64, Runs
 from kinkcheck.measure.variation import l1_distance, l1_norm
+from kinkcheck.precision import PRECISIONS
 
 SAMPLES = 8
 """How many samples the noise floor is measured on, where samples do not meet in the network."""
@@ -26,6 +27,12 @@ SAMPLES = 8
 DEPENDS_ON_ORDER = 1e-6
 """Relative spread of the float64 gradient over orders that no rounding explains: what was reordered
 were no samples."""
+
+_ANOTHER_LOSS = 0.1
+"""Relative difference of the loss from that of the lift that no rounding explains, in types that
+are not coarser than this:"""
+
+_COARSE = PRECISIONS["float32"].unit_roundoff
 
 _DISTURBANCE = 4 * FLOAT64.unit_roundoff
 """By how much the gradient is altered at every site to see how rounding inside a sample spreads:
@@ -106,6 +113,7 @@ def lift(
                 "so that rounding cannot be told from truth; make it follow the type of its input, "
                 "or audit it without the lift"
             )
+        _require_same_function(runs, whole)
         programs = [reference, *selections]
         base, *gradients = [whole.gradient(program) for program in programs]
         floors, found, bottleneck = _floors(runs, whole, programs, [base, *gradients], samples)
@@ -121,6 +129,19 @@ def lift(
             ],
             found,
             bottleneck,
+        )
+
+
+def _require_same_function(runs: Runs, whole: Forward) -> None:
+    """Refuse a lift whose loss is another one than the precision found, beyond all rounding."""
+    found, lifted = runs.loss, whole.loss.item()
+    if found is None or runs.at.unit_roundoff > _COARSE:
+        return
+    if abs(found - lifted) > _ANOTHER_LOSS * max(abs(found), abs(lifted)):
+        raise InputError(
+            f"network: its loss is {found:.6g} in {runs.at} and {lifted:.6g} in float64 "
+            f"({runs.where}): it computes something else there, or rounding has left nothing of it;"
+            " audit it without the lift (lifted=False, --no-lift)"
         )
 
 

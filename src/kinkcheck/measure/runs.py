@@ -62,6 +62,7 @@ class Runs:
         where: how a complaint names the point.
         held: the tensors of the program, so that several points share the copies of them.
         saved_bytes: what autograd saved in the last plain run.
+        loss: of the first run in the audited precision.
 
     >>> from kinkcheck import precision
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -80,6 +81,7 @@ class Runs:
     seed: int = 0
     where: str = ""
     held: InPlace | None = None
+    loss: float | None = field(default=None, init=False)
     saved_bytes: int = field(default=0, init=False)
     _draws: Draws = field(default_factory=Draws, init=False)
     _drawn: bool = field(default=False, init=False)
@@ -179,6 +181,8 @@ class Runs:
             )
         if not loss.requires_grad or not any(p.requires_grad for p in self.model.parameters()):
             raise InputError(f"loss: does not depend on any parameter ({self.where})")
+        if self.loss is None and self._lift is None and order is None:
+            self.loss = loss.item()
         return loss if loss.grad_fn is not None else loss.view_as(loss)  # a parameter itself
 
     def _cast(self, tensor: Tensor) -> Tensor:
