@@ -1,28 +1,33 @@
-// The kernels of one instruction set: compiled once for each, under another name and other flags.
-#include "backward.hpp"
-#include "cells.hpp"
-#include "pixels.hpp"
+// The kernels of one instruction set and element type: compiled once for each, under other names and
+// flags. The baseline, which only old processors use, has the general path alone.
+#include "general.hpp"
 #include "plain.hpp"
 #include "problem.hpp"
+#if defined(__AVX2__)
+#include "cells.hpp"
+#include "pixels.hpp"
 #include "threes.hpp"
-#include "vectorised.hpp"
+#endif
 
 namespace kinkcheck {
 
-#define NAME_(x) #x
-#define NAME(x) NAME_(x)
-#define OF_EACH_TYPE(kernel) {kernel<float>, kernel<double>, kernel<Half>, kernel<Brain>}
+using T = KINKCHECK_ELEMENT;
 
 extern const Kernels KINKCHECK_KERNELS;
 const Kernels KINKCHECK_KERNELS = {
-    NAME(KINKCHECK_KERNELS),
-    {OF_EACH_TYPE(forward), OF_EACH_TYPE(ties), OF_EACH_TYPE(vjp), OF_EACH_TYPE(jvp)},
-    {OF_EACH_TYPE(forward_cells), OF_EACH_TYPE(ties_cells), OF_EACH_TYPE(vjp_cells), {}},
-    {OF_EACH_TYPE(forward_pixels), OF_EACH_TYPE(ties_pixels), OF_EACH_TYPE(vjp_pixels), {}},
-    {OF_EACH_TYPE(forward_threes), OF_EACH_TYPE(ties_threes), OF_EACH_TYPE(vjp_threes), {}},
-    OF_EACH_TYPE(plain_ties),
-    OF_EACH_TYPE(plain_vjp),
-    OF_EACH_TYPE(plain_jvp),
+    {forward<T>, ties<T>, vjp<T>, jvp<T>},
+#if defined(__AVX2__)
+    {forward_cells<T>, ties_cells<T>, vjp_cells<T>, nullptr},
+    {forward_threes<T>, ties_threes<T>, vjp_threes<T>, nullptr},
+    {forward_pixels<T>, ties_pixels<T>, vjp_pixels<T>, nullptr},
+#else
+    {},
+    {},
+    {},
+#endif
+    plain_ties<T>,
+    plain_vjp<T>,
+    plain_jvp<T>,
 };
 
 }  // namespace kinkcheck

@@ -32,28 +32,36 @@ namespace nb = nanobind;
 
 namespace kinkcheck {
 
-extern const Kernels baseline;
-#if defined(KINKCHECK_AVX2)
-extern const Kernels avx2;
-#endif
-#if defined(KINKCHECK_AVX512)
-extern const Kernels avx512;
-#endif
+// See kernels.cpp.
+#define DECLARE(set) extern const Kernels set##_float, set##_double, set##_Half, set##_Brain
+DECLARE(baseline);
+DECLARE(avx2);
+DECLARE(avx512);
 
 namespace {
 
-std::vector<const Kernels*> supported() {
-  std::vector<const Kernels*> found{&baseline};
+enum Element { float32, float64, float16, bfloat16, elements };
+
+struct InstructionSet {
+  const char* name;
+  const Kernels* kernels[elements];
+};
+
+#define INSTRUCTION_SET(set) \
+  InstructionSet { #set, { &set##_float, &set##_double, &set##_Half, &set##_Brain } }
+
+std::vector<InstructionSet> supported() {
+  std::vector<InstructionSet> found{INSTRUCTION_SET(baseline)};
 #if defined(KINKCHECK_AVX2)
-  if (__builtin_cpu_supports("x86-64-v3")) found.push_back(&avx2);
+  if (__builtin_cpu_supports("x86-64-v3")) found.push_back(INSTRUCTION_SET(avx2));
 #endif
 #if defined(KINKCHECK_AVX512)
-  if (__builtin_cpu_supports("x86-64-v4")) found.push_back(&avx512);
+  if (__builtin_cpu_supports("x86-64-v4")) found.push_back(INSTRUCTION_SET(avx512));
 #endif
   return found;
 }
 
-const Kernels* in_use = supported().back();
+InstructionSet in_use = supported().back();
 
 // Shares of the picked and of the other active entries, by their number: in float64, rounded once.
 template <class S>
@@ -117,8 +125,8 @@ using Family = Kernels::Family;
 // where they do not mind).
 struct Task {
   bool overlap;
-  Kernels::Vectorised (Family::*which)[elements];
-  const Kernels::Plain* plain;
+  Kernels::Vectorised Family::*which;
+  Kernels::Plain Kernels::*plain;
 };
 
 struct Way {
@@ -130,27 +138,21 @@ struct Way {
 // The fastest way to do a task; the problem may be told in other words for it.
 Way choose(const Job& job, Element element, const Task& task, Index threads) {
   Problem problem = job.problem;
-  const auto kernel = [&](const Family& family) { return (family.*task.which)[element]; };
-  const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
+  const Kernels& kernels = *in_use.kernels[element];
+  const auto kernel = [&](const Family& family) { return family.*task.which; };
   const bool first = job.choice.pick == Pick::first;
-  const bool line = single(problem.depth) && single(problem.height);
-  if (kernel(in_use->cells) && first && Plan::is_cells(problem))
-    return {problem, Plan::of_cells(problem, threads), kernel(in_use->cells)};
-  if (kernel(in_use->threes) && first && !job.watch_infinity) {
-    // A line is an image of height 1: with a row of padding above and below, its windows of three
-    // are three by three.
-    Problem image = problem;
-    if (line) image.depth = {1, 1, 3, 2, 1, 1};
-    if (Plan::is_threes(image))
-      return {image, Plan::of_threes(image, threads), kernel(in_use->threes)};
-  }
-  if (kernel(in_use->pixels) && Plan::is_pixels(problem)) {
+  if (kernel(kernels.cells) && first && Plan::is_cells(problem))
+    return {problem, Plan::of_cells(problem, threads), kernel(kernels.cells)};
+  if (kernel(kernels.threes) && first && !job.watch_infinity && Plan::is_threes(problem))
+    return {problem, Plan::of_threes(problem, threads), kernel(kernels.threes)};
+  if (kernel(kernels.pixels) && Plan::is_pixels(problem)) {
     // Pixels of a line become slices, which are made ready a few at a time.
-    if (line) std::swap(problem.depth, problem.width);
-    return {problem, Plan::of_pixels(problem, threads), kernel(in_use->pixels)};
+    const auto single = [](const Axis& axis) { return axis.inputs == 1 && axis.kernel == 1; };
+    if (single(problem.depth) && single(problem.height)) std::swap(problem.depth, problem.width);
+    return {problem, Plan::of_pixels(problem, threads), kernel(kernels.pixels)};
   }
   return {problem, Plan(problem, task.overlap, scalar_bytes(element), threads),
-          kernel(in_use->rows)};
+          kernel(kernels.general)};
 }
 
 Report run(Job& job, Element element, const Task& task, Index threads) {
@@ -201,10 +203,11 @@ Report run(Job& job, Element element, const Task& task, Index threads) {
     total.census.tied += reports[b].census.tied;
     total.census.tied_at_zero += reports[b].census.tied_at_zero;
   }
+  const Kernels& kernels = *in_use.kernels[element];
   const Index count = static_cast<Index>(again.size());
   std::vector<Report> replaced(again.size());
 #pragma omp parallel for schedule(dynamic) num_threads(team) if (count > 1)
-  for (Index i = 0; i < count; ++i) replaced[i] = task.plain[element](job, again[i]);
+  for (Index i = 0; i < count; ++i) replaced[i] = (kernels.*task.plain)(job, again[i]);
   for (const Report& report : replaced) {
     total.census.tied += report.census.tied;
     total.census.tied_at_zero += report.census.tied_at_zero;
@@ -217,13 +220,12 @@ Report run_linear(Job& job, Element element, const Task& task, Index threads) {
   const Problem& problem = job.problem;
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   const auto with = [&](const auto& shares) {
-    job.chosen = shares.chosen.data();
-    job.other = shares.other.data();
+    job.tables = {shares.chosen.data(), shares.other.data()};
     return run(job, element, task, threads);
   };
   constexpr Index least_table = 32;  // as in vectors.hpp
   const Index entries = std::max(volume, least_table);
-  if (job.choice.sharing == Sharing::one) return run(job, element, task, threads);
+  if (!job.choice.shared) return run(job, element, task, threads);
   if (element == float64) return with(Shares<double>(job.choice.beta, entries));
   return with(Shares<float>(job.choice.beta, entries));
 }
@@ -237,12 +239,12 @@ Problem make_problem(Index outer, Index inner, const std::array<Index, 6>& depth
 }
 
 Choice make_choice(const std::string& kind, double beta, std::uint64_t seed) {
-  if (kind == "native") return {Sharing::one, Pick::first, true, 0, 0};
-  if (kind == "first") return {Sharing::one, Pick::first, false, 0, 0};
-  if (kind == "last") return {Sharing::one, Pick::last, false, 0, 0};
-  if (kind == "random") return {Sharing::one, Pick::random, false, 0, seed};
-  if (kind == "minimal") return {Sharing::even, Pick::first, false, 1, 0};
-  if (kind == "hybrid") return {Sharing::split, Pick::first, false, beta, 0};
+  if (kind == "native") return {Pick::first, false, true, 0, 0};
+  if (kind == "first") return {Pick::first, false, false, 0, 0};
+  if (kind == "last") return {Pick::last, false, false, 0, 0};
+  if (kind == "random") return {Pick::random, false, false, 0, seed};
+  if (kind == "minimal") return {Pick::first, true, false, 1, 0};
+  if (kind == "hybrid") return {Pick::first, true, false, beta, 0};
   throw std::invalid_argument("no such choice: " + kind);
 }
 
@@ -303,7 +305,7 @@ std::tuple<Index, Index> ties(const Problem& problem, int element, std::uintptr_
   job.problem = problem;
   job.input = at<const void*>(input);
   job.result = at<void*>(output);
-  const Task task{false, &Family::ties, in_use->plain_ties};
+  const Task task{false, &Family::ties, &Kernels::plain_ties};
   const Report report = run(job, Element(element), task, threads);
   return {report.census.tied, report.census.tied_at_zero};
 }
@@ -318,22 +320,22 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   job.gradient = at<const void*>(gradient);
   job.result = at<void*>(result);
   job.watch_infinity = watch_infinity;
-  const Task task = backward ? Task{true, &Family::vjp, in_use->plain_vjp}
-                             : Task{false, &Family::jvp, in_use->plain_jvp};
+  const Task task = backward ? Task{true, &Family::vjp, &Kernels::plain_vjp}
+                             : Task{false, &Family::jvp, &Kernels::plain_jvp};
   const Report report = run_linear(job, Element(element), task, threads);
   return !report.unordered;
 }
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
-  for (const Kernels* kernels : supported()) names.push_back(kernels->name);
+  for (const InstructionSet& set : supported()) names.push_back(set.name);
   return names;
 }
 
 void use_instruction_set(const std::string& name) {
-  for (const Kernels* kernels : supported())
-    if (kernels->name == name) {
-      in_use = kernels;
+  for (const InstructionSet& set : supported())
+    if (set.name == name) {
+      in_use = set;
       return;
     }
   throw std::invalid_argument("instruction set not supported here: " + name);
@@ -360,7 +362,7 @@ NB_MODULE(_extension, m) {
   m.def("linear", &linear, unlocked);
   m.def("instruction_sets", &instruction_sets);
   m.def("use_instruction_set", &use_instruction_set);
-  m.def("instruction_set_in_use", [] { return std::string(in_use->name); });
+  m.def("instruction_set_in_use", [] { return std::string(in_use.name); });
   m.attr("openmp") =
 #if defined(_OPENMP)
       true;

@@ -5,16 +5,16 @@
 #include <limits>
 
 #include "problem.hpp"
-#include "random.hpp"
-#include "rows.hpp"
+#include "shares.hpp"
 #include "vectors.hpp"
 
 namespace {
 
+using kinkcheck::Index;
 using kinkcheck::Job;
 using kinkcheck::Pick;
+using kinkcheck::Problem;
 using kinkcheck::Report;
-using kinkcheck::Sharing;
 
 template <class T>
 class Window {
@@ -76,10 +76,10 @@ class Window {
 
   // The weight of an entry.
   S weight(Index i) const {
-    if (job_.choice.sharing == Sharing::one) return i == chosen ? S{1} : S{0};
-    if (i == chosen) return static_cast<const S*>(job_.chosen)[size];
+    if (!job_.tables.chosen) return i == chosen ? S{1} : S{0};
+    if (i == chosen) return static_cast<const S*>(job_.tables.chosen)[size];
     const bool active = widen(static_cast<const T*>(job_.input)[i]) == value;
-    return active ? static_cast<const S*>(job_.other)[size] : S{0};
+    return active ? static_cast<const S*>(job_.tables.other)[size] : S{0};
   }
 
   S value = -std::numeric_limits<S>::infinity();
@@ -94,7 +94,7 @@ class Window {
   }
 
   void pick() {
-    if (job_.choice.sharing != Sharing::one || job_.choice.pick == Pick::first) return;
+    if (job_.choice.pick == Pick::first) return;
     Index rank = job_.choice.pick == Pick::last
                      ? size - 1
                      : random_rank(random_key(job_.choice.seed),

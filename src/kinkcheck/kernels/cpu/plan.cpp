@@ -16,7 +16,7 @@ constexpr Index fewest_lanes = 256;
 constexpr Index fewest_channels = 128;
 // A block of cells.
 constexpr Index block_elements = 32 * 1024;
-constexpr Index fewest_lanes_of_pixels = 8;
+constexpr Index fewest_channels_of_pixels = 8;
 // Of narrower images many at a time fill a vector better; wider ones would leave the cache.
 constexpr Index fewest_windows_of_threes = 5;
 constexpr Index most_windows_of_threes = 4096;
@@ -85,28 +85,24 @@ Plan::Plan(const Problem& problem, bool overlap, Index scalar_bytes, Index threa
   channel_blocks_ = up(problem.inner, layout.channels);
 
   // The parts of class Rows.
-  const Index rows = 2 * input_rows + 7;
+  const Index rows = 2 * input_rows + 6;
   const Index dealt = 64;  // the length of a short row, as in rows.hpp
   const Index volume = depth.kernel * height.kernel * width.kernel;
   scratch_bytes_ = static_cast<std::size_t>(rows * layout.row * scalar_bytes +
-                                            layout.row * 8 + volume * 24 + dealt * 16 +
-                                            15 * line_bytes);
+                                            layout.row * 8 + volume * 16 + dealt * 16 +
+                                            14 * line_bytes);
 }
 
 bool Plan::is_cells(const Problem& problem) {
-  const auto tiles = [](const Axis& axis, Index kernel) {
-    const bool together = kernel == 1 || axis.dilation == 1;
-    return axis.kernel == kernel && axis.stride == kernel && together && axis.padding == 0 &&
-           axis.outputs * kernel <= axis.inputs;
+  const auto tiles = [](const Axis& axis) {
+    return axis.kernel == 2 && axis.stride == 2 && axis.dilation == 1 && axis.padding == 0 &&
+           axis.outputs * 2 <= axis.inputs;
   };
-  const Index edge = problem.width.kernel;
   const auto tiles_or_absent = [&](const Axis& axis) {
-    return tiles(axis, edge) || (tiles(axis, 1) && axis.inputs == 1);
+    return tiles(axis) || (axis.inputs == 1 && axis.kernel == 1 && axis.padding == 0);
   };
-  // Where 27 entries lie in 27 pixels, to walk along a list of them is faster.
-  if (is_pixels(problem) && edge * problem.height.kernel * problem.depth.kernel == 27) return false;
-  return (edge == 2 || edge == 3) && tiles(problem.width, edge) &&
-         tiles_or_absent(problem.height) && tiles_or_absent(problem.depth);
+  return problem.inner == 1 && tiles(problem.width) && tiles_or_absent(problem.height) &&
+         tiles_or_absent(problem.depth);
 }
 
 bool Plan::is_threes(const Problem& problem) {
@@ -123,7 +119,7 @@ bool Plan::is_threes(const Problem& problem) {
          problem.width.outputs <= most_windows_of_threes;
 }
 
-bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_lanes_of_pixels; }
+bool Plan::is_pixels(const Problem& problem) { return problem.inner >= fewest_channels_of_pixels; }
 
 Plan Plan::of_pixels(const Problem& problem, Index threads) {
   Plan plan(problem);
@@ -135,8 +131,7 @@ Plan Plan::of_pixels(const Problem& problem, Index threads) {
   layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
   plan.channel_blocks_ = up(problem.inner, layout.channels);
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
-  plan.scratch_bytes_ =
-      static_cast<std::size_t>(2 * volume + layout.channels) * sizeof(Index) + slack_bytes;
+  plan.scratch_bytes_ = static_cast<std::size_t>(2 * volume) * sizeof(Index);
   return plan;
 }
 
@@ -158,9 +153,8 @@ Plan Plan::of_cells(const Problem& problem, Index threads) {
   Plan plan(problem);
   Layout& layout = plan.layout_;
   const Axis& depth = problem.depth;
-  const Index plane =
-      problem.inner * depth.inputs * problem.height.inputs * problem.width.inputs;
-  layout.channels = problem.inner;
+  const Index plane = depth.inputs * problem.height.inputs * problem.width.inputs;
+  layout.channels = 1;
   layout.extent = depth.outputs;
   // Blocks of a few pages, but enough of them for every thread to have a fair share.
   layout.planes = std::clamp<Index>(block_elements / plane, 1, up(problem.outer, 4 * threads));

@@ -25,16 +25,9 @@ struct Problem {
 
 enum class Pick { first, last, random };
 
-// How the active entries of a window share its gradient.
-enum class Sharing {
-  one,    // the picked entry takes all
-  even,   // all take the same
-  split,  // the first takes one share, the others another
-};
-
 struct Choice {
-  Sharing sharing;
   Pick pick;
+  bool shared;        // among all active entries; else the picked one takes all
   bool native;        // select a tangent instead of adding it to zero: −0 stays −0
   double beta;        // of hybrid; 1 for minimal
   std::uint64_t seed; // of random
@@ -64,6 +57,12 @@ struct Block {
   Index outer, planes, channel, channels, begin, end;
 };
 
+// Shares of a gradient by number of active entries: of the picked one and of each other. Null if the
+// picked one takes all.
+struct Tables {
+  const void *chosen, *other;
+};
+
 struct Job {
   Problem problem;
   Layout layout;
@@ -71,8 +70,7 @@ struct Job {
   const void* input;
   const void* gradient;  // of the output (vjp), or the tangent of the input (jvp)
   void* result;          // null: nothing but the census is wanted
-  const void* chosen;    // share of the first active entry, by number of active entries
-  const void* other;     // share of each other
+  Tables tables;
   bool watch_infinity;   // report −∞ like NaN
 };
 
@@ -86,19 +84,16 @@ struct Report {
   bool unordered;
 };
 
-enum Element { float32, float64, float16, bfloat16, elements };
-
-// The kernels of one instruction set, by element type.
+// The kernels of one instruction set and element type.
 struct Kernels {
-  const char* name;
   using Vectorised = Report (*)(const Job&, const Block&, std::byte* scratch);
   using Plain = Report (*)(const Job&, Index outer);
-  // One way to walk a tensor; null where it is not gone, but all of `rows` exist.
+  // One way to walk a tensor; null where it is not gone, but the general one always is.
   struct Family {
-    Vectorised forward[elements], ties[elements], vjp[elements], jvp[elements];
+    Vectorised forward, ties, vjp, jvp;
   };
-  Family rows, cells, pixels, threes;
-  Plain plain_ties[elements], plain_vjp[elements], plain_jvp[elements];
+  Family general, cells, threes, pixels;
+  Plain plain_ties, plain_vjp, plain_jvp;
 };
 
 }  // namespace kinkcheck

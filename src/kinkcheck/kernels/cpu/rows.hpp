@@ -13,6 +13,7 @@ namespace {
 
 using kinkcheck::Block;
 using kinkcheck::Index;
+using kinkcheck::Job;
 using kinkcheck::Layout;
 using kinkcheck::Problem;
 
@@ -41,6 +42,25 @@ INLINE Elements<T> elements_of(T* first, const Problem& problem, bool as_input) 
   };
   return {first, first + problem.outer * problem.inner * size(problem.depth) *
                              size(problem.height) * size(problem.width)};
+}
+
+// Which lanes are among the first `count`.
+template <class S>
+INLINE Int<S> among(Index count) {
+  Int<S> lane;
+  for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
+  return lane < static_cast<typename Lanes<S>::Integer>(least(count, Lanes<S>::count));
+}
+
+// What the lanes counted.
+template <class S>
+INLINE kinkcheck::Census census_of(Int<S> tied, Int<S> tied_at_zero) {
+  kinkcheck::Census census{};
+  for (int i = 0; i < Lanes<S>::count; ++i) {
+    census.tied += tied[i];
+    census.tied_at_zero += tied_at_zero[i];
+  }
+  return census;
 }
 
 // Takes memory for some items off the front.
@@ -127,58 +147,6 @@ INLINE void interleave(const Vec<S> (&phases)[2], Vec<S> (&memory)[2]) {
     memory[1] =
         __builtin_shufflevector(phases[0], phases[1], (n / 2 + lane / 2 + lane % 2 * n)...);
   }(std::make_integer_sequence<int, n>{});
-}
-
-// The same for every third element of three vectors. The number of lanes has no divisor in common
-// with three: the elements of a phase lie in lanes that are all different, so that they are first
-// chosen lane by lane from the three, then put in order.
-
-// Which element of a phase lies in a lane of memory: 11 is the inverse of 3, as 33 is one more than
-// a multiple of the number of lanes.
-template <class S>
-constexpr int element_in(int lane, int phase) {
-  return (lane + 32 - phase) * 11 % Lanes<S>::count;
-}
-
-// Each lane from the vector of the three that `of` names.
-template <class S, int... of>
-INLINE Vec<S> chosen_from(const Vec<S> (&v)[3]) {
-  constexpr int n = Lanes<S>::count;
-  return [&]<int... lane>(std::integer_sequence<int, lane...>) INLINED {
-    const Vec<S> two = __builtin_shufflevector(v[0], v[1], (of == 1 ? n + lane : lane)...);
-    return __builtin_shufflevector(two, v[2], (of == 2 ? n + lane : lane)...);
-  }(std::make_integer_sequence<int, n>{});
-}
-
-template <class S>
-INLINE void deinterleave(const Vec<S> (&memory)[3], Vec<S> (&phases)[3]) {
-  constexpr int n = Lanes<S>::count;
-  const auto phase = [&]<int p, int... lane>(std::integer_sequence<int, p>,
-                                             std::integer_sequence<int, lane...>) INLINED {
-    const Vec<S> all = chosen_from<S, (3 * element_in<S>(lane, p) + p) / n...>(memory);
-    phases[p] = __builtin_shufflevector(all, all, ((3 * lane + p) % n)...);
-  };
-  [&]<int... p>(std::integer_sequence<int, p...>) INLINED {
-    (phase(std::integer_sequence<int, p>{}, std::make_integer_sequence<int, n>{}), ...);
-  }(std::make_integer_sequence<int, 3>{});
-}
-
-template <class S>
-INLINE void interleave(const Vec<S> (&phases)[3], Vec<S> (&memory)[3]) {
-  constexpr int n = Lanes<S>::count;
-  const auto run = [&]<int... p, int... lane>(std::integer_sequence<int, p...>,
-                                              std::integer_sequence<int, lane...>) INLINED {
-    Vec<S> placed[3];
-    const auto place = [&]<int q>(std::integer_sequence<int, q>) INLINED {
-      placed[q] = __builtin_shufflevector(phases[q], phases[q], element_in<S>(lane, q)...);
-    };
-    (place(std::integer_sequence<int, p>{}), ...);
-    const auto fill = [&]<int q>(std::integer_sequence<int, q>) INLINED {
-      memory[q] = chosen_from<S, (q * n + lane) % 3 ...>(placed);
-    };
-    (fill(std::integer_sequence<int, p>{}), ...);
-  };
-  run(std::make_integer_sequence<int, 3>{}, std::make_integer_sequence<int, n>{});
 }
 
 // Lanes u = t − (begin − lead) of one plane.

@@ -11,7 +11,7 @@
 
 #include "problem.hpp"
 #include "rows.hpp"
-#include "vectorised.hpp"
+#include "shares.hpp"
 #include "vectors.hpp"
 
 namespace {
@@ -57,14 +57,6 @@ INLINE Vec<S> shift_left(Vec<S> v, Vec<S> after) {
   return [&]<int... lane>(std::integer_sequence<int, lane...>) INLINED {
     return __builtin_shufflevector(v, after, (lane + 1)...);
   }(std::make_integer_sequence<int, n>{});
-}
-
-// Which lanes are among the first `count`.
-template <class S>
-INLINE Int<S> among(Index count) {
-  Int<S> lane;
-  for (int i = 0; i < Lanes<S>::count; ++i) lane[i] = i;
-  return lane < static_cast<typename Lanes<S>::Integer>(least(count, Lanes<S>::count));
 }
 
 template <bool with_nan, class S>
@@ -260,10 +252,9 @@ Report ties_threes(const Job& job, const Block& block, std::byte* scratch) {
   Threes<T> threes(job, scratch);
   ThreesWalk<T> walk(threes);
   Flag<S> seen;
-  Report report{};
+  Int<S> tied{}, tied_at_zero{};
   const Index windows = threes.windows, vectors = threes.vectors;
-  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
-    Int<S> tied{}, tied_at_zero{};
+  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
     walk(threes.input + outer * threes.height * threes.width, seen,
          [&](Index oh, const Trio<S>* top, const Trio<S>* middle, const Trio<S>* bottom) INLINED {
            const Index at = (outer * threes.window_rows + oh) * windows;
@@ -280,27 +271,21 @@ Report ties_threes(const Job& job, const Block& block, std::byte* scratch) {
                narrow_some(value, static_cast<T*>(job.result) + at + v * n, windows - v * n);
            }
          });
-    for (int i = 0; i < n; ++i) {
-      report.census.tied += tied[i];
-      report.census.tied_at_zero += tied_at_zero[i];
-    }
-  }
-  report.unordered = seen.met();
-  return report;
+  return {census_of<S>(tied, tied_at_zero), seen.met()};
 }
 
 // Backward.
 
 // Rows of the gradient are written from the right to the left: the right column of a window is
 // complete when the window after it is known.
-template <Sharing sharing, class T>
+template <class T>
 class ThreesGradient {
  public:
   using S = Scalar<T>;
   static constexpr Index n = Lanes<S>::count;
 
   ThreesGradient(const Job& job, Threes<T>& threes)
-      : threes_(threes), chosen_(job.chosen), other_(job.other),
+      : threes_(threes), tables_(job.tables),
         gradient_(static_cast<const T*>(job.gradient)),
         gradient_end_(gradient_ + job.problem.outer * threes.window_rows * threes.windows),
         carried_(take<Sums<S>>(threes.memory, threes.vectors)),
@@ -324,30 +309,24 @@ class ThreesGradient {
     T* const to_above = above + 1 - threes_.padding;
     T* const to_between = between + 1 - threes_.padding;
     Sums<S>* const carried = carried_;
-    const void *const chosen = chosen_, *const other = other_;
+    const Tables tables = tables_;
     Vec<S> left_top{}, left_middle{}, left_bottom{};
     const auto visit = [&](Index v, Index count, Index room) INLINED {
       const Trio<S> *const rows[3] = {top + v, middle + v, bottom + v};
       const Vec<S> value = value_of<S>(*rows[0], *rows[1], *rows[2]);
-      Vec<S> own = widen_within(gradient + v * n, count, gradient_end), rest{};
-      if constexpr (sharing != Sharing::one) {
-        const Int<S> size = size_of<S>(*rows[0], *rows[1], *rows[2], value);
-        if (any<S>(size > 1)) {
-          const Vec<S> whole = own;
-          own = weighted<T>(chosen, size, 9, whole);
-          if constexpr (sharing == Sharing::split) rest = weighted<T>(other, size, 9, whole);
-        }
-        // The entries are read again below: to keep them in registers would take too many.
-        load_again();
-      }
+      const Vec<S> whole = widen_within(gradient + v * n, count, gradient_end);
+      const Int<S> size = size_of<S>(*rows[0], *rows[1], *rows[2], value);
+      const Shares<S> shares = shares_of<T>(tables, size, 9, whole);
+      // The entries are read again below: to keep them in registers would take too many.
+      load_again();
       // Adding to zero turns −0 into +0, as every sum of contributions does.
-      own += Vec<S>{};
-      rest += Vec<S>{};
+      Vec<S> own = shares.chosen + Vec<S>{};
+      const Vec<S> rest = shares.other + Vec<S>{};
       // The first active entry takes its share and leaves the rest to the others.
       const auto take = [&](Vec<S> x) INLINED {
         const Int<S> active = x == value;
         const Vec<S> taken = keep<S>(active, own);
-        if constexpr (sharing != Sharing::even) own = active ? rest : own;
+        own = active ? rest : own;
         return taken;
       };
       const auto take_row = [&](const Trio<S>& trio, Vec<S>& left_after) INLINED {
@@ -405,7 +384,7 @@ class ThreesGradient {
   }
 
   const Threes<T>& threes_;
-  const void *chosen_, *other_;
+  const Tables tables_;
   const T *gradient_, *gradient_end_;
   Sums<S>* carried_;  // the row of the gradient that the windows above and below have in common
   S corner_;          // its first column, if that is no padding
@@ -413,12 +392,12 @@ class ThreesGradient {
   T* plane_ = nullptr;
 };
 
-template <Sharing sharing, class T>
-Report share_threes(const Job& job, const Block& block, std::byte* scratch) {
+template <class T>
+Report vjp_threes(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
   Threes<T> threes(job, scratch);
   ThreesWalk<T> walk(threes);
-  ThreesGradient<sharing, T> result(job, threes);
+  ThreesGradient<T> result(job, threes);
   Flag<S> seen;
   const Index plane = threes.height * threes.width;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
@@ -430,16 +409,6 @@ Report share_threes(const Job& job, const Block& block, std::byte* scratch) {
     result.end();
   }
   return {{}, seen.met()};
-}
-
-template <class T>
-Report vjp_threes(const Job& job, const Block& block, std::byte* scratch) {
-  switch (job.choice.sharing) {
-    case Sharing::one: return share_threes<Sharing::one, T>(job, block, scratch);
-    case Sharing::even: return share_threes<Sharing::even, T>(job, block, scratch);
-    case Sharing::split: break;
-  }
-  return share_threes<Sharing::split, T>(job, block, scratch);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Max pooling of whole rows at a time, for every geometry.
+// The general path: max pooling of whole rows at a time, for every geometry.
 //
 // A block of the tensor is walked slice by slice of depth. Each input row is packed once into
 // scratch memory (see Layout), where the entries at one place of all windows of an output row are
@@ -11,18 +11,15 @@
 #include <cstring>
 
 #include "problem.hpp"
-#include "random.hpp"
 #include "rows.hpp"
+#include "shares.hpp"
 #include "vectors.hpp"
 
 namespace {
 
-using kinkcheck::Census;
 using kinkcheck::Choice;
-using kinkcheck::Job;
 using kinkcheck::Pick;
 using kinkcheck::Report;
-using kinkcheck::Sharing;
 
 // Two vectors at a time hide the latency of comparing and blending.
 constexpr int unroll = 2;
@@ -51,12 +48,10 @@ class Rows {
     valid = take<S>(memory, layout.row);
     values = take<S>(memory, layout.row);
     others = take<S>(memory, layout.row);
-    codes = take<Integer>(memory, layout.row);
-    sizes = take<Integer>(memory, layout.row);
+    picks = take<Integer>(memory, layout.row);
     positions = take<Index>(memory, layout.row);
     places = take<const S*>(memory, volume);
     tangent_places = take<S*>(memory, volume);
-    offsets = take<Index>(memory, volume);
     if (geometry.dealt) {
       Index* const elements = take<Index>(memory, geometry.lanes * layout.slots);
       deal_ = Deal(geometry, elements, take<Index>(memory, geometry.lanes * layout.slots));
@@ -76,9 +71,7 @@ class Rows {
   Index* positions;           // of the windows of the first row, for the random pick
   const S** places;           // the run of entries at each place of a row of windows
   S** tangent_places;         // the same of the tangent, or of the sums of contributions
-  Integer* codes;             // of a row of windows, see share_row
-  Integer* sizes;             // of their active sets
-  Index* offsets;             // in the tensor, of each place from the first
+  Integer* picks;             // of a row of windows: the places of the picked entries
 
   // Packing overwrites the lanes of entries, the same in every row, and leaves the padding.
   void set_padding(S pad) {
@@ -173,17 +166,6 @@ class Rows {
   // The end of the slices of depth that were packed.
   Index packed() const { return least(packed_, problem.depth.inputs); }
 
-  void set_offsets() {
-    const auto &along = problem.depth, &across = problem.height, &width = problem.width;
-    Index* offset = offsets;
-    for (Index kd = 0; kd < along.kernel; ++kd)
-      for (Index kh = 0; kh < across.kernel; ++kh)
-        for (Index kw = 0; kw < width.kernel; ++kw)
-          *offset++ = ((kd * along.dilation * across.inputs + kh * across.dilation) * width.inputs +
-                       kw * width.dilation) *
-                      problem.inner;
-  }
-
   void mark_valid() {
     fill_run(valid, layout.row, S{});
     for_output_runs(geometry, 0, 0, [&](Index, Index lane, Index count) {
@@ -216,7 +198,7 @@ class Rows {
   Index packed_ = 0;
 };
 
-// What is known of a few vectors of windows.
+// What is known of a few vectors of windows: the pick is a place, −1 where there is no entry.
 template <class S>
 struct Known {
   Vec<S> value[unroll];
@@ -224,112 +206,67 @@ struct Known {
   Int<S> pick[unroll];
 };
 
-#define UNROLLED _Pragma("GCC unroll 32")
-
 template <class S>
 INLINE Vec<S> entry(const S* const* places, Index place, Index lane, int v) {
   return load(places[place] + lane + v * Lanes<S>::count);
 }
 
-// The value, the number of active entries and the pick of the windows from `lane` on.
-// K is the number of places if known when compiling, else 0.
-template <int K, bool sizes, bool picks, Pick pick, class T>
-INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane, std::uint32_t key, Index position) {
+template <class S>
+INLINE Int<S> all_integers(Index value) {
+  return Int<S>{} + static_cast<typename Lanes<S>::Integer>(value);
+}
+
+// The windows from `lane` on; the pick is their first active entry.
+template <class T>
+INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane) {
   using S = Scalar<T>;
-  const Index count = K ? K : rows.volume;
-  const S* const* const places = rows.places;
   Known<S> known;
-  for (int v = 0; v < unroll; ++v) {
-    known.value[v] = all(-infinity<S>);
-    known.size[v] = Int<S>{};
-    known.pick[v] = Int<S>{} - 1;
-  }
-  UNROLLED for (Index k = 0; k < count; ++k)
+  for (int v = 0; v < unroll; ++v)
+    known.value[v] = all(-infinity<S>), known.size[v] = Int<S>{}, known.pick[v] = Int<S>{} - 1;
+  for (Index k = 0; k < rows.volume; ++k)
     for (int v = 0; v < unroll; ++v) {
-      const Vec<S> x = entry(places, k, lane, v);
+      const Vec<S> x = entry(rows.places, k, lane, v);
       known.value[v] = x > known.value[v] ? x : known.value[v];
     }
-  UNROLLED for (Index i = 0; i < count; ++i) {
-    const Index k = pick == Pick::first ? count - 1 - i : i;
+  for (Index k = rows.volume - 1; k >= 0; --k)
     for (int v = 0; v < unroll; ++v) {
-      const Int<S> active = entry(places, k, lane, v) == known.value[v];
-      if constexpr (sizes || pick == Pick::random)
-        known.size[v] -= active;
-      if constexpr (picks && pick != Pick::random)
-        known.pick[v] = active ? Int<S>{} + static_cast<typename Lanes<S>::Integer>(k)
-                               : known.pick[v];
+      const Int<S> active = entry(rows.places, k, lane, v) == known.value[v];
+      known.size[v] -= active;
+      known.pick[v] = active ? all_integers<S>(k) : known.pick[v];
     }
-  }
-  if constexpr (picks && pick == Pick::random) {
-    for (int v = 0; v < unroll; ++v) {
-      Int<S> rank;
-      for (int i = 0; i < Lanes<S>::count; ++i)
-        rank[i] = static_cast<typename Lanes<S>::Integer>(random_rank(
-            key, position + rows.positions[lane + v * Lanes<S>::count + i], known.size[v][i]));
-      for (Index k = 0; k < count; ++k) {
-        const Int<S> active = entry(places, k, lane, v) == known.value[v];
-        known.pick[v] = (active & (rank == 0))
-                            ? Int<S>{} + static_cast<typename Lanes<S>::Integer>(k)
-                            : known.pick[v];
-        rank += active;
-      }
-    }
-  }
   return known;
 }
 
-// The weight of each window in a table by number of active entries, of which there are at most
-// `most`.
-template <class S>
-INLINE Vec<S> weight(const void* table, Int<S> size, Index most) {
-  return lookup(static_cast<const S*>(table), size, most);
-}
-
-// What each window gives of its gradient by such a table: nothing, where the weight is zero, even
-// of an infinite one.
+// Picks another active entry, if the choice is not the first.
 template <class T>
-INLINE Vec<Scalar<T>> weighted(const void* table, Int<Scalar<T>> size, Index most,
-                               Vec<Scalar<T>> gradient) {
+void pick_again(const Rows<T>& rows, Index lane, Index position, Known<Scalar<T>>& known) {
   using S = Scalar<T>;
-  const Vec<S> factor = weight<S>(table, size, most);
-  return keep<S>(factor != Vec<S>{}, rounded_vector<T>(factor * gradient));
-}
-
-// Calls act<K>() with K the number of places if it is a common one, else 0.
-template <class Act>
-INLINE void with_volume(Index volume, const Act& act) {
-  switch (volume) {
-    case 4: return act.template operator()<4>();
-    case 9: return act.template operator()<9>();
-    default: return act.template operator()<0>();
-  }
-}
-
-// Calls act<sharing, pick>() with the constants of a choice.
-template <class Act>
-INLINE void with_choice(const Choice& choice, const Act& act) {
-  switch (choice.sharing) {
-    case Sharing::even: return act.template operator()<Sharing::even, Pick::first>();
-    case Sharing::split: return act.template operator()<Sharing::split, Pick::first>();
-    case Sharing::one: break;
-  }
-  switch (choice.pick) {
-    case Pick::first: return act.template operator()<Sharing::one, Pick::first>();
-    case Pick::last: return act.template operator()<Sharing::one, Pick::last>();
-    case Pick::random: return act.template operator()<Sharing::one, Pick::random>();
+  const Choice& choice = rows.job.choice;
+  if (choice.pick == Pick::first) return;
+  const std::uint32_t key = random_key(choice.seed);
+  for (int v = 0; v < unroll; ++v) {
+    Int<S> rank = known.size[v] - 1;
+    if (choice.pick == Pick::random)
+      for (int i = 0; i < Lanes<S>::count; ++i)
+        rank[i] = static_cast<typename Lanes<S>::Integer>(random_rank(
+            key, position + rows.positions[lane + v * Lanes<S>::count + i], known.size[v][i]));
+    for (Index k = 0; k < rows.volume; ++k) {
+      const Int<S> active = entry(rows.places, k, lane, v) == known.value[v];
+      known.pick[v] = (active & (rank == 0)) ? all_integers<S>(k) : known.pick[v];
+      rank += active;
+    }
   }
 }
 
 // Forward.
 
-template <int K, bool with_nan, class T>
+template <bool with_nan, class T>
 void forward_row(const Rows<T>& rows) {
   using S = Scalar<T>;
-  const Index count = K ? K : rows.volume;
   for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
     Vec<S> value[unroll];
     for (int v = 0; v < unroll; ++v) value[v] = all(-infinity<S>);
-    UNROLLED for (Index k = 0; k < count; ++k)
+    for (Index k = 0; k < rows.volume; ++k)
       for (int v = 0; v < unroll; ++v) {
         const Vec<S> x = entry(rows.places, k, lane, v);
         value[v] = x > value[v] ? x : value[v];
@@ -350,18 +287,17 @@ void write_line(const Rows<T>& rows, Index depth, Index height) {
 
 template <class T>
 Report forward(const Job& job, const Block& block, std::byte* scratch) {
-  using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
-  rows.set_padding(-infinity<S>);
+  rows.set_padding(-infinity<Scalar<T>>);
   const bool with_nan = rows.unordered();
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
       if (with_nan)
-        forward_row<0, true>(rows);
+        forward_row<true>(rows);
       else
-        with_volume(rows.volume, [&]<int K>() { forward_row<K, false>(rows); });
+        forward_row<false>(rows);
       write_line(rows, d, h);
     }
   }
@@ -370,16 +306,14 @@ Report forward(const Job& job, const Block& block, std::byte* scratch) {
 
 // The census, and the values on the way.
 
-template <int K, class T>
-void ties_row(const Rows<T>& rows, Census& census) {
+template <class T>
+void ties_row(const Rows<T>& rows, Int<Scalar<T>>& tied, Int<Scalar<T>>& tied_at_zero) {
   using S = Scalar<T>;
-  const Index count = K ? K : rows.volume;
-  Int<S> tied{}, tied_at_zero{};
   for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
-    const auto known = know<K, true, false, Pick::first>(rows, lane, 0, 0);
+    const auto known = know(rows, lane);
     Vec<S> lowest[unroll];
     for (int v = 0; v < unroll; ++v) lowest[v] = known.value[v];
-    UNROLLED for (Index k = 0; k < count; ++k)
+    for (Index k = 0; k < rows.volume; ++k)
       for (int v = 0; v < unroll; ++v) {
         const Vec<S> x = entry(rows.places, k, lane, v);
         lowest[v] = x < lowest[v] ? x : lowest[v];
@@ -393,10 +327,6 @@ void ties_row(const Rows<T>& rows, Census& census) {
       store(rows.line + at, known.value[v]);
     }
   }
-  for (int i = 0; i < Lanes<S>::count; ++i) {
-    census.tied += tied[i];
-    census.tied_at_zero += tied_at_zero[i];
-  }
 }
 
 template <class T>
@@ -406,48 +336,42 @@ Report ties(const Job& job, const Block& block, std::byte* scratch) {
   if (rows.unordered()) return {{}, true};
   rows.set_padding(nan<S>);
   rows.mark_valid();
-  Report report{};
+  Int<S> tied{}, tied_at_zero{};
   for (Index d = 0; d < job.problem.depth.outputs; ++d) {
     rows.template pack_for<false>(d);
     for (Index h = 0; h < job.problem.height.outputs; ++h) {
       rows.template point_at<false>(d, h);
-      with_volume(rows.volume, [&]<int K>() { ties_row<K>(rows, report.census); });
+      ties_row(rows, tied, tied_at_zero);
       if (job.result) write_line(rows, d, h);
     }
   }
-  return report;
+  return {census_of<S>(tied, tied_at_zero), false};
 }
 
 // Forward-mode.
 
-template <Sharing sharing, Pick pick, class T>
+template <class T>
 void tangent_row(const Rows<T>& rows, Index position) {
   using S = Scalar<T>;
-  constexpr bool sizes = sharing != Sharing::one, picks = sharing != Sharing::even;
-  const std::uint32_t key = pick == Pick::random ? random_key(rows.job.choice.seed) : 0;
+  const Job& job = rows.job;
   for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
-    const auto known = know<0, sizes, picks, pick>(rows, lane, key, position);
+    auto known = know(rows, lane);
+    pick_again(rows, lane, position, known);
     for (int v = 0; v < unroll; ++v) {
-      Vec<S> sum{}, chosen{}, other{};
-      if constexpr (sharing != Sharing::one) {
-        chosen = weight<S>(rows.job.chosen, known.size[v], rows.volume);
-        other = sharing == Sharing::even ? chosen
-                                         : weight<S>(rows.job.other, known.size[v], rows.volume);
-      }
+      const auto [chosen, other] = weights_of<S>(job.tables, known.size[v], rows.volume);
+      Vec<S> sum{};
       for (Index k = 0; k < rows.volume; ++k) {
         const Vec<S> tangent = entry(rows.tangent_places, k, lane, v);
-        const Int<S> picked =
-            known.pick[v] == Int<S>{} + static_cast<typename Lanes<S>::Integer>(k);
-        if constexpr (sharing == Sharing::one) {
+        const Int<S> picked = known.pick[v] == all_integers<S>(k);
+        if (job.choice.native) {
           sum = picked ? tangent : sum;
-        } else {
-          const Vec<S> factor = keep<S>(entry(rows.places, k, lane, v) == known.value[v],
-                                        picked ? chosen : other);
-          const Vec<S> product = rounded_vector<T>(factor * tangent);
-          sum = rounded_vector<T>(sum + keep<S>(factor != Vec<S>{}, product));
+          continue;
         }
+        const Vec<S> factor = keep<S>(entry(rows.places, k, lane, v) == known.value[v],
+                                      picked ? chosen : other);
+        const Vec<S> product = rounded_vector<T>(factor * tangent);
+        sum = rounded_vector<T>(sum + keep<S>(factor != Vec<S>{}, product));
       }
-      if (sharing == Sharing::one && !rows.job.choice.native) sum += Vec<S>{};
       store(rows.line + lane + v * Lanes<S>::count, sum);
     }
   }
@@ -455,22 +379,120 @@ void tangent_row(const Rows<T>& rows, Index position) {
 
 template <class T>
 Report jvp(const Job& job, const Block& block, std::byte* scratch) {
-  using S = Scalar<T>;
   Rows<T> rows(job, block, scratch);
   const Problem& problem = job.problem;
   if (rows.unordered()) return {{}, true};
-  rows.set_padding(nan<S>);
+  rows.set_padding(nan<Scalar<T>>);
   if (job.choice.pick == Pick::random) rows.mark_positions();
   for (Index d = 0; d < problem.depth.outputs; ++d) {
     rows.template pack_for<true>(d);
     for (Index h = 0; h < problem.height.outputs; ++h) {
       rows.template point_at<true>(d, h);
-      const Index position = (d * problem.height.outputs + h) * problem.width.outputs;
-      with_choice(job.choice, [&]<Sharing sharing, Pick pick>() {
-        tangent_row<sharing, pick>(rows, position);
-      });
+      tangent_row(rows, (d * problem.height.outputs + h) * problem.width.outputs);
       write_line(rows, d, h);
     }
+  }
+  return {};
+}
+
+// Backward. What the windows give is summed in rows of scratch memory, place after place from the
+// last: that is the ascending order of the windows. A slice of depth goes to memory when it is done.
+
+// Clears what a block has of the slices of depth from one to another.
+template <class T>
+void clear_slices(const Rows<T>& rows, Index from, Index to) {
+  const Problem& problem = rows.problem;
+  const Block& block = rows.block;
+  const Index inner = problem.inner, rows_of_slice = problem.height.inputs;
+  const Index line = problem.width.inputs * inner;
+  const auto [low, high] = rows.geometry.columns;
+  const auto clear = [](T* start, Index count) {
+    std::memset(static_cast<void*>(start), 0, static_cast<std::size_t>(count) * sizeof(T));
+  };
+  for (Index outer = block.outer; outer < block.outer + block.planes; ++outer) {
+    T* const start = static_cast<T*>(rows.job.result) +
+                     (outer * problem.depth.inputs + from) * rows_of_slice * line;
+    const Index count = (to - from) * rows_of_slice;
+    if (rows.geometry.whole_rows && block.channels == inner) {
+      clear(start, count * line);
+      continue;
+    }
+    for (Index row = 0; row < count; ++row) {
+      if (block.channels == inner) {
+        clear(start + row * line + low * inner, (high - low) * inner);
+      } else {
+        for (Index w = low; w < high; ++w)
+          clear(start + row * line + w * inner + block.channel, block.channels);
+      }
+    }
+  }
+}
+
+// Notes what the windows of a row give, and to which entries; nothing, where there is no window.
+template <class T>
+void weigh_row(const Rows<T>& rows, Index position) {
+  using S = Scalar<T>;
+  for (Index lane = 0; lane < rows.lanes; lane += step<S>) {
+    auto known = know(rows, lane);
+    pick_again(rows, lane, position, known);
+    for (int v = 0; v < unroll; ++v) {
+      const Index at = lane + v * Lanes<S>::count;
+      const Int<S> valid = load_integers<S>(rows.valid + at);
+      const auto [chosen, other] =
+          shares_of<T>(rows.job.tables, known.size[v], rows.volume, load(rows.line + at));
+      store(rows.line + at, keep<S>(valid, chosen));
+      store(rows.others + at, keep<S>(valid, other));
+      store(rows.values + at, known.value[v]);
+      store_integers<S>(rows.picks + at, known.pick[v]);
+    }
+  }
+}
+
+template <class T>
+void give_row(const Rows<T>& rows) {
+  using S = Scalar<T>;
+  for (Index k = rows.volume - 1; k >= 0; --k) {
+    S* const sums = rows.sums(k);
+    if (!sums) continue;
+    const S* const entries = rows.places[k];
+    const Int<S> place = all_integers<S>(k);
+    for (Index lane = 0; lane < rows.lanes; lane += Lanes<S>::count) {
+      const Int<S> picked = load_integers<S>(rows.picks + lane) == place;
+      const Vec<S> given = picked ? load(rows.line + lane) : load(rows.others + lane);
+      const Int<S> active = load(entries + lane) == load(rows.values + lane);
+      store(sums + lane, rounded_vector<T>(load(sums + lane) + keep<S>(active, given)));
+    }
+  }
+}
+
+template <class T>
+Report vjp(const Job& job, const Block& block, std::byte* scratch) {
+  Rows<T> rows(job, block, scratch);
+  if (rows.unordered()) return {{}, true};
+  rows.set_padding(nan<Scalar<T>>);
+  rows.mark_valid();
+  if (job.choice.pick == Pick::random) rows.mark_positions();
+  const Problem& problem = rows.problem;
+  const auto& depth = problem.depth;
+  const T* const gradient = static_cast<const T*>(job.gradient);
+  Index done = 0;
+  for (Index d = 0; d < depth.outputs; ++d) {
+    const Index start = d * depth.stride - depth.padding, fresh = most(rows.packed(), start);
+    rows.template pack_for<false>(d);
+    rows.clear_sums(fresh, rows.packed());
+    for (Index h = 0; h < problem.height.outputs; ++h) {
+      rows.template point_at<true>(d, h);
+      for_output_runs(rows.geometry, d, h, [&](Index at, Index lane, Index count) {
+        widen_run(gradient + at, rows.line + lane, count);
+      });
+      weigh_row(rows, (d * problem.height.outputs + h) * problem.width.outputs);
+      give_row(rows);
+    }
+    const bool last = d + 1 == depth.outputs;
+    const Index end = last ? depth.inputs : most(done, start + depth.stride);
+    clear_slices(rows, done, end);
+    rows.unpack_sums(done, least(end, rows.packed()));
+    done = end;
   }
   return {};
 }
