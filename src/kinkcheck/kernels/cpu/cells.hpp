@@ -70,19 +70,18 @@ INLINE void for_cells(const Problem& problem, const Block& block, const Act& act
   const auto &depth = problem.depth, &height = problem.height, &width = problem.width;
   constexpr Index n = Lanes<S>::count;
   const Index count = width.outputs;
+  Index runs[pairs];
+  for (int r = 0; r < pairs; ++r)
+    runs[r] = (r / height.kernel * height.inputs + r % height.kernel) * width.inputs;
   for (Index outer = block.outer; outer < block.outer + block.planes; ++outer)
     for (Index od = block.begin; od < block.end; ++od)
       for (Index oh = 0; oh < height.outputs; ++oh) {
-        Index corner[pairs];
-        for (int r = 0; r < pairs; ++r) {
-          const Index d = od * depth.stride + r / height.kernel;
-          const Index h = oh * height.stride + r % height.kernel;
-          corner[r] = ((outer * depth.inputs + d) * height.inputs + h) * width.inputs;
-        }
+        const Index d = outer * depth.inputs + od * depth.stride, h = oh * height.stride;
+        const Index corner = (d * height.inputs + h) * width.inputs;
         const Index at = ((outer * depth.outputs + od) * height.outputs + oh) * count;
         const auto visit = [&](Index first, Index some) INLINED {
           Place<pairs> place;
-          for (int r = 0; r < pairs; ++r) place.run[r] = corner[r] + 2 * first;
+          for (int r = 0; r < pairs; ++r) place.run[r] = corner + runs[r] + 2 * first;
           place.count = some;
           act(place, at + first);
         };

@@ -211,11 +211,6 @@ INLINE Vec<S> entry(const S* const* places, Index place, Index lane, int v) {
   return load(places[place] + lane + v * Lanes<S>::count);
 }
 
-template <class S>
-INLINE Int<S> all_integers(Index value) {
-  return Int<S>{} + static_cast<typename Lanes<S>::Integer>(value);
-}
-
 // The windows from `lane` on; the pick is their first active entry.
 template <class T>
 INLINE Known<Scalar<T>> know(const Rows<T>& rows, Index lane) {

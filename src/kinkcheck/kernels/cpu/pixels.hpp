@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "problem.hpp"
@@ -106,7 +107,7 @@ INLINE void for_entries(Index count, const Visit& visit) {
   if constexpr (K > 0) {
     UNROLLED for (Index i = 0; i < K; ++i) visit(i);
   } else {
-    for (Index i = 0; i < count; ++i) visit(i);
+    _Pragma("GCC unroll 4") for (Index i = 0; i < count; ++i) visit(i);
   }
 }
 
@@ -231,26 +232,121 @@ Report ties_pixels(const Job& job, const Block& block, std::byte* scratch) {
   return {census_of<S>(tied, tied_at_zero), seen.met()};
 }
 
-// Adds the contributions of a vector of windows where they belong. The first active entry takes its
-// share and leaves the rest to the others.
+// What the windows at one pixel give, of channel 0.
+template <class T>
+struct Spot {
+  Pixel pixel;
+  Tables tables;
+  const T *input, *gradient;
+  T* result;
+};
+
+// Adds the contributions of a vector of windows where they belong, entry by entry. The first active
+// entry takes its share and leaves the rest to the others.
 template <int K, class T, class Count>
-INLINE void share_pixel(Tables tables, const T* input, const T* gradients, T* result,
-                        const Pixel& pixel, Count channels) {
+INLINE void share_by_entries(const Spot<T>& spot, Index c, Count channels) {
   using S = Scalar<T>;
-  const Vec<S> gradient = widen_some(gradients, channels);
+  const Index *const entries = spot.pixel.entries, count = spot.pixel.count;
+  const T* const input = spot.input + c;
+  T* const result = spot.result + c;
+  const Vec<S> gradient = widen_some(spot.gradient + c, channels);
   Int<S> active[K ? K : 1];
-  const auto [value, size] = decide_pixel<K>(input, pixel, channels, active);
-  const Shares<S> shares = shares_of<T>(tables, size, pixel.count, gradient);
+  const Decision<S> decision = decide_pixel<K>(input, spot.pixel, channels, active);
+  const Shares<S> shares = shares_of<T>(spot.tables, decision.size, count, gradient);
   Vec<S> own = shares.chosen;
-  const Index* const entries = pixel.entries;
-  const Vec<S> greatest = value;
-  for_entries<K>(pixel.count, [&](Index i) INLINED {
+  for_entries<K>(count, [&](Index i) INLINED {
     T* const to = result + entries[i];
-    const Int<S> takes =
-        K > 0 ? active[K > 0 ? i : 0] : widen_some(input + entries[i], channels) == greatest;
+    const Int<S> takes = K ? active[K ? i : 0]
+                           : widen_some(input + entries[i], channels) == decision.value;
     narrow_some(widen_some(to, channels) + keep<S>(takes, own), to, channels);
     own = takes ? shares.other : own;
   });
+}
+
+// What is rarer, and not worth the code in every place. The spot is copied: it stays in registers.
+template <class T>
+__attribute__((noinline)) void share_some(Spot<T> spot, Index c, Index channels) {
+  share_by_entries<0>(spot, c, channels);
+}
+
+// The entry that takes all, by its number; −1 if there are several. 16-bit floats are compared as
+// integers, twice as many at a time.
+template <class T>
+using Code = std::conditional_t<sizeof(T) == 2, Key, typename Lanes<Scalar<T>>::Integer>;
+
+template <class T>
+INLINE auto load_ordered(const T* from) {
+  if constexpr (sizeof(T) == 2)
+    return load_keys(from);
+  else
+    return load(from);
+}
+
+// Notes the codes of vectors of windows; returns the channel after the last.
+template <int K, class T>
+INLINE Index note_codes(const Spot<T>& spot, const Block& block, Code<T>* codes) {
+  using Values = decltype(load_ordered(spot.input));
+  using Codes = decltype(Values{} == Values{});
+  constexpr Index n = sizeof(Codes) / sizeof(Code<T>);
+  const Index *const entries = spot.pixel.entries, count = K ? K : spot.pixel.count;
+  const bool shared = spot.tables.chosen;
+  Values least{};
+  if constexpr (sizeof(T) == 2)
+    least += least_key;
+  else
+    least += -infinity<T>;
+  Index c = block.channel;
+  for (; c + n <= block.channel + block.channels; c += n) {
+    const T* const input = spot.input + c;
+    Values value = least;
+    for_entries<K>(count, [&](Index i) INLINED {
+      const Values x = load_ordered(input + entries[i]);
+      value = x > value ? x : value;
+    });
+    Codes code = Codes{} - 1, size{}, number = Codes{} + static_cast<Code<T>>(count - 1);
+    for_entries<K>(count, [&](Index i) INLINED {
+      const Codes active = load_ordered(input + entries[count - 1 - i]) == value;
+      size -= active;
+      code = active ? number : code;
+      number -= 1;
+    });
+    if (shared) code = size == 1 ? code : Codes{} - 1;
+    std::memcpy(codes + (c - block.channel), &code, sizeof code);
+  }
+  return c;
+}
+
+// Of many entries most get nothing: first all windows are decided, then their gradients are added
+// one by one, for a processor that looks ahead sees more of either.
+template <int K, class T>
+INLINE void share_by_codes(const Spot<T>& spot, const Block& block, Code<T>* codes) {
+  constexpr Index n = Lanes<Scalar<T>>::count;
+  const Index end = note_codes<K>(spot, block, codes);
+  Index c = block.channel;
+  for (; c < end; c += n, codes += n) {
+    if (any_negative<n>(codes)) {
+      share_some(spot, c, n);
+      continue;
+    }
+    const T* const given = spot.gradient + c;
+    T* to[n];
+    UNROLLED for (Index i = 0; i < n; ++i)
+      to[i] = spot.result + c + spot.pixel.entries[codes[i]] + i;
+    if constexpr (sizeof(T) == 2) {
+      // Rounding by vectors saves more than it takes to put one together.
+      T sums[n];
+      Lanes<float>::H bits;
+      UNROLLED for (Index i = 0; i < n; ++i) bits[i] = to[i]->bits;
+      std::memcpy(sums, &bits, sizeof bits);
+      narrow_vector(widen_vector(sums) + widen_vector(given), sums);
+      std::memcpy(&bits, sums, sizeof bits);
+      UNROLLED for (Index i = 0; i < n; ++i) to[i]->bits = bits[i];
+    } else {
+      UNROLLED for (Index i = 0; i < n; ++i) *to[i] += given[i];
+    }
+  }
+  for (; c < block.channel + block.channels; c += n)
+    share_some(spot, c, block.channel + block.channels - c);
 }
 
 // The same with another pick than the first.
@@ -285,6 +381,9 @@ void share_picked(const Job& job, const Pixel& pixel, Index c, Index channels) {
 template <class T>
 Report vjp_pixels(const Job& job, const Block& block, std::byte* scratch) {
   using S = Scalar<T>;
+  const Problem& problem = job.problem;
+  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
+  auto* const codes = reinterpret_cast<Code<T>*>(scratch + 2 * volume * sizeof(Index));
   Flag<S> seen;
   for_pixels(
       job.problem, block, scratch,
@@ -293,14 +392,18 @@ Report vjp_pixels(const Job& job, const Block& block, std::byte* scratch) {
           return for_channels<S>(block, [&](Index c, Index channels) {
             share_picked<T>(job, pixel, c, channels);
           });
-        const T* const input = static_cast<const T*>(job.input) + pixel.corner;
-        const T* const gradient = static_cast<const T*>(job.gradient) + pixel.place;
-        T* const result = static_cast<T*>(job.result) + pixel.corner;
-        const Tables tables = job.tables;
+        const Spot<T> spot{pixel, job.tables, static_cast<const T*>(job.input) + pixel.corner,
+                           static_cast<const T*>(job.gradient) + pixel.place,
+                           static_cast<T*>(job.result) + pixel.corner};
         with_entries(pixel.count, [&]<int K>() INLINED {
-          for_channels<S>(block, [&](Index c, auto channels) INLINED {
-            share_pixel<K>(tables, input + c, gradient + c, result + c, pixel, channels);
-          });
+          // Sixteen bits take long to be rounded.
+          constexpr bool few = K == 4 || (K == 9 && sizeof(T) > 2);
+          if (few || pixel.count < 4 || pixel.count > std::numeric_limits<Code<T>>::max())
+            for_channels<S>(block, [&](Index c, auto channels) INLINED {
+              share_by_entries<few ? K : 0>(spot, c, channels);
+            });
+          else
+            share_by_codes<K>(spot, block, codes);
         });
       },
       [&](Index first, Index slices) {

@@ -131,7 +131,7 @@ Plan Plan::of_pixels(const Problem& problem, Index threads) {
   layout.channels = std::min(problem.inner, up(up(problem.inner, parts), line_bytes) * line_bytes);
   plan.channel_blocks_ = up(problem.inner, layout.channels);
   const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
-  plan.scratch_bytes_ = static_cast<std::size_t>(2 * volume) * sizeof(Index);
+  plan.scratch_bytes_ = static_cast<std::size_t>(2 * volume + layout.channels) * sizeof(Index) + slack_bytes;
   return plan;
 }
 

@@ -88,6 +88,11 @@ INLINE Vec<S> all(S value) {
   return Vec<S>{} + value;
 }
 
+template <class S>
+INLINE Int<S> all_integers(std::int64_t value) {
+  return Int<S>{} + static_cast<typename Lanes<S>::Integer>(value);
+}
+
 // What was loaded is to be loaded again, not kept: with the sixteen registers of x86 before AVX-512
 // a compiler would write it to the stack instead, and it is in the cache anyway.
 INLINE void load_again() {
@@ -113,6 +118,19 @@ INLINE bool any(Int<S> mask) {
   for (int lane = 0; lane < Lanes<S>::count; ++lane) found |= mask[lane] != 0;
   return found;
 #endif
+}
+
+// Whether any of `count` integers is negative.
+template <int count, class Integer>
+INLINE bool any_negative(const Integer* integers) {
+  constexpr int bytes = count * sizeof(Integer);
+  std::uint64_t words[bytes / 8], found = 0;
+  std::memcpy(words, integers, bytes);
+  for (const std::uint64_t word : words) found |= word;
+  constexpr std::uint64_t signs = sizeof(Integer) == 2   ? 0x8000'8000'8000'8000
+                                  : sizeof(Integer) == 4 ? 0x8000'0000'8000'0000
+                                                         : 0x8000'0000'0000'0000;
+  return found & signs;
 }
 
 // Remembers whether any lane ever met a condition.
@@ -295,6 +313,27 @@ INLINE void narrow_vector(Vec<float> v, Half* to) {
 INLINE void narrow_vector(Vec<float> v, Brain* to) {
   const auto bits = __builtin_convertvector(brain_bits(v) >> 16, Lanes<float>::H);
   std::memcpy(to, &bits, sizeof bits);
+}
+
+// Keys: 16-bit floats as integers of the same order, twice as many to a vector as when widened.
+// Zeros of either sign have the same key; that of NaN means nothing.
+using Key = std::int16_t;
+typedef Key Keys __attribute__((vector_size(vector_bytes), may_alias));
+constexpr int keys_count = vector_bytes / 2;
+constexpr Key least_key = -0x8000;  // less than that of any value
+
+template <class T>
+INLINE Keys load_keys(const T* from) {
+  static_assert(sizeof(T) == sizeof(Key));
+  Keys bits;
+  std::memcpy(&bits, from, sizeof bits);
+  const Keys magnitude = bits & Key{0x7FFF};
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return (Keys)_mm256_sign_epi16((__m256i)magnitude, (__m256i)bits);
+#else
+  const Keys sign = bits >> 15;
+  return (magnitude ^ sign) - sign;
+#endif
 }
 
 // The first `count` lanes only; none if it is negative, all if it is large. A call of memcpy for a
