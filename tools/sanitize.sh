@@ -7,12 +7,7 @@ set -eu
 python=${PYTHON:-python}
 build=build/sanitize
 
-# What this machine cannot run need not be compiled, which takes minutes.
-avx512=OFF
-if grep -qs avx512bw /proc/cpuinfo; then avx512=ON; fi
-
 cmake -S . -B $build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKINKCHECK_SANITIZE=ON \
-    -DKINKCHECK_AVX512=$avx512 \
     -DPython_EXECUTABLE="$($python -c 'import sys; print(sys.executable)')" \
     -Dnanobind_DIR="$($python -m nanobind --cmake_dir)" >/dev/null
 cmake --build $build --parallel

@@ -1,5 +1,8 @@
 // The kernels of one instruction set and element type: compiled once for each, under other names and
-// flags. The baseline, which only old processors use, has the general path alone.
+// flags. general.hpp takes every geometry. Three others are faster where they apply: cells.hpp (2×2
+// windows that tile), threes.hpp (3×3 at a stride of 2), both contiguous, and pixels.hpp
+// (channels_last). plain.hpp does over what holds a NaN. The baseline, for processors without AVX2,
+// has the general path alone.
 #include "general.hpp"
 #include "plain.hpp"
 #include "problem.hpp"

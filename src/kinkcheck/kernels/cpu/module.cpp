@@ -52,10 +52,8 @@ struct InstructionSet {
 
 std::vector<InstructionSet> supported() {
   std::vector<InstructionSet> found{INSTRUCTION_SET(baseline)};
-#if defined(KINKCHECK_AVX2)
+#if defined(KINKCHECK_X86_64)
   if (__builtin_cpu_supports("x86-64-v3")) found.push_back(INSTRUCTION_SET(avx2));
-#endif
-#if defined(KINKCHECK_AVX512)
   if (__builtin_cpu_supports("x86-64-v4")) found.push_back(INSTRUCTION_SET(avx512));
 #endif
   return found;

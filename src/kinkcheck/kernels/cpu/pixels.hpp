@@ -349,21 +349,21 @@ INLINE void share_by_codes(const Spot<T>& spot, const Block& block, Code<T>* cod
     share_some(spot, c, block.channel + block.channels - c);
 }
 
-// The same with another pick than the first.
+// Gives all of the gradients to another pick than the first.
 template <class T>
-void share_picked(const Job& job, const Pixel& pixel, Index c, Index channels) {
+void share_picked(const Job& job, const Spot<T>& spot, Index c, Index channels) {
   using S = Scalar<T>;
   using Integer = typename Lanes<S>::Integer;
   const auto &depth = job.problem.depth, &height = job.problem.height;
   const Index image = depth.outputs * height.outputs * job.problem.width.outputs;
+  const Pixel& pixel = spot.pixel;
   const Index inner = job.problem.inner, at = pixel.place / inner;
   const Index position = (at / image * inner + c) * image + at % image;
   const std::uint32_t key = random_key(job.choice.seed);
-  const T* const input = static_cast<const T*>(job.input) + pixel.corner + c;
-  T* const result = static_cast<T*>(job.result) + pixel.corner + c;
-  const Vec<S> gradient =
-      widen_some(static_cast<const T*>(job.gradient) + pixel.place + c, channels);
-  const auto decision = decide_pixel<0>(input, pixel, channels, nullptr);
+  const T* const input = spot.input + c;
+  T* const result = spot.result + c;
+  const Vec<S> gradient = widen_some(spot.gradient + c, channels);
+  const Decision<S> decision = decide_pixel<0>(input, pixel, channels, nullptr);
   Int<S> rank = decision.size - 1;
   if (job.choice.pick == Pick::random)
     for (int i = 0; i < Lanes<S>::count; ++i)
@@ -386,17 +386,17 @@ Report vjp_pixels(const Job& job, const Block& block, std::byte* scratch) {
   auto* const codes = reinterpret_cast<Code<T>*>(scratch + 2 * volume * sizeof(Index));
   Flag<S> seen;
   for_pixels(
-      job.problem, block, scratch,
+      problem, block, scratch,
       [&](const Pixel& pixel) {
-        if (job.choice.pick != Pick::first)
-          return for_channels<S>(block, [&](Index c, Index channels) {
-            share_picked<T>(job, pixel, c, channels);
-          });
         const Spot<T> spot{pixel, job.tables, static_cast<const T*>(job.input) + pixel.corner,
                            static_cast<const T*>(job.gradient) + pixel.place,
                            static_cast<T*>(job.result) + pixel.corner};
+        if (job.choice.pick != Pick::first)
+          return for_channels<S>(block, [&](Index c, Index channels) {
+            share_picked<T>(job, spot, c, channels);
+          });
         with_entries(pixel.count, [&]<int K>() INLINED {
-          // Sixteen bits take long to be rounded.
+          // Entries of 16 bits take longer, for every sum is rounded.
           constexpr bool few = K == 4 || (K == 9 && sizeof(T) > 2);
           if (few || pixel.count < 4 || pixel.count > std::numeric_limits<Code<T>>::max())
             for_channels<S>(block, [&](Index c, auto channels) INLINED {
@@ -408,7 +408,7 @@ Report vjp_pixels(const Job& job, const Block& block, std::byte* scratch) {
       },
       [&](Index first, Index slices) {
         watch_slices<T>(job, block, first, slices, seen);
-        for_runs_of_slices(job.problem, block, first, slices, [&](Index from, Index count) {
+        for_runs_of_slices(problem, block, first, slices, [&](Index from, Index count) {
           std::memset(static_cast<void*>(static_cast<T*>(job.result) + from), 0,
                       static_cast<std::size_t>(count) * sizeof(T));
         });
