@@ -1,5 +1,6 @@
 """For tests and for the examples in docstrings: one thread, and what examples need not import."""
 
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -10,6 +11,9 @@ import torch
 from kinkcheck.kernels import triton
 
 pytest_plugins = ["command_line"]
+
+# A shell that runs the tests in the background has interrupts ignored, and tests send some.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Adapters whose base class comes from a package that need not be there.
 collect_ignore = [

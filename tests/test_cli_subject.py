@@ -89,7 +89,8 @@ def test_options_for_images_are_refused(
          "step), not (int, list, function)"),
         ("no_step", "step: must be a function of the model and a batch that returns the loss"),
         ("no_batches", "batches: at least one is needed"),
-        ("no_loss", "loss: must be a single number (float32, draw 0, batch 0)"),
+        ("no_loss", "loss: must be a single number in a tensor, not of shape (2, 2) "
+         "(float32, draw 0, batch 0)"),
         ("raises", "network: failed on a batch of shape (2, 3) (float32, draw 0, batch 0): "
          "KeyError: 'x'"),
         ("fails", "network: fails failed: ValueError: first second"),
