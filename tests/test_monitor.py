@@ -323,13 +323,18 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         Monitor(nn.Linear(1, 1), F.mse_loss, **arguments)
 
 
+def test_a_loss_may_do_without_targets() -> None:
+    model, x = nn.Linear(1, 1), torch.ones(2, 1)
+    record = Monitor(model, lambda outputs, _: outputs.square().sum()).step(x)
+    assert record is not None
+    assert record.loss == model(x).square().sum().item()
+
+
 def test_bad_steps() -> None:
     with pytest.raises(InputError, match="loss: needed by step"):
         Monitor(nn.Linear(1, 1)).step(torch.ones(1, 1), torch.ones(1, 1))
     with pytest.raises(InputError, match="inputs: needed by step"):
         Monitor(nn.Linear(1, 1), F.mse_loss).step()
-    with pytest.raises(InputError, match="targets: needed by step"):
-        Monitor(nn.Linear(1, 1), F.mse_loss).step(torch.ones(2, 1))
     with pytest.raises(InputError, match="step: takes the place of loss; give one of them"):
         Monitor(nn.Linear(1, 1), F.mse_loss, step=lambda m, b: m(b).sum())
     pool = nn.Sequential(nn.Linear(1, 1), nn.MaxPool1d(1))

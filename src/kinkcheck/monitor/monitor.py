@@ -95,8 +95,7 @@ class Monitor:
             The record; None if this step is not measured.
 
         Raises:
-            InputError: there is no loss, or neither a batch nor a probe batch, or no targets for
-                the loss.
+            InputError: there is no loss, or neither a batch nor a probe batch.
         """
         step = self._step
         if step is None:
@@ -107,7 +106,7 @@ class Monitor:
         elif inputs is None:
             raise InputError("inputs: needed by step(), as the monitor has no probe batch")
         if self._takes_pairs and not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise InputError("targets: needed by step(), for the loss; or give Monitor a step=")
+            batch = batch, None  # a loss may do without targets
         return self.step_closure(lambda: step(self.model, batch))
 
     def step_closure(self, closure: Callable[[], Tensor]) -> Record | None:
