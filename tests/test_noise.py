@@ -165,6 +165,19 @@ def test_samples_keep_what_they_lose_in_the_whole(
         assert (found is part) == inplace
 
 
+def test_samples_keep_what_a_fused_dropout_drops() -> None:
+    x, order = torch.rand(6, 4) + 1, torch.tensor([4, 0, 3])
+    draws, whole = drawn(lambda: torch.native_dropout(x, 0.3, True)[0])
+    part = x[order].double().requires_grad_()
+    torch.manual_seed(1)
+    with draws.given(order, samples=6).forward():
+        found, mask = torch.native_dropout(part, 0.3, True)
+    assert torch.equal(mask, whole[order] != 0)
+    torch.testing.assert_close(found, part * mask / 0.7)
+    (gradient,) = torch.autograd.grad(found.sum(), part)
+    torch.testing.assert_close(gradient, mask / torch.tensor(0.7).double())
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -861,6 +861,7 @@ def layerdrop(x: Tensor) -> Tensor:
     [
         layerdrop,
         lambda x: F.dropout(x, 0.5),
+        lambda x: torch.native_dropout(x, 0.5, True)[0],  # what dropout calls on CUDA
         lambda x: x + torch.randn_like(x),
         lambda x: x + torch.randn(x.shape, dtype=x.dtype),
         lambda x: x * (1 + random.random()),
@@ -880,6 +881,16 @@ def test_draws_are_the_same_numbers_in_the_lift(draw: Callable[[Tensor], Tensor]
     assert point.lift.error_reference_l1 < 1e-4 * point.gradient_l1
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_lift_on_cuda_drops_the_same() -> None:
+    model = Drawing(lambda x: F.dropout(x, 0.5))
+    (point,) = kinkcheck.audit(model, [labelled()], device="cuda").points
+    assert point.lift is not None
+    assert point.lift.error_reference_l1 is not None
+    assert point.lift.error_reference_l1 < 1e-4 * point.gradient_l1
+    assert point.noise is not None
 
 
 def test_a_transformer_in_training_mode_is_lifted() -> None:

@@ -30,6 +30,9 @@ _PURE = frozenset(
 )  # fmt: skip
 """The operations whose result is what was drawn, and nothing else."""
 
+_DROPOUT = _aten.native_dropout
+"""Dropout on CUDA, whose second result is the mask that was drawn."""
+
 
 class Draws:
     """What one forward pass draws at random.
@@ -87,9 +90,9 @@ class Given:
             InputError: it draws more, less, or something else.
         """
         if not self._drawn:  # as most programs: nothing has to look at each call
-            before = torch.get_rng_state()
+            before = _state()
             yield
-            if not torch.equal(before, torch.get_rng_state()):
+            if not torch.equal(before, _state()):
                 raise InputError(_otherwise("draws"))
             return
         left = list(self._drawn)
@@ -135,13 +138,14 @@ class _Keep(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        before = torch.get_rng_state()
+        before = _state()
         result = func(*args, **kwargs)
         if func.overloadpacket in _PURE:
             halves = result.is_floating_point() and bool(((result == 0) | (result == 1)).all())
             self._drawn.append((_name(func), result.bool() if halves else result.clone()))
-        elif not torch.equal(before, torch.get_rng_state()):
-            self._drawn.append((_name(func), None))
+        elif not torch.equal(before, _state()):
+            mask = result[1].clone() if func.overloadpacket is _DROPOUT else None
+            self._drawn.append((_name(func), mask))
         return result
 
 
@@ -167,13 +171,28 @@ class _Give(TorchDispatchMode):
                 f"network: draws random numbers inside {name}, which cannot be repeated in another "
                 "precision or order; audit it in evaluation mode, or without the lift"
             )
-        state = torch.get_rng_state().numpy().tobytes()
+        before = _state()
+        state = before.numpy().tobytes()
         # Drawn all the same, for its type and layout, and so that the generator moves on.
         result = func(*args, **kwargs)
-        if func.overloadpacket not in _PURE:
-            return result
-        drawn = self._give(name, result.shape, state)
-        return result if drawn is None else result.copy_(drawn)
+        if func.overloadpacket in _PURE:
+            drawn = self._give(name, result.shape, state)
+            return result if drawn is None else result.copy_(drawn)
+        if func.overloadpacket is _DROPOUT and not torch.equal(before, _state()):
+            drawn = self._give(name, result[1].shape, state)
+            return result if drawn is None else _dropped(args[0], args[1], drawn)
+        return result
+
+
+def _dropped(input: Tensor, probability: float, mask: Tensor) -> tuple[Tensor, Tensor]:
+    scale = 1 / (1 - probability) if probability < 1 else 0.0
+    return input * mask * scale, mask.clone()
+
+
+def _state() -> Tensor:
+    """How far all generators are, those of CUDA devices too."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.cat([torch.get_rng_state(), *devices])
 
 
 def _name(func: Any) -> str:
