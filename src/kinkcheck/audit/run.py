@@ -17,7 +17,6 @@ from kinkcheck.audit.census import Census
 from kinkcheck.audit.points import Factory, Grid, Place, name_of
 from kinkcheck.audit.report import AuditReport, LeftOut
 from kinkcheck.errors import InputError
-from kinkcheck.measure.batch import opaque
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
@@ -127,10 +126,6 @@ def audit(
         model, drawn, _ = grid.subject()
         if exact:
             _require_exact(model)
-        left_out += Counter(
-            f"what is in a {name} of the batch: kinkcheck cannot look into it"
-            for name in opaque(drawn)
-        )
         places = [
             Place(each, draw, batch)
             for draw, each, batch in product(range(draws), at, range(len(drawn)))

@@ -11,7 +11,7 @@ import torch
 
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
-from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.batch import Samples, opaque
 from kinkcheck.measure.causes import Causes, causes
 from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
 from kinkcheck.measure.forward import Forward, Gradient, Program
@@ -253,7 +253,11 @@ class Measurement:
             for index, site in enumerate(forward.tape.sites)
         ]
         unseen = forward.tape.unseen_behind(forward.loss)
-        return Found(points, sites, unseen, list(left_out))
+        closed = [
+            f"what is in a {name} of the batch: kinkcheck cannot look into it"
+            for name in opaque(self.runs.batch)
+        ]
+        return Found(points, sites, unseen, [*closed, *left_out])
 
     def _alone(self, higher: Lifted) -> dict[tuple[str, str, int], float]:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
