@@ -73,7 +73,7 @@ class InPlace:
 
         Going up in precision is exact, going down rounds to nearest. Even where nothing changes the
         block works on copies, so that what it writes is lost with it. Blocks of one object that
-        follow one another share the copies.
+        follow one another share the copies, as long as the numbers are those of one precision.
 
         Args:
             precision: whose storage type floating-point tensors get.
@@ -86,6 +86,8 @@ class InPlace:
         constants = [] if lifted_from is None else self._constants
         tensors = [*self._tensors, *constants]
         key = precision.storage, lower.storage, str(device), channels_last
+        # Those of other precisions would only take memory.
+        self._copies = {at: copies for at, copies in self._copies.items() if at[1] == key[1]}
         if key not in self._copies:
             audited = [_cast(tensor.data, lower, device) for tensor in self._tensors]
             self._copies[key] = [
