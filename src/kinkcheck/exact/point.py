@@ -205,7 +205,7 @@ def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     also adaptive), flattening, sums, differences and products of tensors, dropout and batch norm in
     evaluation mode, as modules or functions, in any model that ``torch.fx`` can trace; and Python
     numbers added, subtracted, multiplied or divided by, each as the type of the parameters takes it
-    (see :mod:`kinkcheck.literals`). What is made where gradients are off, or detached, is a
+    (see :mod:`kinkcheck.constants`). What is made where gradients are off, or detached, is a
     constant. Autocast changes nothing here, since it only rounds. Batch norm needs 1/√(var + eps),
     which is not rational: its float64 value, rounded once, is taken for the number itself, eps
     being that of the type; all else of batch norm, (x − mean) · that · weight + bias, is exact.

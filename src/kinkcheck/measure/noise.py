@@ -7,14 +7,13 @@ some kernels add in no fixed order. Each sample keeps what was drawn for it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from kinkcheck.measure.forward import Forward, Gradient, Program
-from kinkcheck.measure.variation import Variation, gradient_variation
+from kinkcheck.measure.variation import Variation, gradient_variation, largest
 
 
 def another_order(samples: int, seed: int) -> Tensor:
@@ -97,8 +96,4 @@ def spread(gradients: Sequence[Gradient], reference: Gradient) -> Variation:
     """
     found = [gradient_variation(gradient, reference) for gradient in gradients]
     names = ("l1", "l2", "linf", "linf_by_tensor", "relative_l1")
-    return Variation(*(_largest([getattr(each, name) for each in found]) for name in names))
-
-
-def _largest(values: list[float]) -> float:
-    return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
+    return Variation(*(largest([getattr(each, name) for each in found]) for name in names))

@@ -49,18 +49,18 @@ def gradient_variation(
     if not math.isfinite(norm):
         return Variation(math.nan, math.nan, math.nan, math.nan, math.nan)
     l1, l2 = 0.0, 0.0
-    largest = dict.fromkeys(reference, 0.0)
+    by_tensor = dict.fromkeys(reference, 0.0)
     for names, lengths, distances in _distances(gradient, reference):
         l1 += distances.sum().item()
         parts = torch.stack([part.max() for part in distances.split(lengths)]).tolist()
         for name, part in zip(names, parts, strict=True):
-            largest[name] = _largest([largest[name], part])
+            by_tensor[name] = largest([by_tensor[name], part])
         l2 += distances.square_().sum().item()
     return Variation(
         l1=l1,
         l2=math.sqrt(l2),
-        linf=_largest(list(largest.values())),
-        linf_by_tensor=sum(largest.values(), 0.0),
+        linf=largest(list(by_tensor.values())),
+        linf_by_tensor=sum(by_tensor.values(), 0.0),
         relative_l1=l1 / norm if norm else math.inf if l1 > 0 else math.nan,
     )
 
@@ -132,6 +132,11 @@ def _piece(
     return names, lengths, [torch.cat([g[name].reshape(-1) for name in names]) for g in gradients]
 
 
-def _largest(values: list[float]) -> float:
+def largest(values: list[float]) -> float:
+    """The largest of some distances; NaN if one is, 0 if there are none.
+
+    >>> largest([1.0, math.nan]), largest([])
+    (nan, 0.0)
+    """
     # max() keeps or drops a NaN depending on where it stands.
     return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)
