@@ -253,6 +253,19 @@ def test_what_was_not_switched_is_named_whatever_else_is_said(seen: AuditReport)
     assert "does not matter" not in verdict(seen)
 
 
+@pytest.mark.parametrize(
+    ("selections", "kept"),
+    [(["branch:0.5"], True), (["native"], True), (["branch:0.5", "last"], False)],
+)
+def test_ties_that_no_selection_switches_are_never_called_harmless(
+    selections: list[str], kept: bool
+) -> None:
+    rectifier = replace(SITE, operation="relu", tied=0)
+    seen = replace(report(still(), sites=(SITE, rectifier)), selections=selections)
+    assert ("The ties of max_pool2d were not switched" in verdict(seen)) == kept
+    assert ("does not matter" in verdict(seen)) != kept
+
+
 def test_many_operations_that_were_not_switched_are_counted() -> None:
     unseen = [replace(UNSEEN, operation=name, layer=name * 2) for name in "abcde"]
     again = replace(unseen[0], layer="last")

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from kinkcheck import precision
 from kinkcheck.audit.report import AuditReport, SiteCount
 from kinkcheck.audit.summary import ratio
+from kinkcheck.families import FAMILIES
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
+from kinkcheck.selection import parse
 
 _ROUNDING = 10  # unit roundoffs
 _NAMED = 4  # operations
@@ -55,6 +57,7 @@ def verdict(report: AuditReport) -> str:
             _of_choice(report),
             *(f"Not measured at {_points(each.points)}: {each.what}." for each in report.left_out),
             *_not_finite(report.points),
+            *_not_compared(report),
             *_not_switched(report),
         ]
     )
@@ -74,7 +77,7 @@ def _of_choice(report: AuditReport) -> str:
     if not moved:
         switched = f" of {_listed(report.operations)}" if report.operations else ""
         still = f"The gradient did not move at any of {len(finite)} points"
-        if report.unseen:
+        if report.unseen or _kept(report):
             return f"{still} by the choice at the kinks{switched} that were switched."
         return f"{still}: here the choice at kinks{switched} does not matter."
     if all(point.lift is not None for point in moved):
@@ -140,6 +143,27 @@ def _not_switched(report: AuditReport) -> list[str]:
     if len(listed) > _NAMED:
         listed = [*listed[: _NAMED - 1], f"{len(listed) - _NAMED + 1} other operations"]
     return [f"Not switched, though it may have kinks or jumps: {_listed(listed)}."]
+
+
+def _not_compared(report: AuditReport) -> list[str]:
+    kept = _kept(report)
+    if not kept:
+        return []
+    why = "no selection that was compared is another one there"
+    return [f"The ties of {_listed(kept)} were not switched: {why}."]
+
+
+def _kept(report: AuditReport) -> list[str]:
+    """The operations with ties at which every selection leaves the reference's choice."""
+    others = [parse(each) for each in report.selections if each != report.reference]
+    having = {
+        name
+        for family in FAMILIES
+        for name in family.names
+        if any(isinstance(each, family.accepted) for each in others)
+    }
+    asked = [site for site in report.sites if site.tied and report.operations is None]
+    return list(dict.fromkeys(each.operation for each in asked if each.operation not in having))
 
 
 def _points(number: int) -> str:
