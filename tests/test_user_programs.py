@@ -770,9 +770,35 @@ def test_sparse_gradients_are_measured() -> None:
     dense = copy.deepcopy(model)
     dense[0].sparse = False
     expected = gradient_l1(dense, F.cross_entropy(dense(batch[0]), batch[1]))
-    (point,) = kinkcheck.audit(model, [batch]).points
+    report = kinkcheck.audit(model, [batch], layers=True)
+    (point,) = report.points
     assert point.gradient_l1 == pytest.approx(expected, rel=1e-12)
     assert point.zone in (Zone.AGREEMENT, Zone.COMPENSATION)
+    assert report.sites[0].variation_l1 == point.variation.l1
+
+
+def test_a_site_alone_is_switched_where_a_checkpoint_computes_again() -> None:
+    class Checkpointed(nn.Module):
+        """relu(w x − 0.1) · 0.3 at w = float32(0.1), x = 1: a tie, also in the lift."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(1, 1, bias=False)
+            nn.init.constant_(self.line.weight, 0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(
+                lambda x: torch.relu(self.line(x) - 0.1) * 0.3, x, use_reentrant=False
+            )
+
+    for selection, expected in (("branch:1", 0.3), ("branch:0.5", 0.15), ("minimal", 0.0)):
+        report = kinkcheck.audit(
+            Checkpointed(), [torch.ones(1, 1)], step=lambda m, x: m(x).sum(),
+            selections=[selection], layers=True,
+        )  # fmt: skip
+        (site,) = report.sites
+        assert site.variation_l1 == pytest.approx(expected)
+        assert site.lift_variation_l1 == pytest.approx(expected)
 
 
 class Shift(nn.Module):

@@ -75,7 +75,7 @@ class Measurement:
             programs = [self._program(selection) for selection in self.switch.selections]
             gradients = [forward.gradient(program) for program in programs]
             points = self._points(forward, base, gradients)
-            alone = self.switch.alone(forward.tape, forward.loss, base) if self.layers else {}
+            alone = self.switch.alone(forward, base) if self.layers else {}
             direction = forward.output_gradient() if self.exact else None
         if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
             return self._found(self._not_finite(points, forward, base), forward, alone)
@@ -261,7 +261,7 @@ class Measurement:
 
     def _alone(self, higher: Lifted) -> dict[tuple[str, str, int], float]:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
-        found = self.switch.alone(higher.forward.tape, higher.forward.loss, higher.reference)
+        found = self.switch.alone(higher.forward, higher.reference)
         return {_key(site): value for site, value in found.items()}
 
     def _reference(self, tape: Tape) -> dict[Site, Selection]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.families import require_operation
+from kinkcheck.measure.forward import Forward, Gradient
 from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
@@ -55,14 +54,12 @@ class Switch:
             ops.require_accepted(next(iter(chosen)).kind, selection)
         return accepted
 
-    def alone(self, tape: Tape, loss: Tensor, reference: Mapping[str, Tensor]) -> dict[Site, float]:
+    def alone(self, forward: Forward, reference: Gradient) -> dict[Site, float]:
         """The l1 variation when a single site is switched to the first selection."""
-        base = self.to(tape, self.reference)
+        base = self.to(forward.tape, self.reference)
         return {
-            site: gradient_variation(
-                tape.gradient(loss, choose={**base, site: selection}), reference
-            ).l1
-            for site, selection in self.to(tape, self.selections[0]).items()
+            site: gradient_variation(forward.gradient({**base, site: selection}), reference).l1
+            for site, selection in self.to(forward.tape, self.selections[0]).items()
         }
 
 
