@@ -116,6 +116,18 @@ def test_what_a_graph_network_reduces_by_is_named(kinkcheck: Kinkcheck) -> None:
     assert "Not measured at 4 points: the noise floor" in text
 
 
+def test_a_volume_names_what_was_not_switched_when_it_goes_on_too(
+    kinkcheck: Kinkcheck, tmp_path: Path
+) -> None:
+    command = ("volume", str(EXAMPLES / "graph_max.py:make"), "--draws", "2")
+    out = ("--out", str(tmp_path / "v.jsonl"))
+    first = kinkcheck(*command, *out)
+    again = kinkcheck(*command, *out)  # nothing is left to measure
+    for run in (first, again):
+        assert "Not measured at 8 points: the noise floor" in run.text
+        assert "may have kinks or jumps: scatter_reduce in first and 1 more layer." in run.text
+
+
 def test_messages_of_the_graphs_tie() -> None:
     """So that the operation out of reach does make a choice."""
     model, batches, _ = make("graph_max")

@@ -25,8 +25,9 @@ from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.volume import Volume, estimate_volume, visiting_order
 from kinkcheck.errors import InputError
-from kinkcheck.measure.records import Lift
+from kinkcheck.measure.records import Found, Lift
 from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
+from kinkcheck.tape import Unseen
 
 Batch = tuple[Tensor, Tensor]
 
@@ -373,14 +374,19 @@ def test_every_field_of_a_point_comes_back(tmp_path: Path) -> None:
         non_finite_layer="features.2",
     )
     with Journal(tmp_path / "j", {"a": (1, 2)}) as journal:
-        journal.append([plain, full])
-        journal.append([replace(plain, loss=math.nan, gradient_l1=-math.inf)])
+        journal.append(Found([plain, full], [], [Unseen("a", "abs", "why", 2)], ["noise"]))
+        broken = replace(plain, loss=math.nan, gradient_l1=-math.inf)
+        journal.append(Found([broken], [], [], []))
     text = (tmp_path / "j").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
     with Journal(tmp_path / "j", {"a": (1, 2)}) as journal:
-        assert journal.points[0] == [plain, full]
-        ((third,),) = journal.points[1:]
+        first, second = journal.found
+    assert first.points == [plain, full]
+    assert (first.unseen, first.left_out) == ([Unseen("a", "abs", "why", 2)], ["noise"])
+    (third,) = second.points
+    # Where nothing is to be said beside the points, a line is that of earlier versions.
+    assert isinstance(json.loads(text.splitlines()[2]), list)
     assert math.isnan(third.loss)
     assert third.gradient_l1 == -math.inf
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from kinkcheck.audit.report import plain
 from kinkcheck.errors import InputError
-from kinkcheck.measure.records import Point
+from kinkcheck.measure.records import Found, Point
+from kinkcheck.tape import Unseen
 
 SCHEMA = "kinkcheck.volume/1"
 
@@ -23,8 +24,10 @@ class Journal:
     """Points in a file of JSON lines: first the settings, then a line for every point.
 
     A point is one parameter draw, mini-batch and precision; its line is a list with one entry a
-    selection, as in ``points`` of an audit's JSON. A line is on disk before the next point starts.
-    A last line that was cut short, by a kill or a full disk, is removed when the file is opened.
+    selection, as in ``points`` of an audit's JSON; or, where something was not switched or not
+    measured, an object with that list as ``points``, ``unseen`` and ``left_out``. A line is on disk
+    before the next point starts. A last line that was cut short, by a kill or a full disk, is
+    removed when the file is opened.
 
     Args:
         path: the file; None keeps nothing.
@@ -32,7 +35,7 @@ class Journal:
             must have been written with the same.
 
     Attributes:
-        points: the points that were found in the file, in their order.
+        found: what was found at the points in the file, in their order, without sites.
 
     Raises:
         InputError: the file was written with other settings, which are named; it is no journal; or
@@ -40,7 +43,7 @@ class Journal:
 
     >>> file = getfixture("tmp_path") / "points.jsonl"
     >>> with Journal(file, {"seed": 0}) as journal:
-    ...     journal.append([])
+    ...     journal.append(Found([], [], [], []))
     >>> Journal(file, {"seed": 1})
     Traceback (most recent call last):
     ...
@@ -48,7 +51,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
-        self.points: list[list[Point]] = []
+        self.found: list[Found] = []
         self._file = None
         if path is None:
             return
@@ -75,21 +78,24 @@ class Journal:
                     lines = []
             if not lines:
                 self._write(head)
-            self.points = [
+            self.found = [
                 _read(path, number, line) for number, line in enumerate(lines[1:], start=2)
             ]
         except BaseException:
             file.close()
             raise
 
-    def append(self, entries: Sequence[Point]) -> None:
-        """Add one point, an entry a selection; on return it is on disk.
+    def append(self, found: Found) -> None:
+        """Add one point; on return it is on disk. Its sites are not kept.
 
         Raises:
             InputError: the disk is full, or the like.
         """
-        self._write([plain(asdict(entry)) for entry in entries])
-        self.points.append(list(entries))
+        entries = [plain(asdict(entry)) for entry in found.points]
+        unseen = [asdict(each) for each in found.unseen]
+        beside = {"unseen": unseen, "left_out": found.left_out}
+        self._write({"points": entries, **beside} if any(beside.values()) else entries)
+        self.found.append(replace(found, sites=[]))
 
     def _write(self, value: Any) -> None:
         if self._file is None:
@@ -121,6 +127,8 @@ class Journal:
 
 
 _ENTRIES = TypeAdapter(list[Point])
+_UNSEEN = TypeAdapter(list[Unseen])
+_LEFT_OUT = TypeAdapter(list[str])
 _START = json.dumps({"schema": SCHEMA}).encode()[:-1]
 
 
@@ -146,10 +154,17 @@ def _differing(path: Path, line: bytes, settings: Mapping[str, Any]) -> str | No
     return None
 
 
-def _read(path: Path, number: int, line: bytes) -> list[Point]:
+def _read(path: Path, number: int, line: bytes) -> Found:
     try:
-        return _ENTRIES.validate_python(json.loads(line))
-    except (ValueError, ValidationError):
+        read = json.loads(line)
+        beside = {} if isinstance(read, list) else read
+        return Found(
+            _ENTRIES.validate_python(beside.get("points", read)),
+            [],
+            _UNSEEN.validate_python(beside.get("unseen", [])),
+            _LEFT_OUT.validate_python(beside.get("left_out", [])),
+        )
+    except (ValueError, AttributeError, ValidationError):
         raise InputError(f"out: line {number} of {path} is damaged; name another file") from None
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kinkcheck import precision
-from kinkcheck.audit.report import AuditReport, SiteCount
+from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
 from kinkcheck.families import FAMILIES
 from kinkcheck.measure.records import Point
@@ -55,10 +55,10 @@ def verdict(report: AuditReport) -> str:
     return " ".join(
         [
             _of_choice(report),
-            *(f"Not measured at {_points(each.points)}: {each.what}." for each in report.left_out),
+            *not_measured(report.left_out),
             *_not_finite(report.points),
             *_not_compared(report),
-            *_not_switched(report),
+            *not_switched(report.unseen),
         ]
     )
 
@@ -132,10 +132,23 @@ def _not_finite(points: Sequence[Point]) -> list[str]:
     return [f"{found}."]
 
 
-def _not_switched(report: AuditReport) -> list[str]:
-    """What has kinks or jumps, or may have, and kept its own derivative."""
+def not_measured(left_out: Sequence[LeftOut]) -> list[str]:
+    """A sentence for all that was not measured, with the reason.
+
+    >>> not_measured([LeftOut("the noise floor: no samples", 3)])
+    ['Not measured at 3 points: the noise floor: no samples.']
+    """
+    return [f"Not measured at {_points(each.points)}: {each.what}." for each in left_out]
+
+
+def not_switched(unseen: Sequence[UnseenCount]) -> list[str]:
+    """A sentence on what has kinks or jumps, or may have, and kept its own derivative.
+
+    >>> not_switched([UnseenCount("act", "abs", "kinkcheck does not define its branches", 1)])
+    ['Not switched, though it may have kinks or jumps: abs in act.']
+    """
     named: dict[str, list[str]] = {}
-    for each in report.unseen:
+    for each in unseen:
         named.setdefault(each.operation, []).append(each.layer)
     if not named:
         return []

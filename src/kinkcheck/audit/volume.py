@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kinkcheck.audit.census import Census
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.points import Factory, Grid, Place, name_of
+from kinkcheck.audit.report import LeftOut, UnseenCount
 from kinkcheck.audit.run import Loss, checked, step_of
 from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.errors import InputError
@@ -44,6 +47,8 @@ class Volume:
         looks: how many times the rule of early stopping might have looked; 1 without one.
         narrow: whether every interval asked for is as narrow as asked; False without a width.
         summaries: proportions with their intervals, one a precision and selection.
+        unseen: what may have kinks or jumps and could not be switched.
+        left_out: what was not measured, and why.
     """
 
     settings: dict[str, Any]
@@ -53,6 +58,8 @@ class Volume:
     looks: int
     summaries: list[Summary]
     narrow: bool = False
+    unseen: list[UnseenCount] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 def estimate_volume(
@@ -152,6 +159,8 @@ def estimate_volume(
         device=device, seed=seed, precisions=at, on_memory=on_memory,
     )  # fmt: skip
     points: list[Point] = []
+    census = Census()
+    left_out: Counter[str] = Counter()
     visited = 0
     summaries: list[Summary] = []
     narrow = False
@@ -185,16 +194,18 @@ def estimate_volume(
         if until_width is not None:
             _require_reachable(until_width, looks, cells, each_confidence)
         with Journal(out, depends_on) as journal:
-            kept = list(journal.points)
+            kept = list(journal.found)
             places = [Place(each, *cell) for cell in cells for each in at]
             measured = grid.measure(places[len(kept) :])
             for number in range(len(places)):
                 if number < len(kept):
-                    entries = kept[number]
+                    found = kept[number]
                 else:
-                    entries = next(measured)[1].points
-                    journal.append(entries)
-                points += entries
+                    _, found = next(measured)
+                    journal.append(found)
+                points += found.points
+                census.add(places[number].precision.name, found)
+                left_out += Counter(found.left_out)
                 on_point(number + 1, len(places))
                 visited, within = divmod(number + 1, len(at))
                 if within == 0 and visited in looks:
@@ -213,6 +224,8 @@ def estimate_volume(
         looks=len(looks),
         narrow=narrow,
         summaries=[replace(summary, confidence=confidence) for summary in summaries],
+        unseen=census.unseen(),
+        left_out=[LeftOut(what, count) for what, count in left_out.items()],
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from kinkcheck.audit.verdict import not_measured, not_switched
 from kinkcheck.audit.volume import Volume
 from kinkcheck.measure.zones import Zone
 from kinkcheck.report.tables import proportion
 
 
 def volume_sentence(volume: Volume) -> str:
-    """What was found, in one sentence.
+    """What was found, in a sentence or a few.
 
     Rules: for each precision and selection the proportion of bifurcation by the lift, else by the
     threshold, else nothing; then the intervals' confidence and method, what they are about, and
-    how much of the grid was visited.
+    how much of the grid was visited; then what was not measured, and what was not switched.
 
     >>> volume_sentence(Volume({}, [], 0, 0, 1, []))
     'No point was visited.'
@@ -45,7 +46,9 @@ def volume_sentence(volume: Volume) -> str:
     if volume.looks > 1:
         enough = "were enough" if volume.narrow else "were not enough for the width asked"
         early = f"; {volume.visited} of {volume.planned} points {enough}"
-    return (
+    proportions = (
         f"Of all points, over {about}: {'; '.join(parts)} (in brackets "
         f"{100 * first.confidence:.4g} % intervals, {first.interval_method}{early})."
     )
+    beside = not_measured(volume.left_out) + not_switched(volume.unseen)
+    return " ".join([proportions, *beside])
