@@ -21,6 +21,7 @@ from kinkcheck import data
 from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.audit.points import Factory
 from kinkcheck.data import Images
+from kinkcheck.measure.runs import Runs, pairs
 from kinkcheck.networks import MLP
 from kinkcheck.paper import published_values
 from kinkcheck.paper.comparison import Comparison, of_intervals
@@ -29,7 +30,6 @@ from kinkcheck.paper.gradients import Batch, drawn, take
 from kinkcheck.paper.parts import kept
 from kinkcheck.precision import parse
 from kinkcheck.report.ink import INKS, LINES, MARKERS
-from kinkcheck.tape import record
 
 PRECISIONS = ("float16", "float32", "float64")
 _BITS = {"16": "float16", "32": "float32"}
@@ -158,15 +158,11 @@ def _one_draw(setup: Setup, network: Factory, batches: Sequence[Batch], draw: in
 
 def _changes(model: nn.Module, pair: Batch, at: str, device: str) -> bool:
     """Whether ReLU'(0) = 1 changes the gradient of the weights of the first layer."""
-    used = parse(at)
-    model = used.cast_model(model, device)
-    inputs, labels = used.cast(pair[0], device), pair[1].to(device)
-    weights = next(model.parameters())
-    with used.contractions(device):
-        with record(model) as tape, used.computation(device):
-            loss = F.cross_entropy(model(inputs), labels)
+    runs = Runs(model, pairs(F.cross_entropy), pair, parse(at), device, where=at)
+    with runs.audited():
+        forward = runs.forward()
         native, other = (
-            tape.gradient(loss, weights, choose=choose)[0] for choose in ("native", "branch:1")
+            next(iter(forward.gradient(choose).values())) for choose in ("native", "branch:1")
         )
     return not torch.allclose(native, other, rtol=0, atol=0, equal_nan=True)
 
