@@ -292,7 +292,8 @@ def test_point_costs_one_forward_pass_and_runs_what_no_choice_touches_backward_o
         on_point=lambda *progress: done.append(progress),
     )
     # The first point of each precision is compared with plain autograd, which runs once more.
-    assert Counting.counter == {"forward": 4 + 2, "backward": 4 + 2}
+    # There one more backward pass is a whole one, to compare one with that ran again in part.
+    assert Counting.counter == {"forward": 4 + 2, "backward": 4 + 2 + 2}
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

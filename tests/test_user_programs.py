@@ -1383,3 +1383,18 @@ def test_a_lift_of_another_function_is_refused() -> None:
     with pytest.raises(InputError, match=r"its loss is \S+ in float32 and \S+ in float64"):
         kinkcheck.audit(model, [labelled()])
     assert kinkcheck.audit(model, [labelled()], lifted=False).points
+
+
+def test_passes_that_run_again_in_part_are_compared_with_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+    nn.init.zeros_(model[0].weight), nn.init.zeros_(model[0].bias)  # every kink is met
+    audit = functools.partial(kinkcheck.audit, model, [labelled()], selections=["branch:1"])
+    assert audit().points[0].variation.l1 > 0
+    # As if a part were remembered that has changed.
+    monkeypatch.setattr(
+        "kinkcheck.tape.segments.Segments._later_pass", lambda self, chosen: list(self._leaves)
+    )
+    with pytest.raises(InputError, match="ran again in part is not a whole one"):
+        audit()

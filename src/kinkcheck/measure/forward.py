@@ -138,6 +138,10 @@ class Forward:
         """
         return self._differentiate(self.loss, program)
 
+    def gradient_anew(self, program: Program | Choose) -> Gradient:
+        """The same by a whole backward pass of its own, which uses nothing of those before."""
+        return self._differentiate(self.loss.clone(), program)
+
     def gradients_along(
         self, output: int, direction: Tensor, programs: Sequence[Program]
     ) -> list[Gradient]:

@@ -74,6 +74,8 @@ class Measurement:
             base = forward.gradient(self._reference)
             programs = [self._program(selection) for selection in self.switch.selections]
             gradients = [forward.gradient(program) for program in programs]
+            if self.plain is not None:
+                self._require_whole(gradients[-1], forward.gradient_anew(programs[-1]))
             points = self._points(forward, base, gradients)
             alone = self.switch.alone(forward, base) if self.layers else {}
             direction = forward.output_gradient() if self.exact else None
@@ -207,6 +209,21 @@ class Measurement:
                 )
             )
         return arbitrated
+
+    def _require_whole(self, pieced: Gradient, whole: Gradient) -> None:
+        """Refuse a gradient whose parts, where passes ran again, are not those of a whole pass."""
+        rounding = 0.0
+        if self.runs.on.type == "cuda":  # some kernels add in no fixed order there
+            rounding = _ROUNDINGS * self.runs.at.unit_roundoff * l1_norm(whole)
+        if all(_alike(pieced[name], whole[name]) for name in whole):
+            return
+        if not l1_distance(pieced, whole) <= rounding:
+            raise InputError(
+                f"network: a backward pass that ran again in part is not a whole one "
+                f"({self.runs.where}, {self.switch.selections[-1]}): l1 norm "
+                f"{l1_norm(pieced):.9g} against {l1_norm(whole):.9g}; it may have hooks that "
+                "kinkcheck cannot see"
+            )
 
     def _require_plain(self, own: Gradient, plain: Gradient) -> None:
         """Refuse to measure what is not the gradient that the program has without kinkcheck."""
