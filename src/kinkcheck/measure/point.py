@@ -27,7 +27,7 @@ from kinkcheck.tape import Site, Tape
 
 NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
-    "were found whose order leaves the gradient as it is; samples= says where they are"
+    "were found whose order, with what was drawn for them, leaves the gradient as it is"
 )
 
 
