@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import kinkcheck
 from kinkcheck import networks
-from kinkcheck.allocator import keep_large_blocks
+from kinkcheck.arithmetic.allocator import keep_large_blocks
 from timing import medians, table, where
 
 

@@ -32,9 +32,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.optim import SGD
 
 import kinkcheck
-from kinkcheck import networks, precision
-from kinkcheck.allocator import keep_large_blocks
-from kinkcheck.precision import Precision
+from kinkcheck import networks
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.allocator import keep_large_blocks
+from kinkcheck.arithmetic.precision import Precision
 from timing import medians, processor, table
 
 NETWORKS = ["lenet5", "mlp"]

@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kinkcheck import kernels
-from kinkcheck.allocator import keep_large_blocks
+from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.kernels import SlidingWindows
 from kinkcheck.selection import Hybrid
 from timing import medians, where

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import kinkcheck
 from kinkcheck import networks
-from kinkcheck.contractions import float32_contractions
+from kinkcheck.arithmetic.contractions import float32_contractions
 from timing import medians, table, where
 
 

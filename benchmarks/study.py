@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kinkcheck import data, networks
+from kinkcheck.arithmetic.precision import parse
 from kinkcheck.data import ImageSet
-from kinkcheck.precision import parse
 from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.feed import ResidentFeed
 from kinkcheck.study.learner import Learner

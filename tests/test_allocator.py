@@ -10,7 +10,7 @@ import pytest
 
 MEASURED = """
 import torch
-from kinkcheck.allocator import give_back, keep_large_blocks
+from kinkcheck.arithmetic.allocator import give_back, keep_large_blocks
 
 def resident():
     with open("/proc/self/statm") as pages:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 import kinkcheck
 from kinkcheck import audit, data, networks
+from kinkcheck.arithmetic.contractions import float32_contractions
 from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.contractions import float32_contractions
 from kinkcheck.errors import InputError
 from kinkcheck.measure.variation import gradient_variation
 

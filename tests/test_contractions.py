@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kinkcheck.contractions import float32_contractions
+from kinkcheck.arithmetic.contractions import float32_contractions
 
 UNIT_ROUNDOFF = 2.0**-11
 

@@ -30,7 +30,8 @@ import torch
 import typer
 
 from command_line import Kinkcheck
-from kinkcheck import cli, precision, selection
+from kinkcheck import cli, selection
+from kinkcheck.arithmetic import precision
 from kinkcheck.study import spec
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,7 @@ import kinkcheck.nn as knn
 from coarse_networks import coarse_points
 from exact import weights
 from kinkcheck import data, networks
-from kinkcheck.constants import as_taken
+from kinkcheck.arithmetic.constants import as_taken
 from kinkcheck.errors import InputError
 from kinkcheck.exact import ExactSite, Rationals, evaluate, uncovered
 from kinkcheck.exact.rationals import from_floats

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import kinkcheck
 from coarse_networks import coarse_points
-from kinkcheck import audit, data, networks, precision
+from kinkcheck import audit, data, networks
+from kinkcheck.arithmetic import precision
 from kinkcheck.audit.run import Loss
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import candidates

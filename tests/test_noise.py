@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinkcheck import audit, data, networks, precision
+from kinkcheck import audit, data, networks
+from kinkcheck.arithmetic import precision
 from kinkcheck.audit import Variation, gradient_variation
 from kinkcheck.errors import InputError
 from kinkcheck.measure.draws import Draws

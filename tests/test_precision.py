@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from kinkcheck.arithmetic.precision import PRECISIONS, Precision, parse, require_available
 from kinkcheck.errors import InputError
-from kinkcheck.precision import PRECISIONS, Precision, parse, require_available
 
 NUMPY = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kinkcheck import products
-from kinkcheck.products import one_product
+from kinkcheck.arithmetic import products
+from kinkcheck.arithmetic.products import one_product
 
 CASES = list(
     itertools.product(

@@ -12,7 +12,8 @@ import pytest
 from typer.main import get_command
 
 import kinkcheck
-from kinkcheck import cli, data, errors, families, networks, ops, precision, precision_names
+from kinkcheck import cli, data, errors, families, networks, ops
+from kinkcheck.arithmetic import precision, precision_names
 from kinkcheck.networks import building, initialisation
 from kinkcheck.paper import catalogue, names
 

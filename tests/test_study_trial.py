@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kinkcheck
-from kinkcheck import data, networks, precision
+from kinkcheck import data, networks
+from kinkcheck.arithmetic import precision
 from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
 from kinkcheck.measure.finite import first_layer

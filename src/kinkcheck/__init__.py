@@ -17,8 +17,8 @@ from kinkcheck.lazy import import_when_used
 
 if TYPE_CHECKING:
     from kinkcheck import nn
+    from kinkcheck.arithmetic.contractions import float32_contractions
     from kinkcheck.audit import AuditReport, audit
-    from kinkcheck.contractions import float32_contractions
     from kinkcheck.tape import Site, Tape, Unseen, record
 
 __all__ = [
@@ -37,7 +37,7 @@ import_when_used(
     __name__,
     "kinkcheck.audit:AuditReport",
     "kinkcheck.audit:audit",
-    "kinkcheck.contractions:float32_contractions",
+    "kinkcheck.arithmetic.contractions:float32_contractions",
     "kinkcheck.nn",
     "kinkcheck.tape:Site",
     "kinkcheck.tape:Tape",

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Windows
 from kinkcheck.measure.forward import Kinks
 from kinkcheck.measure.runs import Runs
 from kinkcheck.ops.max_pool import MaxPool
-from kinkcheck.precision import Precision
 
 Window = tuple[float, float, float, float]
 

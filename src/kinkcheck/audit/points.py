@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from kinkcheck.casting import InPlace
+from kinkcheck.arithmetic.casting import InPlace
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import held_back
 from kinkcheck.measure.batch import candidates
@@ -19,7 +20,6 @@ from kinkcheck.measure.point import Measurement
 from kinkcheck.measure.records import Found
 from kinkcheck.measure.runs import Runs, Step
 from kinkcheck.measure.switch import Switch
-from kinkcheck.precision import Precision
 
 Factory = Callable[[], Any]
 """Returns a module with freshly drawn parameters; or ``(model, batches, step)``."""

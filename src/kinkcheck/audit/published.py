@@ -179,7 +179,7 @@ def volumes(
         images: where mini-batches come from; published for CIFAR-10.
         draws: parameter draws.
         batches: mini-batches; None for as many whole ones as the images make.
-        precisions: names as in :mod:`kinkcheck.precision`.
+        precisions: names as in :mod:`kinkcheck.arithmetic.precision`.
         lifted: also judge every point by the lift.
         device: where to run.
         seed: of parameters and data order.

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.audit.census import Census
 from kinkcheck.audit.points import Factory, Grid, Place, name_of
 from kinkcheck.audit.report import AuditReport, LeftOut
@@ -20,7 +21,6 @@ from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
-from kinkcheck.precision import Precision
 from kinkcheck.selection import Selection, parse
 
 Loss = Callable[[Any, Any], Tensor]
@@ -65,7 +65,7 @@ def audit(
         loss: function of outputs and targets that returns a single number, for batches that are
             pairs of inputs and targets; by default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
-        precisions: names as in :mod:`kinkcheck.precision`.
+        precisions: names as in :mod:`kinkcheck.arithmetic.precision`.
         selections: what to compare with the reference; each is applied to the operations that have
             it, the others stay at the reference.
         reference: what the selections are compared with.

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
 from kinkcheck.families import FAMILIES

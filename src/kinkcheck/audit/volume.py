@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.audit.census import Census
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
@@ -28,7 +29,6 @@ from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.zones import Zone
-from kinkcheck.precision import Precision
 from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import Selection, parse
 
@@ -110,7 +110,7 @@ def estimate_volume(
         loss: function of outputs and targets that returns a single number, for pairs of them; by
             default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
-        precisions: names as in :mod:`kinkcheck.precision`.
+        precisions: names as in :mod:`kinkcheck.arithmetic.precision`.
         selections: what to compare with the reference.
         reference: what the selections are compared with.
         operations: names or families of the operations to switch; by default all.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kinkcheck.allocator import keep_large_blocks
+from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 import kinkcheck
+from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.cli.options import (
     Batches,
     BatchNorm,
@@ -33,7 +34,6 @@ from kinkcheck.cli.options import (
 from kinkcheck.cli.report import show, write_html
 from kinkcheck.cli.subject import subject
 from kinkcheck.files import require_writable
-from kinkcheck.precision_names import canonical
 from kinkcheck.ranges import require_tolerance
 from kinkcheck.selection import parse
 

@@ -5,7 +5,8 @@ from rich.console import Console
 
 def demo() -> None:
     """Show programs that compute the same function and differ in their derivative."""
-    from kinkcheck import precision, programs
+    from kinkcheck import programs
+    from kinkcheck.arithmetic import precision
     from kinkcheck.report.tables import program_table
 
     console = Console()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from kinkcheck.allocator import give_back
+from kinkcheck.arithmetic.allocator import give_back
 from kinkcheck.cli.options import QUICK, DataDir, Device
 from kinkcheck.paper.names import require_experiment
 

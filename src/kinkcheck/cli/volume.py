@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.cli.options import (
     Batches,
     BatchNorm,
@@ -29,7 +30,6 @@ from kinkcheck.cli.options import (
 from kinkcheck.cli.subject import subject
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable
-from kinkcheck.precision_names import canonical
 from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import parse
 

@@ -205,10 +205,11 @@ def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     also adaptive), flattening, sums, differences and products of tensors, dropout and batch norm in
     evaluation mode, as modules or functions, in any model that ``torch.fx`` can trace; and Python
     numbers added, subtracted, multiplied or divided by, each as the type of the parameters takes it
-    (see :mod:`kinkcheck.constants`). What is made where gradients are off, or detached, is a
-    constant. Autocast changes nothing here, since it only rounds. Batch norm needs 1/√(var + eps),
-    which is not rational: its float64 value, rounded once, is taken for the number itself, eps
-    being that of the type; all else of batch norm, (x − mean) · that · weight + bias, is exact.
+    (see :mod:`kinkcheck.arithmetic.constants`). What is made where gradients are off, or detached,
+    is a constant. Autocast changes nothing here, since it only rounds. Batch norm needs
+    1/√(var + eps), which is not rational: its float64 value, rounded once, is taken for the number
+    itself, eps being that of the type; all else of batch norm, (x − mean) · that · weight + bias,
+    is exact.
 
     What a trace can show otherwise than the program has it (hooks, custom autograd functions, calls
     in place whose tensor is seen elsewhere, ...) is not covered. A model can still show it

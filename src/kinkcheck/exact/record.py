@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kinkcheck import ops
-from kinkcheck.constants import as_taken
+from kinkcheck.arithmetic.constants import as_taken
 from kinkcheck.exact.layers import Adjoint, KinkAdjoint
 from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.selection import Native, Selection

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kinkcheck.precision import Precision
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.tape.graph import nodes
 from kinkcheck.tape.memory import address
 
@@ -67,7 +67,7 @@ def estimate(
         selections: how many are compared with the reference.
         lifted: whether points are lifted.
 
-    >>> from kinkcheck.precision import parse
+    >>> from kinkcheck.arithmetic.precision import parse
     >>> at = parse("32")
     >>> estimate(1000, 10, measured_at=at, precisions=[at], selections=1, lifted=False)
     2160

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kinkcheck.arithmetic.precision import PRECISIONS
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import Samples
 from kinkcheck.measure.forward import Forward, Gradient, Program
 from kinkcheck.measure.noise import another_order
 from kinkcheck.measure.runs import FLOAT64, Runs
 from kinkcheck.measure.variation import l1_distance, l1_norm
-from kinkcheck.precision import PRECISIONS
 
 SAMPLES = 8
 """How many samples the noise floor is measured on, where samples do not meet in the network."""
@@ -94,7 +94,7 @@ def lift(
     >>> from torch import nn
     >>> from kinkcheck.measure.batch import candidates
     >>> from kinkcheck.measure.runs import pairs
-    >>> from kinkcheck.precision import parse as precision
+    >>> from kinkcheck.arithmetic.precision import parse as precision
     >>> from kinkcheck.selection import parse
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten())
     >>> batch = torch.ones(2, 1, 4, 4), torch.tensor([0, 1])

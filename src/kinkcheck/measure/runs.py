@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.casting import InPlace
-from kinkcheck.constants import ConstantsAs
+from kinkcheck.arithmetic.casting import InPlace
+from kinkcheck.arithmetic.constants import ConstantsAs
+from kinkcheck.arithmetic.precision import PRECISIONS, Precision
+from kinkcheck.arithmetic.products import one_product
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, moved, tensors
 from kinkcheck.measure.draws import Draws
 from kinkcheck.measure.footprint import saved_bytes
 from kinkcheck.measure.forward import Forward, Gradient, backward_of, one_line
-from kinkcheck.precision import PRECISIONS, Precision
-from kinkcheck.products import one_product
 from kinkcheck.tape.as_found import as_found
 from kinkcheck.tape.memory import address
 
@@ -64,7 +64,7 @@ class Runs:
         saved_bytes: what autograd saved in the last plain run.
         loss: of the first run in the audited precision.
 
-    >>> from kinkcheck import precision
+    >>> from kinkcheck.arithmetic import precision
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     >>> batch = torch.zeros(1, 2), torch.zeros(1, 2)
     >>> runs = Runs(model, pairs(nn.functional.mse_loss), batch, precision.parse("16"))

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from kinkcheck import data, networks, precision
-from kinkcheck.contractions import float32_contractions
+from kinkcheck import data, networks
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.contractions import float32_contractions
 from kinkcheck.nn import CompoundMaxPool2d
 from kinkcheck.paper import training_figures, trainings
 from kinkcheck.paper.comparison import Comparison

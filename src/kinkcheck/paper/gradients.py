@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinkcheck import networks, precision
+from kinkcheck import networks
+from kinkcheck.arithmetic import precision
 from kinkcheck.audit.points import Factory
 from kinkcheck.data import Images
 from kinkcheck.measure.batch import Samples

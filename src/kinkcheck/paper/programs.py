@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
+from kinkcheck.arithmetic.precision import PRECISIONS
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.precision import PRECISIONS
 from kinkcheck.programs import ENTRIES, PLACES, evaluate
 from kinkcheck.report.ink import INKS, MARKERS
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kinkcheck.arithmetic.precision import PRECISIONS
 from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.precision import PRECISIONS
 from kinkcheck.programs import relu1, relu2
 from kinkcheck.report.ink import INKS, MARKERS
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from kinkcheck import data
+from kinkcheck.arithmetic.precision import parse
 from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.audit.points import Factory
 from kinkcheck.data import Images
@@ -28,7 +29,6 @@ from kinkcheck.paper.comparison import Comparison, of_intervals
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Batch, drawn, take
 from kinkcheck.paper.parts import kept
-from kinkcheck.precision import parse
 from kinkcheck.report.ink import INKS, LINES, MARKERS
 
 PRECISIONS = ("float16", "float32", "float64")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.images import ImageSet
 from kinkcheck.study import model

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.precision import require_available
 from kinkcheck.errors import InputError
-from kinkcheck.precision import require_available
 from kinkcheck.study.job import Beat, Event, Job, Outcome
 from kinkcheck.study.parallel import train_parallel
 from kinkcheck.study.trial import train
@@ -69,7 +69,7 @@ def require_precisions(precisions: Sequence[str], device: str) -> None:
     """Check that this process has a device with each of some precisions.
 
     Raises:
-        InputError: it has not; see :func:`kinkcheck.precision.require_available`.
+        InputError: it has not; see :func:`kinkcheck.arithmetic.precision.require_available`.
 
     >>> require_precisions(["float16", "float64"], "cpu")
     """

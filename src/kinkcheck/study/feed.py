@@ -10,9 +10,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kinkcheck import data, precision
+from kinkcheck import data
+from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.data import Images, ImageSet
-from kinkcheck.precision import Precision
 from kinkcheck.study.streams import stream
 
 Batch = tuple[Tensor, Tensor]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, StepLR
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
 from kinkcheck.measure.finite import broken_layer, first_layer
 from kinkcheck.study.feed import Feed
 from kinkcheck.study.settings import Settings

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import kinkcheck.nn
-from kinkcheck import networks, precision
+from kinkcheck import networks
+from kinkcheck.arithmetic import precision
 from kinkcheck.data import Images
 from kinkcheck.errors import InputError
 from kinkcheck.networks.factory import load_factory

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck import ops
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.measure.forward import Forward
 from kinkcheck.nn import CompoundMaxPool2d
-from kinkcheck.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
         y: labels (N,).
         held: the precision to compute in.
 
-    >>> from kinkcheck import networks, precision
+    >>> from kinkcheck import networks
+    >>> from kinkcheck.arithmetic import precision
     >>> lenet = networks.build("lenet5", in_channels=1, classes=10, image_size=28)
     >>> probed = probe(lenet, torch.zeros(4, 1, 28, 28), torch.arange(4), precision.parse("32"))
     >>> [(ties.layer, ties.rate) for ties in probed.ties]

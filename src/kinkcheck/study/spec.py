@@ -26,11 +26,11 @@ from pydantic import (
 )
 
 from kinkcheck import selection
+from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.families import MAX_POOL, RELU, Family, require_accepted
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
-from kinkcheck.precision_names import canonical
 from kinkcheck.selection import Hybrid, Minimal, Native
 from kinkcheck.study.settings import Search, Settings
 from kinkcheck.study.streams import stream

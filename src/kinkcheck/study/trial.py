@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kinkcheck import precision
+from kinkcheck.arithmetic import precision
 from kinkcheck.study import model
 from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.divergence import distances

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kinkcheck.precision import Precision
+from kinkcheck.arithmetic.precision import Precision
 
 _aten = torch.ops.aten
 
@@ -46,7 +46,7 @@ class ConstantsAs(TorchDispatchMode):
     Attributes:
         failed: the name of the last operation that failed here.
 
-    >>> from kinkcheck.precision import parse
+    >>> from kinkcheck.arithmetic.precision import parse
     >>> with ConstantsAs(parse("32")):
     ...     (torch.zeros(1, dtype=torch.float64) + 0.1).item() == torch.tensor(0.1).double().item()
     True

@@ -1,4 +1,4 @@
-"""The names of precisions, known without PyTorch; see :mod:`kinkcheck.precision`."""
+"""The names of precisions, known without PyTorch; see :mod:`kinkcheck.arithmetic.precision`."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.contractions import float32_contractions
+from kinkcheck.arithmetic.contractions import float32_contractions
+from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.errors import InputError
-from kinkcheck.precision_names import canonical
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class Precision:
         return torch.autocast(torch.device(device).type, self.computing)
 
     def contractions(self, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
-        """The context to run forward and backward passes in: see :mod:`kinkcheck.contractions`.
+        """The context to run forward and backward passes in.
+
+        See :mod:`kinkcheck.arithmetic.contractions`.
 
         It makes float16 usable on a CPU, and does nothing in other precisions and elsewhere.
 

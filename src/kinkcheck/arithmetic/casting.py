@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.interrupts import afterwards
-from kinkcheck.precision import Precision
 from kinkcheck.reach import fixed, namespaces
 
 _ATOMS = (type(None), bool, int, float, str, bytes)
@@ -41,7 +41,7 @@ class InPlace:
         model: the model; nothing of it is copied but the data of its tensors.
         function: what calls the model.
 
-    >>> from kinkcheck import precision
+    >>> from kinkcheck.arithmetic import precision
     >>> model = nn.Linear(1, 1)
     >>> weight = model.weight
     >>> with InPlace(model).at(precision.parse("64")):

@@ -1,0 +1,1 @@
+"""How numbers are computed: precisions, casting in place, contractions, products, memory."""
