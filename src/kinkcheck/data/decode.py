@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 
 _SHORTER_SIDE = 256  # ImageNet's usual evaluation: resize to this, then crop the centre
 _AREAS, _RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # and its usual training: of the crop

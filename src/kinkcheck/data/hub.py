@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kinkcheck.data.extras import require
 from kinkcheck.data.source import ENVIRONMENT, Source
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 
 _AT_A_TIME = 100  # rows, which come in batches
 _WINDOW = 1_000  # rows that are shuffled at a time, about 100 MB of JPEG

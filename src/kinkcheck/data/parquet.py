@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kinkcheck.data.extras import require
 from kinkcheck.data.source import Source
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 
 Row: TypeAlias = tuple[bytes | None, Any]
 """An encoded image and its label, which is not checked yet."""

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from kinkcheck.data import cache
-from kinkcheck.data.extras import require
+from kinkcheck.extras import require
 
 
 def read() -> cache.Arrays:

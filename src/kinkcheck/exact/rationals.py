@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 
 Integers: TypeAlias = NDArray[Any]
 """Of dtype object: integers of Python or of FLINT, which mix."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinkcheck.data.extras import require
+from kinkcheck.extras import require
 from kinkcheck.monitor.monitor import Monitor
 
 _Callback: Any = require("lightning.pytorch.callbacks", extra="lightning").Callback

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 from kinkcheck.monitor.monitor import Monitor
 
 _TrainerCallback: Any = require("transformers", extra="transformers").TrainerCallback

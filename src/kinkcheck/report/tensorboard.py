@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 from kinkcheck.report.study import settings_text
 from kinkcheck.study.job import Outcome, Record
 from kinkcheck.study.run import Silent

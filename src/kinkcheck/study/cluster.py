@@ -15,9 +15,9 @@ from typing import Any, Self, TypeAlias
 
 import torch
 
-from kinkcheck.data.extras import require
 from kinkcheck.data.source import ENVIRONMENT
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 from kinkcheck.study.executor import OnBeat, guarded, require_precisions
 from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Started
 

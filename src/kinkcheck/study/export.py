@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from kinkcheck.data.extras import require
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 from kinkcheck.study.reading import Reading, Rows
 
 Format: TypeAlias = Literal["csv", "json", "parquet"]

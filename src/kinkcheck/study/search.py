@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kinkcheck.data.extras import require
+from kinkcheck.extras import require
 from kinkcheck.study.job import State
 from kinkcheck.study.settings import Search, Settings
 from kinkcheck.study.streams import stream
