@@ -15,7 +15,7 @@ import kinkcheck
 from coarse_networks import coarse_points
 from kinkcheck import audit, data, networks
 from kinkcheck.arithmetic import precision
-from kinkcheck.audit.run import Loss
+from kinkcheck.audit.arguments import Loss
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import candidates
 from kinkcheck.measure.forward import Program

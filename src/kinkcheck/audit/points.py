@@ -61,6 +61,7 @@ class Grid:
         batches: the mini-batches; None if the function returns them, those of its first call.
         step: calls the network; None if the function returns it.
         switch: the reference and the selections.
+        precisions: that will be measured.
         samples: where samples are in a batch, as in :class:`kinkcheck.measure.batch.Samples`; None
             if there are none.
         layers: also switch one site at a time.
@@ -68,8 +69,7 @@ class Grid:
         exact: let the exact arbiter decide the zones.
         device: where to run; None for where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
-        precisions: that will be measured, to tell the memory that it takes.
-        on_memory: called with that, in bytes, before the first point is measured.
+        on_memory: called with the bytes of memory that it takes, before the first point.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Grid:
         batches: Sequence[Any] | None,
         step: Step | None,
         switch: Switch,
+        precisions: Sequence[Precision],
         *,
         samples: Any = 0,
         layers: bool = False,
@@ -85,14 +86,13 @@ class Grid:
         exact: bool = False,
         device: str | None = None,
         seed: int = 0,
-        precisions: Sequence[Precision] = (),
         on_memory: Callable[[int], None] = lambda number: None,
     ) -> None:
-        self._precisions = precisions
+        self.precisions = precisions
+        self.switch = switch
         self._on_memory = on_memory
         self._given = network, batches, step
         self._batches = batches
-        self._switch = switch
         self._samples = samples
         self._how = {"layers": layers, "lifted": lifted, "exact": exact}
         self._device = device
@@ -143,9 +143,7 @@ class Grid:
         if first:
             self._say_memory(runs, held)
         samples = [] if self._samples is None else candidates(runs.batch, self._samples)
-        measurement = Measurement(
-            runs, self._switch, draw, batch, samples, plain=plain, **self._how
-        )
+        measurement = Measurement(runs, self.switch, draw, batch, samples, plain=plain, **self._how)
         return measurement.measure()
 
     def _say_memory(self, runs: Runs, held: InPlace) -> None:
@@ -154,8 +152,8 @@ class Grid:
                 runs.saved_bytes,
                 held.numbers,
                 measured_at=runs.at,
-                precisions=self._precisions or [runs.at],
-                selections=len(self._switch.selections),
+                precisions=self.precisions,
+                selections=len(self.switch.selections),
                 lifted=self._how["lifted"],
             )
         )

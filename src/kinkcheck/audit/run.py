@@ -9,21 +9,17 @@ from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from kinkcheck.arithmetic import precision
 from kinkcheck.arithmetic.precision import Precision
+from kinkcheck.audit.arguments import Loss, grid_of
 from kinkcheck.audit.census import Census
-from kinkcheck.audit.points import Factory, Grid, Place, name_of
+from kinkcheck.audit.points import Factory, Place, name_of
 from kinkcheck.audit.report import AuditReport, LeftOut
 from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Point
-from kinkcheck.measure.runs import Step, device_of, pairs
-from kinkcheck.measure.switch import Switch
-from kinkcheck.selection import Selection, parse
-
-Loss = Callable[[Any, Any], Tensor]
+from kinkcheck.measure.runs import Step, device_of
+from kinkcheck.selection import Selection
 
 
 def audit(
@@ -105,19 +101,10 @@ def audit(
     >>> [(site.layer, site.windows, site.tied) for site in report.sites]
     [('1', 8, 8)]
     """
-    at, selected = checked(network, draws, precisions, selections, device)
-    switch = Switch(parse(reference), selected, operations)
-    _require(
-        not exact or (lifted and operations is None),
-        "exact: decides the zones of lifted points, with the selections at all operations",
-    )
-    with torch.random.fork_rng():  # a loader may shuffle
-        given = None if batches is None else list(batches)
-    if step is None and given is not None:
-        _require_pairs(given)
-    grid = Grid(
-        network, given, step_of(given, loss, step), switch, samples=samples, layers=layers,
-        lifted=lifted, exact=exact, device=device, seed=seed, precisions=at, on_memory=on_memory,
+    grid = grid_of(
+        network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
+        reference=reference, operations=operations, draws=draws, samples=samples, layers=layers,
+        lifted=lifted, exact=exact, device=device, seed=seed, on_memory=on_memory,
     )  # fmt: skip
     census = Census()
     points: dict[Place, list[Point]] = {}
@@ -125,10 +112,13 @@ def audit(
     with torch.random.fork_rng():
         model, drawn, _ = grid.subject()
         if exact:
-            _require_exact(model)
+            from kinkcheck.exact import uncovered
+
+            if missing := uncovered(model):
+                raise InputError(f"exact: the exact arbiter does not cover {', '.join(missing)}")
         places = [
             Place(each, draw, batch)
-            for draw, each, batch in product(range(draws), at, range(len(drawn)))
+            for draw, each, batch in product(range(draws), grid.precisions, range(len(drawn)))
         ]
         for place, found in grid.measure(places):
             points[place] = found.points
@@ -143,11 +133,11 @@ def audit(
         network=network_name or name_of(network),
         data=data_name,
         seed=seed,
-        reference=str(switch.reference),
-        selections=[str(selection) for selection in selected],
+        reference=str(grid.switch.reference),
+        selections=[str(selection) for selection in grid.switch.selections],
         points=[
             point
-            for place in product(at, range(draws), range(len(drawn)))
+            for place in product(grid.precisions, range(draws), range(len(drawn)))
             for point in points[Place(*place)]
         ],
         sites=census.sites(),
@@ -155,74 +145,3 @@ def audit(
         operations=None if operations is None else list(operations),
         left_out=[LeftOut(what, count) for what, count in left_out.items()],
     )
-
-
-def checked(
-    network: nn.Module | Factory,
-    draws: int,
-    precisions: Sequence[str | Precision],
-    selections: Sequence[str | Selection],
-    device: str | None,
-) -> tuple[list[Precision], list[Selection]]:
-    """The precisions and selections that texts stand for.
-
-    Raises:
-        InputError: there is none, one is unknown or not available on the device, or a module is to
-            be drawn several times.
-
-    >>> checked(nn.Linear(1, 1), 1, ["16"], ["minimal"], "cpu")[0][0].name
-    'float16'
-    """
-    for name, given in (("precisions", precisions), ("selections", selections)):
-        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
-        _require(bool(given), f"{name}: at least one is needed")
-    _require(draws >= 1, f"draws: must be at least 1, not {draws}")
-    _require(
-        draws == 1 or not isinstance(network, nn.Module),
-        f"draws: {draws} parameter draws need a function that returns a network, not a module",
-    )
-    at = [precision.parse(text) for text in precisions]
-    on = device if device is not None else "cpu"
-    if device is None and isinstance(network, nn.Module):
-        on = str(device_of(network))
-    for each in at:
-        precision.require_available(each, on)
-    return at, [parse(selection) for selection in selections]
-
-
-def step_of(batches: object, loss: Loss | None, step: Step | None) -> Step | None:
-    """The step that the arguments of those names stand for; None if the network returns it.
-
-    Raises:
-        InputError: there are two.
-
-    >>> step_of([], None, None)(nn.Identity(), (torch.zeros(1, 2), torch.tensor([0])))
-    tensor(0.6931)
-    """
-    _require(
-        loss is None or (step is None and batches is not None),
-        "loss: is for batches of inputs and targets; a step returns the loss itself",
-    )
-    return pairs(loss or F.cross_entropy) if step is None and batches is not None else step
-
-
-def _require_pairs(batches: Sequence[Any]) -> None:
-    _require(bool(batches), "batches: at least one is needed")
-    for batch in batches:
-        _require(
-            isinstance(batch, tuple | list) and len(batch) == 2,
-            "batches: must be a list of pairs of inputs and targets; for others give step=, a "
-            "function of the model and a batch that returns the loss",
-        )
-
-
-def _require_exact(model: nn.Module) -> None:
-    from kinkcheck.exact import uncovered
-
-    missing = uncovered(model)
-    _require(not missing, f"exact: the exact arbiter does not cover {', '.join(missing)}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

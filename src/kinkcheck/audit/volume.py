@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,21 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck.arithmetic.precision import Precision
+from kinkcheck.audit.arguments import Loss, grid_of
 from kinkcheck.audit.census import Census
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
-from kinkcheck.audit.points import Factory, Grid, Place, name_of
+from kinkcheck.audit.points import Factory, Place, name_of
 from kinkcheck.audit.report import LeftOut, UnseenCount
-from kinkcheck.audit.run import Loss, checked, step_of
 from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import tensors
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of
-from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.zones import Zone
 from kinkcheck.ranges import require_confidence
-from kinkcheck.selection import Selection, parse
+from kinkcheck.selection import Selection
 
 _FIRST_LOOK = 8
 
@@ -64,7 +63,7 @@ class Volume:
 
 def estimate_volume(
     network: nn.Module | Factory,
-    batches: Sequence[Any] | None = None,
+    batches: Iterable[Any] | None = None,
     *,
     draws: int = 1,
     loss: Loss | None = None,
@@ -147,17 +146,15 @@ def estimate_volume(
     (6, 'McDiarmid')
     """
     require_confidence(confidence)
-    at, selected = checked(network, draws, precisions, selections, device)
-    _require(
-        until_width is None or 0 < until_width < 1,
-        f"until_width: must be between 0 and 1, not {until_width}",
-    )
-    switch = Switch(parse(reference), selected, operations)
+    if until_width is not None and not 0 < until_width < 1:
+        raise InputError(f"until_width: must be between 0 and 1, not {until_width}")
     of_pairs = step is None and batches is not None
-    grid = Grid(
-        network, batches, step_of(batches, loss, step), switch, samples=samples, lifted=lifted,
-        device=device, seed=seed, precisions=at, on_memory=on_memory,
+    grid = grid_of(
+        network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
+        reference=reference, operations=operations, draws=draws, samples=samples, lifted=lifted,
+        device=device, seed=seed, on_memory=on_memory,
     )  # fmt: skip
+    at = grid.precisions
     points: list[Point] = []
     census = Census()
     left_out: Counter[str] = Counter()
@@ -174,8 +171,8 @@ def estimate_volume(
             "draws": draws,
             "batches": len(drawn),
             "precisions": [each.name for each in at],
-            "selections": [str(selection) for selection in selected],
-            "reference": str(switch.reference),
+            "selections": [str(selection) for selection in grid.switch.selections],
+            "reference": str(grid.switch.reference),
             "operations": None if operations is None else list(operations),
             "loss": name_of((loss or F.cross_entropy) if of_pairs else by),
             "lifted": lifted,
@@ -276,13 +273,13 @@ def _require_reachable(
 ) -> None:
     """Complain of a width that not even a zone without points can reach, before days are spent."""
     least = min(estimate(0, cells[:look], confidence).width for look in looks)
-    _require(
-        least <= width,
-        f"until_width: {width:g} is out of reach with {len({d for d, _ in cells})} draws and "
-        f"{len({b for _, b in cells})} mini-batches, "
-        f"whose intervals are {least:.2g} wide at least; ask for more of both, as many draws as "
-        "mini-batches, or for a wider interval",
-    )
+    if least > width:
+        raise InputError(
+            f"until_width: {width:g} is out of reach with {len({d for d, _ in cells})} draws and "
+            f"{len({b for _, b in cells})} mini-batches, "
+            f"whose intervals are {least:.2g} wide at least; ask for more of both, as many draws "
+            "as mini-batches, or for a wider interval"
+        )
 
 
 def _narrow(summaries: Sequence[Summary], zones: Sequence[Zone], width: float) -> bool:
@@ -294,8 +291,3 @@ def _narrow(summaries: Sequence[Summary], zones: Sequence[Zone], width: float) -
         for low, high in (shares[zone].interval for zone in zones if shares)
     ]
     return bool(widths) and max(widths) <= width
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

@@ -45,10 +45,10 @@ class Switch:
             or not {site.kind.family, site.operation}.isdisjoint(self._operations)
         }
         met = ", ".join(sorted({site.operation for site in tape.sites}))
-        _require(
-            bool(chosen) or not tape.sites,
-            f"operations: no site of {', '.join(self._operations or ())}; the network has {met}",
-        )
+        if tape.sites and not chosen:
+            raise InputError(
+                f"operations: no site of {', '.join(self._operations or ())}; the network has {met}"
+            )
         accepted = {site: selection for site in chosen if isinstance(selection, site.kind.accepted)}
         if chosen and not accepted:
             ops.require_accepted(next(iter(chosen)).kind, selection)
@@ -61,8 +61,3 @@ class Switch:
             site: gradient_variation(forward.gradient({**base, site: selection}), reference).l1
             for site, selection in self.to(forward.tape, self.selections[0]).items()
         }
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
