@@ -27,6 +27,17 @@ def other_sizes():  # each time another number of batches
     count = int(torch.randint(1, 100, ()))
     return network(), [{"x": torch.rand(2, 3)}] * count, step
 
+def counted(made):
+    with open("calls.txt", "a") as file:
+        file.write("x")
+    return made
+
+def count_whole(): return counted(make())
+def count_model(): return counted(network_of_images())
+
+def network_of_images():
+    return nn.Sequential(nn.Conv2d(1, 2, 9), nn.MaxPool2d(20), nn.Flatten(), nn.Linear(2, 10))
+
 def pair(): return network(), []
 def no_step(): return network(), [{"x": torch.rand(2, 3)}], 3
 def no_batches(): return network(), [], step
@@ -118,6 +129,17 @@ def test_a_volume_of_a_function_goes_on_to_the_same_file(kinkcheck: Kinkcheck) -
     part = kinkcheck(*arguments, "part.jsonl")
     assert (part.code, part.out) == (0, whole.out)
     assert Path("part.jsonl").read_text() == "".join(lines)
+
+
+@pytest.mark.parametrize("name", ["count_whole", "count_model"])
+def test_a_function_runs_once_a_draw(name: str, kinkcheck: Kinkcheck) -> None:
+    of_images = ("--batches", "1", "--batch-size", "2") if name == "count_model" else ()
+    files = ("--json", "audit.json", "--html", "audit.html")  # with a picture of ties, of images
+    run = kinkcheck("audit", f"programs.py:{name}", "--draws", "2", *of_images, *files)
+    assert (run.code, run.err) == (0, "")
+    assert Path("calls.txt").read_text() == "xx"
+    found = json.loads(Path("audit.json").read_text())
+    assert (found["ties_picture"] is not None) == (name == "count_model")
 
 
 def test_every_draw_has_the_batches_of_the_first(kinkcheck: Kinkcheck) -> None:

@@ -120,6 +120,16 @@ def test_points_of_a_step_are_those_of_the_audit_and_of_plain_pytorch() -> None:
             assert by_place["float32", draw, number].gradient_l1 == norm
 
 
+@pytest.mark.parametrize("measured", [estimate_volume, audit])
+@pytest.mark.parametrize("batch", [{"x": torch.ones(1)}, torch.ones(2, 1), (torch.ones(2, 1),) * 3])
+def test_without_a_step_batches_are_pairs(batch: Any, measured: Any) -> None:
+    for loss in (None, nn.functional.mse_loss):
+        with pytest.raises(InputError, match=r"^batches: must be a list of pairs of inputs and"):
+            measured(nn.Linear(1, 1), [batch], loss=loss)
+    with pytest.raises(InputError, match=r"^batches: at least one is needed$"):
+        measured(nn.Linear(1, 1), [])
+
+
 def test_a_function_brings_its_own_batches(digits: list[Batch]) -> None:
     def step(model: nn.Module, batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])

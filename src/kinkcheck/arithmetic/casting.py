@@ -52,7 +52,7 @@ class InPlace:
     """
 
     def __init__(self, model: nn.Module, function: Callable[..., Any] | None = None) -> None:
-        found = _Found()
+        found = _Reached()
         found.look([model, function])
         self._tensors = list(found.tensors.values())
         self._constants = [
@@ -135,7 +135,7 @@ def _laid_out(data: Tensor, channels_last: bool) -> Tensor:
 
 
 @dataclass
-class _Found:
+class _Reached:
     """The tensors that modules and functions refer to, each once."""
 
     tensors: dict[int, Tensor] = field(default_factory=dict)

@@ -46,7 +46,7 @@ def grid_of(
 
     >>> pair = torch.zeros(1, 2), torch.tensor([0])
     >>> grid = grid_of(nn.Linear(2, 2), [pair], precisions=["16"])
-    >>> [each.name for each in grid.precisions], len(grid.subject().batches)
+    >>> [each.name for each in grid.precisions], len(grid.first()[1])
     (['float16'], 1)
     """
     for name, given in (("precisions", precisions), ("selections", selections)):

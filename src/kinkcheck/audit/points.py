@@ -25,8 +25,8 @@ Factory = Callable[[], Any]
 """Returns a module with freshly drawn parameters; or ``(model, batches, step)``."""
 
 
-class Subject(NamedTuple):
-    """What is measured.
+class Drawn(NamedTuple):
+    """What is measured at one parameter draw.
 
     Attributes:
         model: the network.
@@ -57,7 +57,7 @@ class Grid:
     """How the points of a grid are measured.
 
     Args:
-        network: a module; or a function that returns one, or a whole :class:`Subject`.
+        network: a module; or a function that returns one, or a whole :class:`Drawn`.
         batches: the mini-batches; None if the function returns them, those of its first call.
         step: calls the network; None if the function returns it.
         switch: the reference and the selections.
@@ -97,9 +97,9 @@ class Grid:
         self._how = {"layers": layers, "lifted": lifted, "exact": exact}
         self._device = device
         self._seed = seed
-        self._drawn: tuple[int, Subject, InPlace] | None = None
+        self._drawn: tuple[int, Drawn, InPlace] | None = None
 
-    def subject(self) -> tuple[nn.Module, Sequence[Any], Step]:
+    def first(self) -> tuple[nn.Module, Sequence[Any], Step]:
         """What is measured at the first parameter draw: the model, the batches and the step.
 
         Raises:
@@ -158,24 +158,24 @@ class Grid:
             )
         )
 
-    def _at(self, draw: int) -> tuple[Subject, InPlace]:
+    def _at(self, draw: int) -> tuple[Drawn, InPlace]:
         if self._drawn is None or self._drawn[0] != draw:
             torch.manual_seed(self._seed + draw)
-            made = subject(*self._given)
+            made = drawn(*self._given)
             if self._batches is None:
                 self._batches = made.batches
             self._drawn = draw, made._replace(batches=self._batches), InPlace(made.model, made.step)
         return self._drawn[1:]
 
 
-def subject(network: Any, batches: Sequence[Any] | None, step: Step | None) -> Subject:
+def drawn(network: Any, batches: Sequence[Any] | None, step: Step | None) -> Drawn:
     """What the arguments ``network``, ``batches`` and ``step`` stand for together.
 
     Raises:
         InputError: the function fails, or returns something else, or what is given already, or its
             module has no shape yet.
 
-    >>> subject(lambda: nn.Linear(1, 1), [torch.ones(1)], lambda model, x: model(x)).model
+    >>> drawn(lambda: nn.Linear(1, 1), [torch.ones(1)], lambda model, x: model(x)).model
     Linear(in_features=1, out_features=1, bias=True)
     """
     try:
@@ -204,7 +204,7 @@ def subject(network: Any, batches: Sequence[Any] | None, step: Step | None) -> S
         )
     if batches is not None and not callable(step):
         raise InputError("step: must be a function of the model and a batch that returns the loss")
-    return Subject(model, None if batches is None else list(batches), step)
+    return Drawn(model, None if batches is None else list(batches), step)
 
 
 def _type(made: object) -> str:

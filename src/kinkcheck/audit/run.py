@@ -110,7 +110,7 @@ def audit(
     points: dict[Place, list[Point]] = {}
     left_out: Counter[str] = Counter()
     with torch.random.fork_rng():
-        model, drawn, _ = grid.subject()
+        model, drawn, _ = grid.first()
         if exact:
             from kinkcheck.exact import uncovered
 

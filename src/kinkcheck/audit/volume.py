@@ -163,7 +163,7 @@ def estimate_volume(
     narrow = False
 
     with torch.random.fork_rng():
-        model, drawn, by = grid.subject()
+        model, drawn, by = grid.first()
         depends_on = {
             "network": network_name or name_of(network),
             "data": data_name,

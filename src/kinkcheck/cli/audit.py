@@ -118,16 +118,12 @@ def audit(
             on_point=watching.on_point,
         )
 
-    import torch
-
     from kinkcheck.audit import conclude, smallest_precision
     from kinkcheck.audit.picture import ties_picture
 
     picture = None
     if what.image is not None and (json_file is not None or html_file is not None):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            picture = ties_picture(what.network(), what.image, at[0])
+        picture = ties_picture(what.model, what.image, at[0])
     document = conclude(found, picture)
     if json_file is not None:
         write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from functools import wraps
+from itertools import chain, islice, repeat, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +14,9 @@ from rich.console import Console
 from kinkcheck.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from kinkcheck.audit.points import Drawn
     from kinkcheck.data import Images
 
 _OF_DATA = {"data_name": "--data", "data_dir": "--data-dir", "batches": "--batches",
@@ -25,13 +27,16 @@ class Subject(NamedTuple):
     """A network and its mini-batches.
 
     Attributes:
-        network: draws the network; or returns it with batches and a step.
+        network: draws the network; or returns it with batches and a step. What it returned at the
+            first draw is known already: its first call returns that.
+        model: the network of the first draw.
         batches: pairs of images and labels; None where the network brings its own.
         data_name: what the batches are called.
         image: the first image; None where there are none.
     """
 
     network: Callable[[], Any]
+    model: nn.Module
     batches: Sequence[tuple[Tensor, Tensor]] | None
     data_name: str
     image: Tensor | None
@@ -60,28 +65,41 @@ def subject(
     console = Console(stderr=True)
     with console.status(f"Making {network} ..."):
         own = own_factory(network)
-        if own is not None and _brings_batches(own, seed):
+        first = None if own is None else _first(own, seed)
+        if own is not None and first is not None and first.batches is not None:
             for name, option in _OF_DATA.items():
                 source = ctx.get_parameter_source(name)
                 if source is not None and source.name != "DEFAULT":
                     raise InputError(f"{option}: {network} brings its own batches; leave it out")
-            return Subject(own, None, "its own batches", None)
+            return Subject(_beginning(first, own), first.model, None, "its own batches", None)
     with console.status(f"Reading {data_name} ..."):
         images = images_of(data_name, data_dir)
         pairs = _batches_of(images, batches, batch_size, seed)
         factory = own or built_in(network, images, batch_norm, init)
-        return Subject(factory, pairs, images.name, pairs[0][0][0])
+        model = (first or _first(factory, seed)).model
+        return Subject(_beginning(model, factory), model, pairs, images.name, pairs[0][0][0])
 
 
-def _brings_batches(factory: Callable[[], Any], seed: int) -> bool:
-    """Whether a function returns a model, batches and a step, and not a model alone."""
+def _first(factory: Callable[[], Any], seed: int) -> Drawn:
+    """What a function returns at the first parameter draw."""
     import torch
 
-    from kinkcheck.audit.points import subject
+    from kinkcheck.audit.points import drawn
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return subject(factory, None, None).batches is not None
+        return drawn(factory, None, None)
+
+
+def _beginning(first: Any, factory: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that returns this at its first call, and then what another returns."""
+    calls = chain([first], starmap(factory, repeat(())))
+
+    @wraps(factory)
+    def network() -> Any:
+        return next(calls)
+
+    return network
 
 
 def _batches_of(
