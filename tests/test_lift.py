@@ -18,7 +18,7 @@ from kinkcheck.arithmetic import precision
 from kinkcheck.audit.arguments import Loss
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import candidates
-from kinkcheck.measure.forward import Program
+from kinkcheck.measure.forward import Chooser
 from kinkcheck.measure.lift import SAMPLES, Lifted, lift
 from kinkcheck.measure.runs import Runs, pairs
 from kinkcheck.measure.zones import Zone, by_lift
@@ -28,7 +28,7 @@ from kinkcheck.tape import Tape
 Batch = tuple[Tensor, Tensor]
 
 
-def program(name: str) -> Program:
+def chooser(name: str) -> Chooser:
     """The selection wherever a site has it."""
     selection = parse(name)
 
@@ -46,9 +46,9 @@ def lifted(
 ) -> Lifted:
     """What the lift finds, and the gradient of the loss at the network's output."""
     at = next(p for p in precision.PRECISIONS.values() if p.storage == batch[0].dtype)
-    programs = [program(name) for name in selections]
+    programs = [chooser(name) for name in selections]
     with lift(
-        Runs(model, pairs(loss), batch, at), program("native"), programs, candidates(batch)
+        Runs(model, pairs(loss), batch, at), chooser("native"), programs, candidates(batch)
     ) as found:
         return found
 

@@ -20,7 +20,7 @@ from kinkcheck.tape.hooks import look_at
 from kinkcheck.tape.tape import Choose
 
 Gradient = dict[str, Tensor]
-Program = Callable[[Tape], Choose]
+Chooser = Callable[[Tape], Choose]
 """Which site of a forward pass takes which selection."""
 
 
@@ -127,27 +127,27 @@ class Forward:
         self.inputs: tuple[Any, ...] = called[0][0] if once else ()
         self.outputs: list[Tensor] = tensors(called[0][1]) if once else []
 
-    def gradient(self, program: Program | Choose) -> Gradient:
-        """The gradient of a program, by parameter name.
+    def gradient(self, choose: Chooser | Choose) -> Gradient:
+        """The gradient under what is chosen at the sites, by parameter name.
 
         Args:
-            program: what is chosen at the sites, or a function of the tape that says so.
+            choose: what is chosen at the sites, or a function of the tape that says so.
 
         Raises:
             InputError: the backward pass fails.
         """
-        return self._differentiate(self.loss, program)
+        return self._differentiate(self.loss, choose)
 
-    def gradient_anew(self, program: Program | Choose) -> Gradient:
+    def gradient_anew(self, choose: Chooser | Choose) -> Gradient:
         """The same by a whole backward pass of its own, which uses nothing of those before."""
-        return self._differentiate(self.loss.clone(), program)
+        return self._differentiate(self.loss.clone(), choose)
 
     def gradients_along(
-        self, output: int, direction: Tensor, programs: Sequence[Program]
+        self, output: int, direction: Tensor, choosers: Sequence[Chooser]
     ) -> list[Gradient]:
-        """Of each program the gradient of ⟨direction, output⟩, an output given by its number."""
+        """Under each choice the gradient of ⟨direction, output⟩, an output given by its number."""
         along = (self.outputs[output] * direction).sum()
-        return [self._differentiate(along, program) for program in programs]
+        return [self._differentiate(along, chooser) for chooser in choosers]
 
     def output_gradient(self, output: int = 0) -> Tensor:
         """The gradient of the loss with respect to an output of the model."""
@@ -235,11 +235,11 @@ class Forward:
             stack += node.next_functions
         return True
 
-    def _differentiate(self, of: Tensor, program: Program | Choose) -> Gradient:
+    def _differentiate(self, of: Tensor, choose: Chooser | Choose) -> Gradient:
         assert self._leaf is None or get_gradient_edge(self._leaf[0]).node is self._leaf[1]
         with self._backward(), backward_of(self._where):
-            choose = program(self.tape) if callable(program) else program
-            gradient = self.tape.gradient(of, choose=choose)
+            chosen = choose(self.tape) if callable(choose) else choose
+            gradient = self.tape.gradient(of, choose=chosen)
         return {name: g.to_dense() if g.is_sparse else g for name, g in gradient.items()}
 
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kinkcheck.arithmetic.precision import PRECISIONS
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import Samples
-from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.noise import another_order
 from kinkcheck.measure.runs import FLOAT64, Runs
 from kinkcheck.measure.variation import l1_distance, l1_norm
@@ -66,7 +66,7 @@ class Lifted:
 
 @contextmanager
 def lift(
-    runs: Runs, reference: Program, selections: Sequence[Program], samples: Sequence[Samples] = ()
+    runs: Runs, reference: Chooser, selections: Sequence[Chooser], samples: Sequence[Samples] = ()
 ) -> Iterator[Lifted]:
     """Evaluate the programs of a point in float64, and the noise floor there.
 
@@ -80,8 +80,8 @@ def lift(
 
     Args:
         runs: the runs of the point; the first one was made in the audited precision.
-        reference: the reference program.
-        selections: the programs compared with it.
+        reference: what the reference program chooses.
+        selections: what the programs compared with it choose.
         samples: where the samples of the batch could be, the likeliest first.
 
     Yields:
@@ -98,10 +98,10 @@ def lift(
     >>> from kinkcheck.selection import parse
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten())
     >>> batch = torch.ones(2, 1, 4, 4), torch.tensor([0, 1])
-    >>> def program(name):
+    >>> def chooser(name):
     ...     return lambda tape: {site: parse(name) for site in tape.sites}
     >>> runs = Runs(model, pairs(nn.functional.cross_entropy), batch, precision("32"))
-    >>> with lift(runs, program("native"), [program("last")], candidates(batch)) as lifted:
+    >>> with lift(runs, chooser("native"), [chooser("last")], candidates(batch)) as lifted:
     ...     lifted.variation[0] < 1e-14, lifted.samples
     (True, Samples(count=2, dims=0))
     """
@@ -114,9 +114,9 @@ def lift(
                 "or audit it without the lift"
             )
         _require_same_function(runs, whole)
-        programs = [reference, *selections]
-        base, *gradients = [whole.gradient(program) for program in programs]
-        floors, found, bottleneck = _floors(runs, whole, programs, [base, *gradients], samples)
+        choosers = [reference, *selections]
+        base, *gradients = [whole.gradient(chooser) for chooser in choosers]
+        floors, found, bottleneck = _floors(runs, whole, choosers, [base, *gradients], samples)
         norm = l1_norm(base)
         yield Lifted(
             whole,
@@ -166,7 +166,7 @@ def _whole(runs: Runs, stack: ExitStack) -> Forward:
 def _floors(
     runs: Runs,
     whole: Forward,
-    programs: Sequence[Program],
+    choosers: Sequence[Chooser],
     gradients: list[Gradient],
     candidates: Sequence[Samples],
 ) -> tuple[list[float], Samples | None, int | None]:
@@ -179,23 +179,23 @@ def _floors(
         part = output is not None and part_of(runs, whole, samples, some, output, tolerance=1e-10)
         if output is not None and part:
             direction = whole.output_gradient(output)
-            parts = part.gradients_along(output, direction[some], programs)
+            parts = part.gradients_along(output, direction[some], choosers)
             turned = some.flip(0)
             again = runs.forward(samples, turned)
             again.disturb(_DISTURBANCE, runs.seed)
-            found = _spreads(again.gradients_along(output, direction[turned], programs), parts)
+            found = _spreads(again.gradients_along(output, direction[turned], choosers), parts)
             return [samples.count / len(some) * spread for spread in found], samples, output
         try:
             again = runs.forward(samples, order)
         except InputError:  # such a batch does not exist
             continue
         again.disturb(_DISTURBANCE, runs.seed)
-        floors = _spreads([again.gradient(program) for program in programs], gradients)
+        floors = _spreads([again.gradient(chooser) for chooser in choosers], gradients)
         if floors[0] <= DEPENDS_ON_ORDER * l1_norm(gradients[0]):
             return floors, samples, None
     again = runs.forward()
     again.disturb(_DISTURBANCE, runs.seed)
-    return _spreads([again.gradient(program) for program in programs], gradients), None, None
+    return _spreads([again.gradient(chooser) for chooser in choosers], gradients), None, None
 
 
 def part_of(

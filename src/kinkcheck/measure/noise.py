@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.variation import Variation, gradient_variation, largest
 
 
@@ -32,7 +32,7 @@ def noise(
     run: Callable[[Tensor], Forward],
     samples: int,
     base: Gradient,
-    reference: Program,
+    reference: Chooser,
     *,
     bottleneck: tuple[int, Tensor] | None = None,
     seed: int = 0,
@@ -45,7 +45,7 @@ def noise(
             random state each time.
         samples: how many the mini-batch has.
         base: the reference gradient of all of them in their own order.
-        reference: the reference program.
+        reference: what the reference program chooses.
         bottleneck: the number of the output on which alone the loss depends, and the gradient of
             the loss there, if samples do not meet in the network: only then do two halves add up.
         seed: of the random order.
@@ -78,7 +78,7 @@ def _split(
     order: Tensor,
     output: int,
     direction: Tensor,
-    reference: Program,
+    reference: Chooser,
 ) -> Gradient:
     """The sum of the gradients of two random halves."""
     total: Gradient = {}

@@ -14,7 +14,7 @@ from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, opaque
 from kinkcheck.measure.causes import Causes, causes
 from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
-from kinkcheck.measure.forward import Forward, Gradient, Program
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
@@ -72,10 +72,10 @@ class Measurement:
             if self.plain is not None:
                 self._require_plain(forward.gradient({}), self.plain)
             base = forward.gradient(self._reference)
-            programs = [self._program(selection) for selection in self.switch.selections]
-            gradients = [forward.gradient(program) for program in programs]
+            choosers = [self._chooser(selection) for selection in self.switch.selections]
+            gradients = [forward.gradient(chooser) for chooser in choosers]
             if self.plain is not None:
-                self._require_whole(gradients[-1], forward.gradient_anew(programs[-1]))
+                self._require_whole(gradients[-1], forward.gradient_anew(choosers[-1]))
             points = self._points(forward, base, gradients)
             alone = self.switch.alone(forward, base) if self.layers else {}
             direction = forward.output_gradient() if self.exact else None
@@ -85,7 +85,7 @@ class Measurement:
             return self._found(points, forward, alone)
 
         highest = self.runs.at.name == "float64"
-        with lift(self.runs, self._reference, programs, self.samples) as higher:
+        with lift(self.runs, self._reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
             lifts = _lifts(higher, None if highest else [base, *gradients])
@@ -284,7 +284,7 @@ class Measurement:
     def _reference(self, tape: Tape) -> dict[Site, Selection]:
         return self.switch.to(tape, self.switch.reference)
 
-    def _program(self, selection: Selection) -> Program:
+    def _chooser(self, selection: Selection) -> Chooser:
         return lambda tape: {**self._reference(tape), **self.switch.to(tape, selection)}
 
 
