@@ -415,7 +415,7 @@ def test_differences_are_those_of_float64_where_it_does_not_round() -> None:
 
 
 def accepts(site: kinkcheck.Site, selection: str) -> bool:
-    return isinstance(parse(selection), site.kind.accepted)
+    return isinstance(parse(selection), site.row.accepted)
 
 
 def test_thirds_differ_from_float64_by_rounding_only() -> None:

@@ -137,7 +137,7 @@ def test_a_selection_can_be_changed() -> None:
     assert gradient_of(pool, x)[0, 0] == gradient_of(pool, x)[0, 1] != 0
 
 
-POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED"
+POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SEED"
 RELU_ACCEPTS = f"{POOL_ACCEPTS}, branch:ALPHA"
 
 

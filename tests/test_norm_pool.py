@@ -125,7 +125,7 @@ def test_other_windows_keep_pytorch_s_gradient(case: Any, seed: int, alpha: floa
 def test_zero_windows_are_counted(data: Any, case: Any, dtype: torch.dtype) -> None:
     pooling, sizes, arguments = case
     x = data.draw(inputs(sizes, dtype, (0.0, -0.0, 0.0, 1.0)))
-    ties = ops.NormPool(x, *arguments).ties()
+    ties = ops.operation(F.lp_pool2d, (x, 2.0, *arguments), {}).ties()
     zero = sum(
         all(values[i] == 0 for i in window)
         for values in x.detach().reshape(-1, sizes[0] * sizes[1]).tolist()
@@ -138,16 +138,16 @@ def test_zero_windows_are_counted(data: Any, case: Any, dtype: torch.dtype) -> N
 
 def test_a_norm_that_underflows_is_tied_but_not_at_zero() -> None:
     x = torch.tensor([[[1e-30, 0.0], [0.0, 0.0]]], requires_grad=True)
-    ties = ops.NormPool(x, 2).ties()
+    ties = ops.operation(F.lp_pool2d, (x, 2.0, 2), {}).ties()
     assert (ties.windows, int(ties.tied), int(ties.tied_at_zero)) == (1, 1, 0)
     output = knn.NormPool2d(2, selection="branch:1")(x)
     assert torch.autograd.grad(output.sum(), x)[0].tolist() == [[[1, 1], [1, 1]]]
 
 
-def test_other_exponents_are_no_site_and_are_named() -> None:
+def test_the_sum_of_magnitudes_is_no_site_and_is_named() -> None:
     x = torch.ones(1, 2, 2, requires_grad=True)
     with record() as tape:
-        F.lp_pool2d(x, 3.0, 2)
+        F.lp_pool2d(x, 1.0, 2)
     assert tape.sites == []
     assert {unseen.operation for unseen in tape.unseen} == {"sign", "abs", "relu", "pow"}
 
@@ -157,7 +157,8 @@ def test_selections_of_single_branches_are_refused(text: str) -> None:
     with pytest.raises(InputError) as error:
         knn.NormPool2d(2, selection=text)
     assert str(error.value) == (
-        f"norm_pool has no selection {text}; accepted: native, minimal, hybrid:BETA, branch:ALPHA"
+        f"norm_pool has no selection {text}; accepted: native, minimal, hybrid:BETA, branch:ALPHA, "
+        "limit:SEED"
     )
 
 

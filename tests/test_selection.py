@@ -24,7 +24,7 @@ from kinkcheck.selection import (
     parse,
 )
 
-ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA"
+ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, limit:SEED"
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = finite | st.integers(-(2**70), 2**70)

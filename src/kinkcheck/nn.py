@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck import ops
 from kinkcheck.errors import InputError
-from kinkcheck.ops import Operation, max_pool, require_accepted
+from kinkcheck.ops import max_pool
+from kinkcheck.ops.row import Row
+from kinkcheck.ops.table import BY_NAME
 from kinkcheck.selection import Minimal, Native, Selection, parse
 
 __all__ = [
@@ -34,7 +37,7 @@ Size = int | tuple[int, ...]
 class _Selecting(nn.Module):
     """A module that calls one operation under a fixed selection."""
 
-    operation: type[Operation]
+    row: Row
     selection: Selection
 
     def select(self, selection: str | Selection) -> None:
@@ -43,7 +46,7 @@ class _Selecting(nn.Module):
         Raises:
             InputError: the operation does not have it; the message names those that it has.
         """
-        self.selection = require_accepted(self.operation, parse(selection))
+        self.selection = self.row.require_fixed(parse(selection))
 
     def extra_repr(self) -> str:
         """The arguments of the namesake and the selection."""
@@ -52,7 +55,7 @@ class _Selecting(nn.Module):
 
 
 class _MaxPool(_Selecting):
-    operation = ops.MaxPool
+    row = BY_NAME["max_pool2d"]
     dimensions: int
 
     def __init__(
@@ -113,7 +116,7 @@ class MaxPool3d(_MaxPool, nn.MaxPool3d):
 
 
 class _AdaptiveMaxPool(_Selecting):
-    operation = ops.MaxPool
+    row = BY_NAME["adaptive_max_pool2d"]
     dimensions: int
 
     def __init__(
@@ -175,7 +178,7 @@ class ReLU(_Selecting, nn.ReLU):
     tensor([0.5000])
     """
 
-    operation = ops.ReLU
+    row = BY_NAME["relu"]
 
     def __init__(self, inplace: bool = False, *, selection: str | Selection = "native") -> None:
         super().__init__(inplace)
@@ -192,14 +195,14 @@ class NormPool2d(_Selecting):
 
     The value is that of ``torch.nn.LPPool2d(2, ...)``, whose other arguments it takes. ``native``
     and ``minimal`` give 0 at 0; ``branch:1`` gives the vector of ones of the published experiment,
-    which lies outside the Clarke subdifferential (see :class:`kinkcheck.ops.NormPool`).
+    which lies outside the Clarke subdifferential (see :class:`kinkcheck.ops.Ball`).
 
     >>> import torch
     >>> NormPool2d(2)(torch.tensor([[[[0.0, 3.0], [4.0, 0.0]]]]))
     tensor([[[[5.]]]])
     """
 
-    operation = ops.NormPool
+    row = BY_NAME["norm_pool2d"]
 
     def __init__(
         self,
@@ -217,8 +220,8 @@ class NormPool2d(_Selecting):
 
     def forward(self, input: Tensor) -> Tensor:
         """The norm of each window."""
-        operation = ops.NormPool(input, self.kernel_size, self.stride, self.ceil_mode)
-        output: Tensor = ops.call(operation, self.selection)
+        arguments = (input, 2.0, self.kernel_size, self.stride, self.ceil_mode)
+        output: Tensor = ops.call(ops.operation(F.lp_pool2d, arguments, {}), self.selection)
         return output
 
     def extra_repr(self) -> str:
@@ -314,10 +317,10 @@ def convert(
     )
     """
     converted: dict[nn.Module, nn.Module] = {}
-    for argument, kind, text in (("max_pool", ops.MaxPool, max_pool), ("relu", ops.ReLU, relu)):
+    for argument, name, text in (("max_pool", "max_pool2d", max_pool), ("relu", "relu", relu)):
         if text is not None:
-            selection = require_accepted(kind, parse(text))
-            converted |= _namesakes(model, argument, kind, selection)
+            row = BY_NAME[name]
+            converted |= _namesakes(model, argument, row, row.require_fixed(parse(text)))
     # Only here, where nothing can be refused any more, does the model change.
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
@@ -327,7 +330,7 @@ def convert(
 
 
 def _namesakes(
-    model: nn.Module, argument: str, kind: type[Operation], selection: Selection
+    model: nn.Module, argument: str, row: Row, selection: Selection
 ) -> dict[nn.Module, nn.Module]:
     converted: dict[nn.Module, nn.Module] = {}
     compound = [m for m in model.modules() if isinstance(m, CompoundMaxPool2d)]
@@ -336,11 +339,11 @@ def _namesakes(
         if module in inside_compound:
             continue
         namesake = _NAMESAKES.get(type(module), type(module))
-        if issubclass(namesake, _Selecting) and namesake.operation is kind:
+        if issubclass(namesake, _Selecting) and namesake.row.family == row.family:
             converted[module] = _as_namesake(module, namesake, selection)
     if not converted:
         raise InputError(
-            f"{argument}: the model has no {kind.family} module to give {selection} to; functional "
+            f"{argument}: the model has no {row.family} module to give {selection} to; functional "
             "calls cannot be converted"
         )
     return converted

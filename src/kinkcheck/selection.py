@@ -14,6 +14,7 @@ text           class                     chosen derivative at a kink
 ``last``       :class:`Last`             the last active branch
 ``random:s``   :class:`Random`           one active branch, drawn with seed s
 ``branch:α``   :class:`Branch`           weight α on the second of two branches (ReLU'(0) = α)
+``limit:s``    :class:`Limit`            the branch that stays active along a random direction
 ============== ========================= =========================================================
 
 Source: R. Boustany, TMLR 2024, section 2 (native, minimal, hybrid); D. Bertoin et al., NeurIPS
@@ -25,15 +26,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kinkcheck.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Base class of the seven selections; ``str(selection)`` is the text form.
+    """Base class of the eight selections; ``str(selection)`` is the text form.
 
     >>> [str(s) for s in (Native(), Hybrid(10), Random(7))]
     ['native', 'hybrid:10', 'random:7']
@@ -138,14 +140,7 @@ class Random(Selection):
     seed: int
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.seed, int)
-            or isinstance(self.seed, bool)
-            or not 0 <= self.seed < 2**64
-        ):
-            raise InputError(
-                f"random: seed must be an integer from 0 to 2**64 - 1, not {self.seed!r}"
-            )
+        _require_seed(self.kind, self.seed)
         super().__post_init__()
 
     def _write(self) -> str:
@@ -174,12 +169,88 @@ class Branch(Selection):
         return f"branch:{_shortest(self.alpha)}"
 
 
+@dataclass(frozen=True)
+class Limit(Selection):
+    """The branch that stays active when what is differentiated moves along a random direction.
+
+    The direction is drawn from the seed. The gradient is, over the reals and for almost every
+    direction, a limit of gradients at nearby points where the loss is differentiable: an element of
+    its B-subdifferential (Nesterov 2005; Griewank 2013; Khan and Barton 2013, 2015). It belongs to
+    a whole program: :meth:`kinkcheck.Tape.gradient` takes it, no single module does.
+
+    Raises:
+        InputError: the seed is not an integer in [0, 2⁶⁴).
+    """
+
+    form: ClassVar[str] = "limit:SEED"
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require_seed(self.kind, self.seed)
+        super().__post_init__()
+
+    def _write(self) -> str:
+        return f"limit:{self.seed}"
+
+
+def native_share(selection: Selection) -> float:
+    """How much of the native derivative a selection keeps at a tie, beside its own weights.
+
+    >>> [native_share(parse(text)) for text in ("native", "minimal", "hybrid:10", "last")]
+    [1.0, 0.0, -9.0, 0.0]
+    """
+    if isinstance(selection, Hybrid):
+        return 1 - selection.beta
+    return float(isinstance(selection, Native))
+
+
+def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -> Any:
+    """What a selection means: the weight of one active branch, beside its share of native.
+
+    Written for numbers, rational ones too, and for tensors and arrays of them.
+
+    Args:
+        selection: any selection but ``limit``, whose weights the directions decide.
+        rank: the place of the branch among the active ones, from 0.
+        size: how many are active, at least 2.
+        least: its weight in the element of least norm.
+        drawn: the rank that a seed draws, of ``random`` alone.
+
+    >>> from fractions import Fraction
+    >>> [weight(Hybrid(0.5), rank, 3, Fraction(1, 3), None) for rank in range(3)]
+    [Fraction(1, 6), Fraction(1, 6), Fraction(1, 6)]
+    """
+    match selection:
+        case Native():
+            return 0 * least
+        case Minimal():
+            return least
+        case Hybrid(beta):
+            return least * _number(beta, least)
+        case First():
+            return (rank == 0) * 1
+        case Last():
+            return (rank == size - 1) * 1
+        case Random():
+            return (rank == drawn) * 1
+        case Branch(alpha):
+            second = _number(alpha, least)
+            return rank * second + (1 - rank) * (1 - second)
+    raise InputError(f"{selection} belongs to a whole program, not to a single operation")
+
+
+def _number(value: float, like: Any) -> Any:
+    """A number that can be multiplied with others without rounding them."""
+    return Fraction(value) if isinstance(like, Fraction) else value
+
+
 def parse(text: str | Selection) -> Selection:
     """The selection that a text form names; a selection is returned unchanged.
 
     Args:
-        text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED`` or
-            ``branch:ALPHA``.
+        text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED``,
+            ``branch:ALPHA`` or ``limit:SEED``.
 
     Raises:
         InputError: the text names no selection.
@@ -213,10 +284,18 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     Last.form: lambda _: Last(),
     Random.form: lambda argument: Random(int(argument)),
     Branch.form: lambda argument: Branch(float(argument)),
+    Limit.form: lambda argument: Limit(int(argument)),
 }
 _READER_OF_KIND = {
     (form.partition(":")[0], ":" in form): reader for form, reader in _READERS.items()
 }
+
+
+def _require_seed(selection: str, seed: object) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise InputError(
+            f"{selection}: seed must be an integer from 0 to 2**64 - 1, not {seed!r}"
+        )
 
 
 def _finite(selection: str, name: str, value: float) -> float:

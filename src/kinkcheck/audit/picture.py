@@ -96,7 +96,7 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
             lifted = _met(runs)
         if lifted is None or lifted.kinks.value.shape != met.kinks.value.shape:
             return None
-        exact = operation.persists(lifted.kinks.operation.input.detach())[0]
+        exact = operation.persists(lifted.kinks.operation, lifted.kinks.value)[0]
         causes["exact"] = live & exact
         causes["rounding"] = live & ~exact
     height, width = image.shape[-2:]
@@ -147,7 +147,7 @@ def _met(runs: Runs) -> _Met | None:
     except InputError:  # a picture is an extra: no network has to take one image
         return None
     for kinks, live in zip(forward.kinks, forward.live(), strict=True):
-        if kinks.site.kind is MaxPool and kinks.site.operation.endswith("2d"):
+        if kinks.site.row.family == "max_pool" and kinks.site.operation.endswith("2d"):
             if kinks.edge is None:
                 return None
             none = torch.zeros(kinks.value.shape[1:], dtype=torch.bool, device=live.device)
@@ -167,7 +167,7 @@ def _by_place(input: Tensor, windows: Windows) -> Tensor:
 
 def _boxes(met: _Met, height: int, width: int) -> Tensor:
     """The windows in pixels of the image: (rows, columns, 4)."""
-    rows, columns = met.kinks.operation.input.shape[-2:]
+    rows, columns = met.kinks.operation.inputs[0].shape[-2:]
     row = torch.arange(rows, dtype=torch.float64).reshape(-1, 1).expand(rows, columns)
     column = torch.arange(columns, dtype=torch.float64).expand(rows, columns)
     edges = [

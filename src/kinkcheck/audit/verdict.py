@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kinkcheck.arithmetic import precision
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
-from kinkcheck.families import FAMILIES
+from kinkcheck.ops.table import ROWS
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
 from kinkcheck.selection import parse
@@ -170,10 +170,7 @@ def _kept(report: AuditReport) -> list[str]:
     """The operations with ties at which every selection leaves the reference's choice."""
     others = [parse(each) for each in report.selections if each != report.reference]
     having = {
-        name
-        for family in FAMILIES
-        for name in family.names
-        if any(isinstance(each, family.accepted) for each in others)
+        row.name for row in ROWS if any(isinstance(each, row.accepted) for each in others)
     }
     asked = [site for site in report.sites if site.tied and report.operations is None]
     return list(dict.fromkeys(each.operation for each in asked if each.operation not in having))

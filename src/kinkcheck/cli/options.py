@@ -15,7 +15,8 @@ from kinkcheck import data, networks
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.source import find
 from kinkcheck.errors import InputError
-from kinkcheck.families import FAMILIES, require_operation
+from kinkcheck.ops.row import require_name
+from kinkcheck.ops.table import FAMILIES, ROWS
 from kinkcheck.files import write_whole
 from kinkcheck.networks.catalogue import require_initialisation, require_network
 from kinkcheck.networks.factory import load_factory
@@ -65,7 +66,7 @@ Operations = Annotated[
     list[str] | None,
     typer.Option(
         metavar="O",
-        help=f"Switch only these: {', '.join(each.family for each in FAMILIES)}, or one "
+        help=f"Switch only these: {', '.join(FAMILIES)}, or one "
         "of their names; by default all.",
     ),
 ]
@@ -136,7 +137,7 @@ def require_known(
         raise InputError("--batch-norm and --init are for built-in networks; let the factory do it")
     read("--init", require_initialisation, init)
     for name in operations or ():
-        read("--operations", require_operation, name)
+        read("--operations", lambda each: require_name(each, ROWS), name)
     find(read("--data", lookup, data_name), _split(data_name), data_dir)
 
 

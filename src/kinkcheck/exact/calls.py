@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kinkcheck.nn as knn
-from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.exact import layers
 from kinkcheck.exact.layers import Along, Windows
@@ -49,7 +48,7 @@ class Leaves:
 
 
 def _relu(record: Record, input: Variable, inplace: bool = False) -> Variable:
-    return record.kink(ops.ReLU, "relu", input, layers.relu(input.value))
+    return record.kink("relu", input, layers.relu(input.value))
 
 
 def _linear(
@@ -123,7 +122,7 @@ def _max_pool(dimensions: int) -> Call:
             _sliding(input, dimensions, kernel_size, stride, padding, dilation, ceil_mode)
         )
         found = layers.max_pool(input.value, over)
-        return record.kink(ops.MaxPool, f"max_pool{dimensions}d", input, found)
+        return record.kink(f"max_pool{dimensions}d", input, found)
 
     return carry_out
 
@@ -134,7 +133,7 @@ def _adaptive_max_pool(dimensions: int) -> Call:
     ) -> Variable:
         over = layers.windows(_adaptive(input, dimensions, output_size))
         found = layers.max_pool(input.value, over)
-        return record.kink(ops.MaxPool, f"adaptive_max_pool{dimensions}d", input, found)
+        return record.kink(f"adaptive_max_pool{dimensions}d", input, found)
 
     return carry_out
 

@@ -15,7 +15,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.exact.network import carry_out
 from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.exact.record import ExactSite, Record, Variable
-from kinkcheck.ops import require_accepted
+from kinkcheck.ops.table import BY_NAME
 from kinkcheck.selection import Selection, parse
 
 
@@ -175,10 +175,10 @@ class ExactPoint:
         self, selection: Selection, others: Mapping[ExactSite, Selection] | None = None
     ) -> dict[ExactSite, Selection]:
         """A selection wherever the operation has it, and that of others, or its own, elsewhere."""
-        kinds = self._record.kinds
-        accepted = [site for site, kind in kinds.items() if isinstance(selection, kind.accepted)]
-        if kinds and not accepted:
-            require_accepted(next(iter(kinds.values())), selection)
+        rows = {site: BY_NAME[site.operation] for site in self._record.ties}
+        accepted = [site for site, row in rows.items() if isinstance(selection, row.accepted)]
+        if rows and not accepted:
+            next(iter(rows.values())).require(selection)
         return {**(others or self._record.selections), **dict.fromkeys(accepted, selection)}
 
     def _gradient(

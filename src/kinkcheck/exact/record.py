@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from kinkcheck import ops
 from kinkcheck.arithmetic.constants import as_taken
 from kinkcheck.exact.layers import Adjoint, KinkAdjoint
 from kinkcheck.exact.rationals import Rationals, from_floats
@@ -50,7 +49,6 @@ class Record:
         device: where they are.
         windows: how many windows, or elements of a pointwise operation, each site has.
         ties: how many of them are tied.
-        kinds: the operation of each site.
         selections: the selection of the program itself at each site.
     """
 
@@ -61,7 +59,6 @@ class Record:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     windows: dict[ExactSite, int] = field(default_factory=dict)
     ties: dict[ExactSite, int] = field(default_factory=dict)
-    kinds: dict[ExactSite, type[ops.Operation]] = field(default_factory=dict)
     selections: dict[ExactSite, Selection] = field(default_factory=dict)
     _steps: list[tuple[Variable, list[tuple[Variable, Callable[..., Rationals]]]]] = field(
         default_factory=list
@@ -85,7 +82,6 @@ class Record:
 
     def kink(
         self,
-        kind: type[ops.Operation],
         operation: str,
         input: Variable,
         found: tuple[Rationals, KinkAdjoint, int],
@@ -95,7 +91,7 @@ class Record:
         call = sum(site[:2] == (self.layer, operation) for site in self.ties)
         site = ExactSite(self.layer, operation, call)
         self.windows[site], self.ties[site] = output.numerators.size, tied
-        self.kinds[site], self.selections[site] = kind, self.own
+        self.selections[site] = self.own
         variable = self.step(output, (input, pull))
         self._sites[variable] = site
         return variable

@@ -58,7 +58,7 @@ def causes(forward: Forward, lifted: Forward | None) -> list[Causes] | None:
     for each, here, alive, there in zip(dead, forward.kinks, live, lifted.kinks, strict=True):
         lives, exact = here.site.tied - each, 0
         if lives:
-            exact = int((alive & here.operation.persists(there.operation.input.detach())).sum())
+            exact = int((alive & here.operation.persists(there.operation, there.value)).sum())
         found.append(Causes(dead=each, exact=exact, rounding=lives - exact))
     return found
 

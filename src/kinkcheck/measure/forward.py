@@ -192,7 +192,7 @@ class Forward:
         rectifiers = {
             kinks.edge.node
             for kinks in self.kinks
-            if kinks.edge is not None and kinks.site.kind.family == "relu"
+            if kinks.edge is not None and kinks.site.row.family == "relu"
         }
         live = []
         for kinks in self.kinks:
@@ -244,7 +244,7 @@ class Forward:
 
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
-        self.kinks.append(Kinks(site, operation, output.detach(), operation.input.grad_fn, edge))
+        self.kinks.append(Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge))
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kinkcheck import ops
 from kinkcheck.errors import InputError
-from kinkcheck.families import require_operation
 from kinkcheck.measure.forward import Forward, Gradient
 from kinkcheck.measure.variation import gradient_variation
+from kinkcheck.ops.row import Row, require_name
+from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site, Tape
 
@@ -24,17 +24,17 @@ class Switch:
     ) -> None:
         self.reference = reference
         self.selections = selections
-        self._kinds = [kind for kind in ops.OPERATIONS if self._named(kind, operations)]
+        rows = [row for row in ROWS if self._named(row, operations)]
         self._operations = operations
         for name in operations or ():
-            require_operation(name)
+            require_name(name, ROWS)
         for selection in (reference, *selections):
-            for kind in self._kinds if operations is not None else ():
-                ops.require_accepted(kind, selection)
+            for row in rows if operations is not None else ():
+                row.require(selection)
 
     @staticmethod
-    def _named(kind: type[ops.Operation], operations: Sequence[str] | None) -> bool:
-        return operations is None or not {kind.family, *kind.names}.isdisjoint(operations)
+    def _named(row: Row, operations: Sequence[str] | None) -> bool:
+        return operations is None or not {row.family, row.name}.isdisjoint(operations)
 
     def to(self, tape: Tape, selection: Selection) -> dict[Site, Selection]:
         """The sites of a tape that take a selection."""
@@ -42,16 +42,16 @@ class Switch:
             site: selection
             for site in tape.sites
             if self._operations is None
-            or not {site.kind.family, site.operation}.isdisjoint(self._operations)
+            or not {site.row.family, site.operation}.isdisjoint(self._operations)
         }
         met = ", ".join(sorted({site.operation for site in tape.sites}))
         if tape.sites and not chosen:
             raise InputError(
                 f"operations: no site of {', '.join(self._operations or ())}; the network has {met}"
             )
-        accepted = {site: selection for site in chosen if isinstance(selection, site.kind.accepted)}
+        accepted = {site: selection for site in chosen if isinstance(selection, site.row.accepted)}
         if chosen and not accepted:
-            ops.require_accepted(next(iter(chosen)).kind, selection)
+            next(iter(chosen)).row.require(selection)
         return accepted
 
     def alone(self, forward: Forward, reference: Gradient) -> dict[Site, float]:

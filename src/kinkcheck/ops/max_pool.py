@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kinkcheck import kernels
-from kinkcheck.families import MAX_POOL
 from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows, library
+from kinkcheck.ops.branches import Active
+from kinkcheck.ops.function import like, shared
 from kinkcheck.ops.operation import Choice, Operation
-from kinkcheck.selection import Selection
+from kinkcheck.ops.picks import Picks, Windowed
+from kinkcheck.ops.row import Row
+from kinkcheck.ops.table import BY_NAME
+from kinkcheck.selection import First, Limit, Selection
 
 Size = int | tuple[int, ...] | list[int]
 
@@ -25,18 +30,20 @@ class MaxPool(Operation):
     Native is the first entry that attains the maximum, minimal weighs all of them equally.
     """
 
+    input: Tensor
     windows: Windows
     return_indices: bool = False
 
-    family: ClassVar[str] = MAX_POOL.family
-    names: ClassVar[tuple[str, ...]] = MAX_POOL.names
-    accepted: ClassVar[tuple[type[Selection], ...]] = MAX_POOL.accepted
-
     @property
-    def name(self) -> str:
+    def row(self) -> Row:
         """``max_pool2d``, ``adaptive_max_pool1d``, ..."""
         adaptive = "adaptive_" if isinstance(self.windows, AdaptiveWindows) else ""
-        return f"{adaptive}max_pool{self.windows.dimensions}d"
+        return BY_NAME[f"{adaptive}max_pool{self.windows.dimensions}d"]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The input."""
+        return (self.input,)
 
     def ties(self) -> Ties:
         """Windows with several active entries, and those whose entries are all zero."""
@@ -46,9 +53,10 @@ class MaxPool(Operation):
         """Windows with several active entries."""
         return kernels.max_pool_tied(self.input.detach(), self.windows)
 
-    def persists(self, lifted: Tensor) -> Tensor:
+    def persists(self, lifted: Operation, value: Tensor) -> Tensor:
         """Windows whose active entries have one value in the lift."""
-        return kernels.max_pool_persists(self.input.detach(), self.windows, lifted)
+        there = lifted.inputs[0].detach()
+        return kernels.max_pool_persists(self.input.detach(), self.windows, there)
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""
@@ -93,13 +101,7 @@ def sliding(dimensions: int, with_indices: bool = False) -> Any:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> MaxPool:
-        windows = SlidingWindows(
-            _per_dimension(kernel_size, dimensions),
-            _per_dimension(kernel_size if stride in (None, (), []) else stride, dimensions),
-            _per_dimension(padding, dimensions),
-            _per_dimension(dilation, dimensions),
-            ceil_mode,
-        )
+        windows = sliding_windows(dimensions, kernel_size, stride, padding, dilation, ceil_mode)
         return MaxPool(input, windows, return_indices or with_indices)
 
     return read
@@ -129,9 +131,67 @@ def adaptive(dimensions: int, with_indices: bool = False) -> Any:
     return read
 
 
+def sliding_windows(
+    dimensions: int,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> SlidingWindows:
+    """The windows that PyTorch's arguments describe, one number standing for all dimensions.
+
+    >>> sliding_windows(2, 3, ceil_mode=True).stride
+    (3, 3)
+    """
+    return SlidingWindows(
+        _per_dimension(kernel_size, dimensions),
+        _per_dimension(kernel_size if stride in (None, (), []) else stride, dimensions),
+        _per_dimension(padding, dimensions),
+        _per_dimension(dilation, dimensions),
+        ceil_mode,
+    )
+
+
 def _per_dimension(value: Any, dimensions: int) -> tuple[int, ...]:
     numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
     return numbers * dimensions if len(numbers) == 1 else numbers
+
+
+READERS: dict[Any, Callable[..., MaxPool]] = {
+    F.max_pool1d: sliding(1),
+    F.max_pool2d: sliding(2),
+    F.max_pool3d: sliding(3),
+    F.max_pool1d_with_indices: sliding(1, with_indices=True),
+    F.max_pool2d_with_indices: sliding(2, with_indices=True),
+    F.max_pool3d_with_indices: sliding(3, with_indices=True),
+    torch.max_pool1d: sliding(1),
+    torch.max_pool2d: sliding(2),
+    torch.max_pool3d: sliding(3),
+    torch.max_pool1d_with_indices: sliding(1, with_indices=True),
+    F.adaptive_max_pool1d: adaptive(1),
+    F.adaptive_max_pool2d: adaptive(2),
+    F.adaptive_max_pool3d: adaptive(3),
+    F.adaptive_max_pool1d_with_indices: adaptive(1, with_indices=True),
+    F.adaptive_max_pool2d_with_indices: adaptive(2, with_indices=True),
+    F.adaptive_max_pool3d_with_indices: adaptive(3, with_indices=True),
+    torch.adaptive_max_pool1d: adaptive(1, with_indices=True),
+}
+"""The reader of each function of PyTorch."""
+
+for _name, _read in {
+    "max_pool1d": sliding(1),
+    "max_pool2d": sliding(2),
+    "max_pool3d": sliding(3),
+    "max_pool1d_with_indices": sliding(1, with_indices=True),
+    "max_pool2d_with_indices": sliding(2, with_indices=True),
+    "max_pool3d_with_indices": sliding(3, with_indices=True),
+    "adaptive_max_pool1d": adaptive(1, with_indices=True),
+    "adaptive_max_pool2d": adaptive(2, with_indices=True),
+    "adaptive_max_pool3d": adaptive(3, with_indices=True),
+}.items():
+    _packet = getattr(torch.ops.aten, _name)
+    READERS |= {_packet: _read, _packet.default: _read}
 
 
 class _MaxPool(torch.autograd.Function):
@@ -157,8 +217,14 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (input,) = ctx.saved_tensors
-        grad = _linear(grad_outputs[0], input, ctx.windows, ctx.choice.selection, backward=True)
-        return grad, None, None, None
+        (gradient,), selection = grad_outputs, ctx.choice.selection
+        if not isinstance(selection, Limit):
+            grad = _linear(gradient, input, ctx.windows, selection, backward=True)
+            return grad, None, None, None
+        active = _active(input, ctx.windows)
+        alone, (found,) = shared(active, ctx.choice, gradient, like([input]))
+        grad = _linear(alone, input, ctx.windows, First(), backward=True)
+        return grad if found is None else grad + found, None, None, None
 
     @staticmethod
     def vmap(
@@ -179,7 +245,19 @@ class _MaxPoolWithJvp(_MaxPool):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         (input,) = ctx.saved_tensors
-        return _linear(tangents[0], input, ctx.windows, ctx.choice.selection, backward=False)
+        selection = ctx.choice.selection
+        if not isinstance(selection, Limit):
+            return _linear(tangents[0], input, ctx.windows, selection, backward=False)
+        alone = _linear(tangents[0], input, ctx.windows, First(), backward=False)
+        active = _active(input, ctx.windows)
+        return torch.where(active.tied(), active.push(active.along(tangents[:1]), tangents[:1]), alone)
+
+
+def _active(input: Tensor, windows: Windows) -> Active:
+    """The entries that attain each maximum, laid out."""
+    value = library.max_pool(input.detach(), windows)
+    contest = Windowed.of(windows, input)
+    return Picks((input,), contest).active(value)
 
 
 def _linear(

@@ -1,26 +1,16 @@
-"""What every nonsmooth operation offers, and how a selection is read by one with two branches."""
+"""One call of a nonsmooth operation, and whom it asks for a selection."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from kinkcheck.errors import InputError
-from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.selection import (
-    Branch,
-    First,
-    Hybrid,
-    Last,
-    Minimal,
-    Native,
-    Random,
-    Selection,
-)
+from kinkcheck.kernels import Ties
+from kinkcheck.ops.row import Row
+from kinkcheck.selection import Selection
 
 
 class Choice(Protocol):
@@ -35,29 +25,23 @@ class Choice(Protocol):
         """The selection to use now."""
 
 
-@dataclass(frozen=True)
 class Operation(ABC):
-    """One call of a nonsmooth operation: its arguments, not yet carried out.
-
-    Attributes:
-        input: the tensor whose kinks are met.
-    """
-
-    input: Tensor
-
-    family: ClassVar[str]
-    """The operation without its number of dimensions: ``max_pool``."""
-
-    names: ClassVar[tuple[str, ...]]
-    """The names that the operation can have."""
-
-    accepted: ClassVar[tuple[type[Selection], ...]]
-    """The selections that the operation has."""
+    """One call of a nonsmooth operation: its arguments, not yet carried out."""
 
     @property
     @abstractmethod
+    def row(self) -> Row:
+        """The operation."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors whose kinks are met."""
+
+    @property
     def name(self) -> str:
         """The name of the operation: ``max_pool2d``."""
+        return self.row.name
 
     @abstractmethod
     def ties(self) -> Ties:
@@ -65,17 +49,18 @@ class Operation(ABC):
 
     @abstractmethod
     def tied(self) -> Tensor:
-        """Which windows are tied: a bool tensor of the output's shape."""
+        """Which outputs are tied: a bool tensor of the output's shape."""
 
     @abstractmethod
-    def persists(self, lifted: Tensor) -> Tensor:
-        """Where the branches that are active here have one value in another input as well.
+    def persists(self, lifted: Operation, value: Tensor) -> Tensor:
+        """Where the branches that are active here have one value in another call as well.
 
         Args:
-            lifted: the input of the same call in a higher precision.
+            lifted: the same call in a higher precision.
+            value: its output.
 
         Returns:
-            A bool tensor of the output's shape, of which only tied windows mean something.
+            A bool tensor of the output's shape, of which only ties mean something.
         """
 
     def before(self) -> Self:
@@ -92,36 +77,11 @@ class Operation(ABC):
         return self.apply(choice), ties
 
 
-def second_branch_weight(
-    selection: Selection, at: Tensor, native: float, minimal: float
-) -> float | Tensor:
-    """The weight on the second branch of a two-branch operation, at its kinks.
+def forbidden_inplace(input: Tensor) -> bool:
+    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or a view.
 
-    Args:
-        selection: any selection.
-        at: a tensor of the shape of the kinks, on their device.
-        native: the weight that PyTorch uses.
-        minimal: the weight that makes the derivative smallest.
-
-    Returns:
-        One number for all kinks, or for ``random`` an int64 tensor of zeros and ones.
-
-    >>> second_branch_weight(Hybrid(2), torch.zeros(3), native=0.5, minimal=0.0)
-    -0.5
+    >>> forbidden_inplace(torch.zeros(3, requires_grad=True))
+    True
     """
-    match selection:
-        case Native():
-            return native
-        case Minimal():
-            return minimal
-        case Hybrid(beta):
-            return native + beta * (minimal - native)
-        case First():
-            return 0.0
-        case Last():
-            return 1.0
-        case Random(seed):
-            return random_rank(torch.full_like(at, 2, dtype=torch.int64), seed)
-        case Branch(alpha):
-            return alpha
-    raise InputError(f"unknown selection {selection!r}")
+    base = input._base if input._is_view() else input
+    return torch.is_grad_enabled() and base is not None and base.is_leaf and base.requires_grad

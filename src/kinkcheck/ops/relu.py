@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kinkcheck.families import RELU
 from kinkcheck.kernels import Ties
-from kinkcheck.ops.operation import Choice, Operation, second_branch_weight
-from kinkcheck.selection import (
-    Selection,
-)
+from kinkcheck.ops.branches import times
+from kinkcheck.ops.function import like, shared
+from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
+from kinkcheck.ops.row import Row
+from kinkcheck.ops.sides import ActiveSides
+from kinkcheck.ops.table import BY_NAME
+from kinkcheck.selection import Limit
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,18 @@ class ReLU(Operation):
     ReLU'(0) = α (Bertoin et al. 2021).
     """
 
+    input: Tensor
     inplace: bool = False
 
-    family: ClassVar[str] = RELU.family
-    names: ClassVar[tuple[str, ...]] = RELU.names
-    accepted: ClassVar[tuple[type[Selection], ...]] = RELU.accepted
+    @property
+    def row(self) -> Row:
+        """``relu``."""
+        return BY_NAME["relu"]
 
     @property
-    def name(self) -> str:
-        """``relu``."""
-        return self.family
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The input."""
+        return (self.input,)
 
     def ties(self) -> Ties:
         """Elements equal to zero."""
@@ -44,9 +50,9 @@ class ReLU(Operation):
         """Elements equal to zero."""
         return self.input.detach() == 0
 
-    def persists(self, lifted: Tensor) -> Tensor:
+    def persists(self, lifted: Operation, value: Tensor) -> Tensor:
         """Elements that are zero in the lift."""
-        return lifted == 0
+        return lifted.inputs[0].detach() == 0
 
     def before(self) -> ReLU:
         """This call with a copy of an input that would be overwritten."""
@@ -63,7 +69,7 @@ class ReLU(Operation):
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             # Neither takes an autograd function that writes in place.
             return self.input.copy_(ReLU(self.input).apply(choice))
-        if _forbidden_inplace(self.input):
+        if forbidden_inplace(self.input):
             return torch.relu_(self.input)  # raises PyTorch's error before anything is written
         output = _InplaceReLU.apply(self.input, at_zero, choice)
         return output
@@ -102,7 +108,13 @@ class _ReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        return _times(grad_outputs[0], ctx), None, None
+        (gradient,) = grad_outputs
+        if not isinstance(ctx.choice.selection, Limit):
+            return _times(gradient, ctx), None, None
+        output, at_zero = ctx.saved_tensors
+        native, (found,) = shared(_sides(at_zero), ctx.choice, gradient, like([output]))
+        product: Tensor = torch.ops.aten.threshold_backward(native, output, 0)
+        return product if found is None else product + found, None, None
 
 
 class _ReLUWithJvp(_ReLU):
@@ -129,20 +141,32 @@ class _InplaceReLU(_ReLU):
         return tangent.copy_(_times(tangent, ctx))
 
 
-def _forbidden_inplace(input: Tensor) -> bool:
-    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or a view."""
-    base = input._base if input._is_view() else input
-    return torch.is_grad_enabled() and base is not None and base.is_leaf and base.requires_grad
+def _sides(at_zero: Tensor) -> ActiveSides:
+    return ActiveSides(at_zero, ((True, 0.0, 1.0),))
 
 
 def _times(direction: Tensor, ctx: Any) -> Tensor:
     """The derivative, which is diagonal and so its own adjoint, times a direction."""
     output, at_zero = ctx.saved_tensors
     product: Tensor = torch.ops.aten.threshold_backward(direction, output, 0)
-    alpha = second_branch_weight(ctx.choice.selection, output, native=0.0, minimal=0.0)
-    if isinstance(alpha, float) and alpha == 0:
+    active, selection = _sides(at_zero), ctx.choice.selection
+    along = isinstance(selection, Limit)
+    (slope,) = active.along((direction,)) if along else active.weights(selection)
+    if not isinstance(slope, Tensor) and slope == 0:
         return product
-    at_kink = alpha * direction
-    if isinstance(alpha, Tensor):
-        at_kink = torch.where(alpha == 0, 0.0, at_kink)  # also against an infinite direction
-    return torch.where(at_zero, at_kink, product)
+    return torch.where(at_zero, times(slope, direction), product)
+
+
+READERS: dict[Any, Callable[..., ReLU]] = {
+    F.relu: read,
+    F.relu_: read_inplace,
+    torch.relu: read,
+    torch.relu_: read_inplace,
+    Tensor.relu: read,
+    Tensor.relu_: read_inplace,
+    torch.ops.aten.relu: read,
+    torch.ops.aten.relu.default: read,
+    torch.ops.aten.relu_: read_inplace,
+    torch.ops.aten.relu_.default: read_inplace,
+}
+"""The reader of each function of PyTorch."""

@@ -202,7 +202,7 @@ def against_native(
     """
 
     def chosen(tape: Tape) -> dict[Site, Selection]:
-        return {site: selection for site in tape.sites if site.kind.family == family}
+        return {site: selection for site in tape.sites if site.row.family == family}
 
     runs = _runs(model, pair, at, device)
     with runs.audited():

@@ -83,7 +83,7 @@ def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
     }
     ties: dict[str, Ties] = {}
     for site in forward.tape.sites:
-        if site.kind is ops.MaxPool:
+        if site.row.family == "max_pool":
             parent = site.layer.rpartition(".")[0]
             layer = parent if parent in compound else site.layer  # its two pools have equal ties
             ties.setdefault(layer, Ties(layer, site.windows, site.tied))

@@ -29,7 +29,8 @@ from kinkcheck import selection
 from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.errors import InputError, unknown
-from kinkcheck.families import MAX_POOL, RELU, Family, require_accepted
+from kinkcheck.ops.row import Row
+from kinkcheck.ops.table import BY_NAME
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
 from kinkcheck.selection import Hybrid, Minimal, Native
 from kinkcheck.study.settings import Search, Settings
@@ -70,8 +71,8 @@ def _precision(value: Any) -> str:
     return canonical(str(value))
 
 
-def _selection(family: Family) -> BeforeValidator:
-    return BeforeValidator(lambda text: str(require_accepted(family, selection.parse(text))))
+def _selection(row: Row) -> BeforeValidator:
+    return BeforeValidator(lambda text: str(row.require_fixed(selection.parse(text))))
 
 
 def _network(name: str) -> str:
@@ -159,8 +160,8 @@ class Spec(_Table):
     batch_norm: Many[bool] = (False,)
     init: Literal[INITIALISATIONS] = "default"  # type: ignore[valid-type]
     precision: Many[Annotated[str, BeforeValidator(_precision)]] = ("float32",)
-    max_pool: Many[Annotated[str, _selection(MAX_POOL)]] | None = None
-    relu: Many[Annotated[str, _selection(RELU)]] | None = None
+    max_pool: Many[Annotated[str, _selection(BY_NAME["max_pool2d"])]] | None = None
+    relu: Many[Annotated[str, _selection(BY_NAME["relu"])]] | None = None
     forward: Many[Literal["exact", "compound"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
 

@@ -52,6 +52,11 @@ class Notes:
         self._calls: defaultdict[int, list[_What]] = defaultdict(list)
         self._steered: defaultdict[int, list[_What]] = defaultdict(list)
         self._spans: list[tuple[int, float, _What]] = []
+        self._of_sites: set[int] = set()
+
+    def site(self, first: int) -> None:
+        """Note that all nodes made from a number on belong to a site."""
+        self._of_sites.update(range(first, next_number()))
 
     def met(self, layer: str, operation: str, reason: str) -> None:
         """Note something that reaches no gradient."""
@@ -93,6 +98,8 @@ class Notes:
     def _at(self, node: Any) -> list[_What]:
         """What a node of the graph is."""
         name, number = node.name(), node._sequence_nr()
+        if number in self._of_sites:
+            return []
         if name.endswith("CopySlices"):  # wraps the node of a call that writes into a view
             return [*self._calls.get(number - 1, ()), *self._steered.get(number - 1, ())]
         function = function_of(node)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kinkcheck.kernels import Ties
-from kinkcheck.ops import Choice, Operation
+from kinkcheck.ops import Choice
+from kinkcheck.ops.branches import Weights
+from kinkcheck.ops.row import Row
 from kinkcheck.selection import Selection
 
 
@@ -18,7 +20,7 @@ class Site:
             and outside any module.
         operation: name of the operation, for example ``max_pool2d``.
         call: how often this layer had called this operation before.
-        kind: the class of the operation.
+        row: what is known of the operation.
         differentiable: whether autograd saw the call. Where it did not, because gradients are off
             (also in the forward of a custom autograd function) or because nothing here requires
             one, a choice at this site reaches no gradient.
@@ -27,11 +29,12 @@ class Site:
     layer: str
     operation: str
     call: int
-    kind: type[Operation] = field(repr=False)
+    row: Row = field(repr=False)
     differentiable: bool = field(repr=False)
     _own: Choice = field(repr=False)
     _ties: Ties = field(init=False, repr=False)
     _chosen: Selection | None = field(default=None, repr=False)
+    winners: Weights | None = field(default=None, init=False, repr=False)
 
     @property
     def selection(self) -> Selection:

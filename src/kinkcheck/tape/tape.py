@@ -17,9 +17,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from kinkcheck import ops
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Ties
-from kinkcheck.ops import Choice, Operation, require_accepted
-from kinkcheck.selection import Selection, parse
+from kinkcheck.ops import Choice, Operation
+from kinkcheck.selection import Limit, Selection, parse
 from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.directions import decide
 from kinkcheck.tape.graph import function_of, leaf_of, nodes
 from kinkcheck.tape.hooks import registered
 from kinkcheck.tape.interceptor import (
@@ -206,6 +207,9 @@ class Tape:
         the program's own selections. With activation checkpointing (``use_reentrant=False``) this
         is the only way to differentiate a recorded loss.
 
+        Under ``limit:SEED`` the tensors move along a direction drawn from the seed, and each site
+        takes the branch that stays active (see :mod:`kinkcheck.tape.directions`).
+
         Args:
             loss: a scalar computed inside the block.
             inputs: the tensor or tensors to differentiate with respect to; by default the
@@ -239,21 +243,24 @@ class Tape:
             again = as_found(self._model) if self._runs_again else nullcontext()
             with again, self._parameters.as_written(), Interceptor(run_again):
                 segments = self._segments(loss, tensors)
-                if segments is None:
+                seeds = {each.seed for each in chosen.values() if isinstance(each, Limit)}
+                if seeds:
+                    decide(loss, tensors, seeds.pop())
+                if seeds or segments is None:
                     gradients = whole_pass(loss, tensors)
                 else:
                     gradients = segments.gradients({site: site.selection for site in self.sites})
         finally:
             for site in chosen:
-                site._chosen = None
+                site._chosen = site.winners = None
         return gradients if names is None else dict(zip(names, gradients, strict=True))
 
     def _chosen(self, choose: Choose) -> dict[Site, Selection]:
         if isinstance(choose, str | Selection):
             selection = parse(choose)
-            chosen = {s: selection for s in self.sites if isinstance(selection, s.kind.accepted)}
+            chosen = {s: selection for s in self.sites if isinstance(selection, s.row.accepted)}
             if self.sites and not chosen:
-                require_accepted(self.sites[0].kind, selection)
+                self.sites[0].row.require(selection)
             return chosen
         chosen = {}
         for key, text in choose.items():
@@ -262,7 +269,7 @@ class Tape:
                 layers = ", ".join(dict.fromkeys(site.layer for site in self.sites)) or "none"
                 raise InputError(f"choose: no site in layer {key!r}; layers with sites: {layers}")
             for site in sites:
-                chosen[site] = require_accepted(site.kind, parse(text))
+                chosen[site] = site.row.require(parse(text))
         return chosen
 
     def _trained(self) -> tuple[list[str], list[Tensor]]:
@@ -312,16 +319,17 @@ class Tape:
     def _meet(self, operation: Operation, own: Choice) -> Any:
         """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
-        seen = torch.is_grad_enabled() and operation.input.requires_grad
-        site = Site(layer, name, self._calls[layer, name], type(operation), seen, own)
+        seen = torch.is_grad_enabled() and any(each.requires_grad for each in operation.inputs)
+        site = Site(layer, name, self._calls[layer, name], operation.row, seen, own)
         self._calls[layer, name] += 1
         self.sites.append(site)
         self._known.add(site)
         first = next_number()
         with self._watcher.looking_away():
             output = self._carry_out(operation, site)
+        self._notes.site(first)
         with torch._C.DisableTorchFunction():
-            self._jumps.made(output, [operation.input], name, jumps=False)
+            self._jumps.made(output, operation.inputs, name, jumps=False)
         if torch._C._are_functorch_transforms_active():
             reason = "ties are not counted under torch.func and vmap"
             self._notes.span(first, layer, name, reason)
@@ -333,7 +341,7 @@ class Tape:
         if torch._C._are_functorch_transforms_active():
             site._ties = Ties(0, torch.zeros(()), torch.zeros(()))
             return operation.apply(site)
-        if has_torch_function_unary(operation.input):
+        if has_torch_function_unary(operation.inputs[0]):
             with torch._C.DisableTorchFunction():
                 site._ties = operation.ties()
             return ops.call(operation, site)

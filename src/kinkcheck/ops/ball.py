@@ -1,0 +1,92 @@
+"""Norms: at 0 every element of a ball is a derivative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties
+from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.picks import Contest
+from kinkcheck.selection import Selection, weight
+
+
+@dataclass(frozen=True)
+class Ball(Branches):
+    """Norms of entries, whose Clarke subdifferential at 0 is the unit ball of the dual norm.
+
+    Its least element is the centre 0. ``branch:α`` is the vector α·(1, ..., 1).
+
+    Attributes:
+        inputs: the tensors that hold the entries.
+        contest: which of them make which output.
+        power: of the norm, above 1.
+
+    >>> from kinkcheck.ops.picks import Along
+    >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    >>> Ball((x,), Along((2, 2), (1,), keepdim=False), 2.0).active(x.norm(dim=1)).tied()
+    tensor([ True, False])
+    """
+
+    inputs: tuple[Tensor, ...]
+    contest: Contest
+    power: float
+
+    def active(self, value: Tensor) -> ActiveBall:
+        """The ball at each output that is 0."""
+        return ActiveBall(self.contest, value.detach() == 0, self.power)
+
+
+@dataclass(frozen=True)
+class ActiveBall(Active):
+    """The unit ball where a norm is 0."""
+
+    contest: Contest
+    zero: Tensor
+    power: float
+
+    def tied(self) -> Tensor:
+        """Outputs that are 0."""
+        return self.zero
+
+    def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
+        """Outputs that are 0, and those whose entries all are: powers may underflow."""
+        entries = self.contest.entries(*(each.detach() for each in inputs))
+        largest = self.contest.best(entries.nan_to_num(nan=0.0).abs(), largest=True)
+        zeros = torch.count_nonzero(largest == 0)
+        return Ties(self.zero.numel(), torch.count_nonzero(self.zero), zeros)
+
+    def persists(self, lifted: Branches, value: Tensor) -> Tensor:
+        """Outputs that are 0 in the lift."""
+        return value.detach() == 0
+
+    def native(self, tangent: Tensor) -> Tensor:
+        """0 at the centre, as PyTorch's backward pass has it; its forward mode has NaN there."""
+        return torch.where(self.zero, 0, tangent)
+
+    def weights(self, selection: Selection) -> float:
+        """α, the same for all entries."""
+        return float(weight(selection, 1, 2, 0.0, None))
+
+    def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The gradient of the norm at the tangent."""
+        moved = self.contest.entries(*tangents).nan_to_num(nan=0.0)
+        most = self.contest.spread(self.contest.best(moved.abs(), largest=True))
+        scaled = moved / torch.where(most == 0, 1, most)
+        powers = scaled.abs() ** self.power
+        norm = self.contest.spread(self.contest.total(powers)) ** (1 / self.power)
+        slope = scaled.sgn() * (scaled.abs() / torch.where(norm == 0, 1, norm)) ** (self.power - 1)
+        return torch.where(self.contest.spread(self.zero), slope, 0)
+
+    def pull(self, weights: float | Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each output for its entries."""
+        if not isinstance(weights, Tensor) and weights == 0:
+            return ()
+        at_zero = torch.where(self.zero, gradient, 0)
+        return self.contest.back(times(weights, self.contest.spread(at_zero)))
+
+    def push(self, weights: float | Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangents of the entries, weighed."""
+        return self.contest.total(times(weights, self.contest.entries(*tangents)))

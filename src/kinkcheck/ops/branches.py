@@ -1,0 +1,99 @@
+"""The branches of a call, and what a selection does where several are active.
+
+Three shapes cover nearly all nonsmooth operations: :class:`~kinkcheck.ops.sides.Sides`,
+:class:`~kinkcheck.ops.picks.Picks` and :class:`~kinkcheck.ops.ball.Ball`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties
+from kinkcheck.selection import Selection
+
+Weights = Any
+"""What the active branches of a shape are weighed with at ties; the affair of that shape."""
+
+
+class Branches(ABC):
+    """The branches of one call.
+
+    Attributes:
+        inputs: the tensors that are given a gradient at ties, in their order.
+    """
+
+    inputs: tuple[Tensor, ...]
+
+    @abstractmethod
+    def active(self, value: Tensor) -> Active:
+        """The branches that attain the value that PyTorch returned."""
+
+
+class Active(ABC):
+    """The active branches of one call: a dataclass of tensors and plain values.
+
+    It is taken apart into them for autograd, and must keep no tensor in another way.
+    """
+
+    @abstractmethod
+    def tied(self) -> Tensor:
+        """Where several branches are active: a bool tensor of the output's shape."""
+
+    @abstractmethod
+    def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
+        """The census, given the output and the inputs."""
+
+    @abstractmethod
+    def persists(self, lifted: Branches, value: Tensor) -> Tensor:
+        """Where these branches have one value in another call as well.
+
+        Args:
+            lifted: the branches of the same call in a higher precision.
+            value: the output there.
+
+        Returns:
+            A bool tensor of the output's shape, of which only ties mean something.
+        """
+
+    def native(self, tangent: Tensor) -> Tensor:
+        """The tangent of the output that is the adjoint of PyTorch's own backward pass.
+
+        Args:
+            tangent: what PyTorch's own forward mode makes of it.
+        """
+        return tangent
+
+    @abstractmethod
+    def weights(self, selection: Selection) -> Weights:
+        """The weight of each branch at ties, beside the share that the native ones have."""
+
+    @abstractmethod
+    def along(self, tangents: tuple[Tensor, ...]) -> Weights:
+        """The weights of the branches that stay active when the inputs move along tangents."""
+
+    @abstractmethod
+    def pull(self, weights: Weights, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """What the inputs get at ties from a gradient of the output."""
+
+    @abstractmethod
+    def push(self, weights: Weights, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangent of the output at ties; elsewhere anything."""
+
+
+def times(weight: Tensor | float, direction: Tensor) -> Tensor:
+    """Weight × direction in the type of the direction, where a weight of 0 leaves nothing.
+
+    The product is taken in float32 for smaller types and then rounded, as kernels do.
+
+    >>> times(torch.tensor([0.0, 0.5]), torch.tensor([torch.inf, 4.0]))
+    tensor([0., 2.])
+    """
+    if not isinstance(weight, Tensor):
+        return torch.zeros_like(direction) if weight == 0 else weight * direction
+    computing = torch.promote_types(direction.dtype, torch.float32)
+    product = (weight.to(computing) * direction.to(computing)).to(direction.dtype)
+    return torch.where(weight == 0, 0.0, product)

@@ -1,0 +1,138 @@
+"""Which calls of PyTorch are which nonsmooth operation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from kinkcheck.ops import max_pool, relu
+from kinkcheck.ops.declared import Declared
+from kinkcheck.ops.operation import Choice, Operation
+from kinkcheck.ops.row import Row
+from kinkcheck.ops.table import ROWS
+
+_Reader = Callable[[tuple[Any, ...], dict[str, Any]], Operation | None]
+
+_NAMESPACES = (F, torch, Tensor, torch._C._nn)
+
+
+def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
+    """The nonsmooth operation that a call of a PyTorch function is, or None.
+
+    None also for tensors that kinkcheck's autograd functions do not take: of integers, sparse,
+    nested, quantised and meta tensors, and where a tensor to write to is given (``out=``), which
+    PyTorch does not differentiate.
+
+    >>> call = operation(F.relu, (torch.zeros(3),), {"inplace": True})
+    >>> call.name, call.ties().windows
+    ('relu', 3)
+    >>> operation(torch.exp, (torch.zeros(3),), {}) is None
+    True
+    """
+    read = _READERS.get(function)
+    if read is None or kwargs.get("out") is not None:
+        return None
+    found = read(args, kwargs)
+    if found is None or not all(
+        kind_of(each) == "dense" and each.is_floating_point() for each in found.inputs
+    ):
+        return None
+    return found
+
+
+def kind_of(tensor: Tensor) -> str:
+    """How a tensor keeps its entries.
+
+    >>> [kind_of(tensor) for tensor in (torch.eye(2), torch.eye(2).to_sparse())]
+    ['dense', 'sparse_coo']
+    """
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.").removeprefix("_")
+    if tensor.is_quantized:
+        return "quantised"
+    return "meta" if tensor.is_meta else "dense"
+
+
+def call(operation: Operation, choice: Choice) -> Any:
+    """Carry out an operation; a recording tape sees the call and may choose otherwise.
+
+    Args:
+        operation: the call of a nonsmooth operation.
+        choice: whom to ask for the selection at backward time.
+
+    >>> from kinkcheck.ops import ReLU
+    >>> from kinkcheck.selection import Branch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> call(ReLU(x), Branch(0.5)).backward()
+    >>> x.grad
+    tensor([0.5000])
+    """
+    if has_torch_function_unary(operation.inputs[0]):
+        return handle_torch_function(call, operation.inputs, operation, choice)
+    return operation.apply(choice)
+
+
+def _declared(
+    row: Row, compute: Any, in_place: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Operation | None:
+    """The call of an operation that a row declares; ``compute`` is PyTorch's, out of place."""
+    assert row.read is not None
+    original = partial(in_place, *args, **kwargs) if in_place is not None else None
+    if row in _WITH_FLAG and in_place is None:
+        given = inspect.signature(row.read).bind(*args, **kwargs).arguments
+        if given.pop("inplace", False):
+            original = partial(compute, *args, **kwargs)
+        args, kwargs = (given.pop(next(iter(given))),), given
+    branches = row.read(*args, **kwargs)
+    if branches is None:
+        return None
+    return Declared(row, branches, compute, args, kwargs, original)
+
+
+def _functions(row: Row) -> Iterator[tuple[Any, Any, Any]]:
+    """What PyTorch has of a row: a function to read, the same out of place, and itself if in."""
+    for name in row.spellings.split():
+        for namespace in _NAMESPACES:
+            plain, in_place = (getattr(namespace, name + suffix, None) for suffix in ("", "_"))
+            if plain is not None:
+                yield plain, plain, None
+            if plain is not None and in_place is not None:
+                yield in_place, plain, in_place
+        packet = getattr(torch.ops.aten, name, None)
+        if packet is not None:
+            yield from ((each, each, None) for each in _overloads(packet))
+            if hasattr(torch.ops.aten, f"{name}_"):
+                written = getattr(torch.ops.aten, f"{name}_")
+                yield from ((each, packet, each) for each in _overloads(written))
+
+
+def _overloads(packet: Any) -> list[Any]:
+    return [packet, *(getattr(packet, each) for each in packet.overloads())]
+
+
+_WITH_FLAG = {
+    row for row in ROWS if row.read and "inplace" in inspect.signature(row.read).parameters
+}
+_READERS: dict[Any, _Reader] = {
+    function: partial(_declared, row, compute, in_place)
+    for row in ROWS
+    if row.read is not None
+    for function, compute, in_place in _functions(row)
+}
+
+
+def _fast(read: Callable[..., Operation | None]) -> _Reader:
+    return lambda args, kwargs: read(*args, **kwargs)
+
+
+for _table in (max_pool.READERS, relu.READERS):
+    _READERS |= {function: _fast(read) for function, read in _table.items()}

@@ -1,0 +1,104 @@
+"""A call of an operation that a row declares.
+
+PyTorch computes the value, and its own derivative wherever one branch is active; what happens at
+ties is replaced (:mod:`kinkcheck.ops.function`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties
+from kinkcheck.ops.branches import Branches
+from kinkcheck.ops.function import at_ties
+from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
+from kinkcheck.ops.row import Row
+
+
+@dataclass(frozen=True)
+class Declared(Operation):
+    """A call of an operation that a row declares.
+
+    Attributes:
+        declaration: the row.
+        branches: what competes in this call.
+        compute: PyTorch's function, out of place, of the arguments.
+        args: what it is given.
+        kwargs: what it is given by name.
+        in_place: PyTorch's function where the call is one in place; else None.
+    """
+
+    declaration: Row
+    branches: Branches
+    compute: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    in_place: Callable[[], Any] | None = None
+
+    @property
+    def row(self) -> Row:
+        """The row that declares it."""
+        return self.declaration
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that compete."""
+        return self.branches.inputs
+
+    def ties(self) -> Ties:
+        """The census of kinks."""
+        value = self._value()
+        return self.branches.active(value).ties(value, self.inputs)
+
+    def tied(self) -> Tensor:
+        """Where several branches are active."""
+        return self.branches.active(self._value()).tied()
+
+    def persists(self, lifted: Operation, value: Tensor) -> Tensor:
+        """Where the branches that are active here have one value in the lift as well."""
+        assert isinstance(lifted, Declared)
+        return self.branches.active(self._value()).persists(lifted.branches, value)
+
+    def before(self) -> Declared:
+        """This call with a copy of an input that would be overwritten."""
+        return self if self.in_place is None else self._of(self.args[0].detach().clone())
+
+    def apply(self, choice: Choice) -> Any:
+        """What PyTorch returns, with a backward pass that asks ``choice`` at ties."""
+        return self._apply(choice, None)
+
+    def apply_counting(self, choice: Choice) -> tuple[Any, Ties]:
+        """The same, and the census."""
+        census: list[Ties] = []
+        return self._apply(choice, census), census[0]
+
+    def _apply(self, choice: Choice, census: list[Ties] | None) -> Any:
+        if self.in_place is not None:
+            if forbidden_inplace(self.args[0]):
+                return self.in_place()  # raises PyTorch's error before anything is written
+            # What the derivative needs of the input must not be overwritten.
+            return self.args[0].copy_(self._of(self.args[0].clone())._apply(choice, census))
+        result = self.compute(*self.args, **self.kwargs)
+        value = result[0] if isinstance(result, tuple) else result
+        active = self.branches.active(value)
+        if census is not None:
+            census.append(active.ties(value, self.inputs))
+        value = at_ties(value, self.inputs, active, choice)
+        return type(result)((value, *result[1:])) if isinstance(result, tuple) else value
+
+    def _of(self, first: Tensor) -> Declared:
+        """This call out of place, with another tensor as its first argument."""
+        args = (first, *self.args[1:])
+        branches = self.declaration.read(*args, **self.kwargs)  # type: ignore[misc]
+        return replace(self, branches=branches, args=args, in_place=None)
+
+    def _value(self) -> Tensor:
+        with torch.no_grad():
+            result = self.compute(*self.args, **self.kwargs)
+        value: Tensor = result[0] if isinstance(result, tuple) else result
+        return value.detach()

@@ -1,0 +1,365 @@
+"""Operations of which each output is an entry: at a tie several entries attain it.
+
+Which entries compete for which output is a :class:`Contest`. All that a selection does follows
+from it, whatever the operation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties, Windows, random_rank
+from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.selection import Random, Selection, weight
+
+Wins = Literal["largest", "smallest"] | int
+"""Which of the active entries stays active along a tangent: by its tangent, or by its place in the
+ascending order of tangents."""
+
+
+class Contest(ABC):
+    """Which entries compete for which output: a dataclass of tensors and plain values.
+
+    Entries are laid out in one tensor of any shape. Among those of one output the first one is the
+    one that PyTorch scans first.
+    """
+
+    @abstractmethod
+    def entries(self, *inputs: Tensor) -> Tensor:
+        """Lay entries out; linear in the inputs."""
+
+    @abstractmethod
+    def back(self, entries: Tensor) -> tuple[Tensor, ...]:
+        """The adjoint of :meth:`entries`."""
+
+    @abstractmethod
+    def spread(self, output: Tensor) -> Tensor:
+        """Give each entry what the output has that it competes for."""
+
+    @abstractmethod
+    def total(self, entries: Tensor) -> Tensor:
+        """The sum over the entries that compete for each output: the adjoint of :meth:`spread`."""
+
+    @abstractmethod
+    def ranks(self, chosen: Tensor) -> Tensor:
+        """How many chosen entries come before each, among those of its output.
+
+        Args:
+            chosen: a bool for each entry.
+        """
+
+    @abstractmethod
+    def best(self, entries: Tensor, largest: bool) -> Tensor:
+        """The largest or smallest entry for each output."""
+
+
+@dataclass(frozen=True)
+class Picks(Branches):
+    """Outputs that are entries of the inputs.
+
+    Attributes:
+        inputs: the tensors that hold the entries.
+        contest: which of them compete for which output.
+        wins: which active entry stays active along a tangent.
+
+    >>> x = torch.tensor([[1.0, 3.0, 3.0]])
+    >>> picks = Picks((x,), Along(2, (1,), keepdim=False), "largest")
+    >>> picks.active(x.amax(1)).tied()
+    tensor([True])
+    """
+
+    inputs: tuple[Tensor, ...]
+    contest: Contest
+    wins: Wins | Tensor = "largest"
+
+    def active(self, value: Tensor) -> ActivePicks:
+        """The entries that attain the outputs."""
+        with torch.no_grad():
+            entries = self.contest.entries(*(each.detach() for each in self.inputs))
+            attains = entries == self.contest.spread(value.detach())
+        return ActivePicks(self.contest, attains, self.wins)
+
+
+@dataclass(frozen=True)
+class ActivePicks(Active):
+    """The entries that attain the outputs.
+
+    Attributes:
+        contest: which entries compete for which output.
+        attains: the active ones.
+        wins: which of them stays active along a tangent.
+    """
+
+    contest: Contest
+    attains: Tensor
+    wins: Wins | Tensor
+
+    def _size(self) -> Tensor:
+        """How many entries attain each output."""
+        return self.contest.total(self.attains.to(torch.int64))
+
+    def tied(self) -> Tensor:
+        """Outputs that several entries attain."""
+        return self._size() > 1
+
+    def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
+        """Outputs that several entries attain, and those of them that are 0."""
+        tied = self.tied()
+        at_zero = torch.count_nonzero(tied & (value.detach() == 0))
+        return Ties(tied.numel(), torch.count_nonzero(tied), at_zero)
+
+    def persists(self, lifted: Branches, value: Tensor) -> Tensor:
+        """Outputs whose active entries have one value in the lift."""
+        contest = self.contest
+        entries = contest.entries(*(each.detach() for each in lifted.inputs))
+        largest = contest.best(torch.where(self.attains, entries, -torch.inf), largest=True)
+        smallest = contest.best(torch.where(self.attains, entries, torch.inf), largest=False)
+        return largest == smallest
+
+    def weights(self, selection: Selection) -> Tensor:
+        """The weight of each entry."""
+        size = self._size()
+        drawn = None
+        if isinstance(selection, Random):
+            drawn = self.contest.spread(random_rank(size, selection.seed))
+        sizes = self.contest.spread(size).clamp(min=1)
+        ranks = self.contest.ranks(self.attains)
+        given = weight(selection, ranks, sizes, 1 / sizes.to(torch.float64), drawn)
+        return torch.where(self.attains & (sizes > 1), given, 0.0)
+
+    def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """Weight 1 for the first of the entries that win."""
+        contest, moved = self.contest, self.contest.entries(*tangents)
+        if isinstance(self.wins, str):
+            largest = self.wins == "largest"
+            away = -torch.inf if largest else torch.inf
+            best = contest.best(torch.where(self.attains, moved, away), largest)
+        else:
+            best = self._in_order(moved)
+        wins = self.attains & (moved == contest.spread(best))
+        return (wins & (contest.ranks(wins) == 0)).to(torch.float64)
+
+    def _in_order(self, moved: Tensor) -> Tensor:
+        """The tangent that has its place in the ascending order of the active ones."""
+        contest, left = self.contest, self.attains
+        place = torch.as_tensor(self.wins, device=moved.device)
+        best = contest.best(torch.where(left, moved, torch.inf), largest=False)
+        for step in range(1, int(place.max()) + 1):
+            least = left & (moved == contest.spread(best))
+            left = left & ~(least & (contest.ranks(least) == 0))
+            next_ = contest.best(torch.where(left, moved, torch.inf), largest=False)
+            best = torch.where(place >= step, next_, best)
+        return best
+
+    def pull(self, weights: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each output for its entries."""
+        return self.contest.back(times(weights, self.contest.spread(gradient)))
+
+    def push(self, weights: Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangents of the entries, weighed."""
+        return self.contest.total(times(weights, self.contest.entries(*tangents)))
+
+
+@dataclass(frozen=True)
+class Along(Contest):
+    """Entries along dimensions of one input.
+
+    Attributes:
+        sizes: of the input.
+        over: those that the output has lost; none stand for all.
+        keepdim: whether the output keeps them with one entry.
+    """
+
+    sizes: tuple[int, ...]
+    over: tuple[int, ...]
+    keepdim: bool = False
+
+    @classmethod
+    def of(cls, input: Tensor, dim: int | Sequence[int] | None, keepdim: bool = False) -> Along:
+        """Along what PyTorch calls ``dim``."""
+        over = (dim,) if isinstance(dim, int) else tuple(dim or ())
+        return cls(tuple(input.shape), over, keepdim)
+
+    def entries(self, *inputs: Tensor) -> Tensor:
+        """Outputs first, then the entries of each in row-major order."""
+        (input,) = inputs
+        return input.permute(*self._order()).reshape(*self._kept(), -1)
+
+    def back(self, entries: Tensor) -> tuple[Tensor, ...]:
+        """The layout of the input."""
+        order = self._order()
+        shaped = entries.reshape([self.sizes[d] for d in order])
+        return (shaped.permute(*(order.index(d) for d in range(len(order)))),)
+
+    def spread(self, output: Tensor) -> Tensor:
+        """One more dimension."""
+        return output.reshape(*self._kept(), 1).expand(*self._kept(), self._entries())
+
+    def total(self, entries: Tensor) -> Tensor:
+        """The sum along that dimension."""
+        return self._output(entries.sum(-1))
+
+    def ranks(self, chosen: Tensor) -> Tensor:
+        """Counted along that dimension."""
+        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
+
+    def best(self, entries: Tensor, largest: bool) -> Tensor:
+        """The extreme along that dimension."""
+        return self._output(entries.amax(-1) if largest else entries.amin(-1))
+
+    def _over(self) -> tuple[int, ...]:
+        count = len(self.sizes)
+        return tuple(sorted(d % count for d in self.over)) if self.over else tuple(range(count))
+
+    def _order(self) -> list[int]:
+        over = self._over()
+        return [*(d for d in range(len(self.sizes)) if d not in over), *over]
+
+    def _kept(self) -> list[int]:
+        over = self._over()
+        return [size for d, size in enumerate(self.sizes) if d not in over]
+
+    def _entries(self) -> int:
+        count = 1
+        for d in self._over():
+            count *= self.sizes[d]
+        return count
+
+    def _output(self, reduced: Tensor) -> Tensor:
+        if not self.keepdim:
+            return reduced
+        over = self._over()
+        return reduced.reshape([1 if d in over else size for d, size in enumerate(self.sizes)])
+
+
+@dataclass(frozen=True)
+class Between(Contest):
+    """Entries at the same place of several inputs, which broadcast.
+
+    Attributes:
+        shapes: of the inputs.
+        output: the shape of the output.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+
+    @classmethod
+    def of(cls, *inputs: Tensor) -> Between:
+        """Of the inputs themselves."""
+        shapes = tuple(tuple(each.shape) for each in inputs)
+        return cls(shapes, tuple(torch.broadcast_shapes(*shapes)))
+
+    def entries(self, *inputs: Tensor) -> Tensor:
+        """The inputs, one behind the other."""
+        common = inputs[0].dtype
+        for each in inputs[1:]:
+            common = torch.promote_types(common, each.dtype)
+        return torch.stack([each.to(common).expand(self.output) for each in inputs], -1)
+
+    def back(self, entries: Tensor) -> tuple[Tensor, ...]:
+        """Each input has what it gave, summed where it was broadcast."""
+        return tuple(
+            part.sum_to_size(shape)
+            for part, shape in zip(entries.unbind(-1), self.shapes, strict=True)
+        )
+
+    def spread(self, output: Tensor) -> Tensor:
+        """One more dimension."""
+        return output.unsqueeze(-1).expand(*self.output, len(self.shapes))
+
+    def total(self, entries: Tensor) -> Tensor:
+        """The sum along that dimension."""
+        return entries.sum(-1)
+
+    def ranks(self, chosen: Tensor) -> Tensor:
+        """Counted along that dimension."""
+        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
+
+    def best(self, entries: Tensor, largest: bool) -> Tensor:
+        """The extreme along that dimension."""
+        return entries.amax(-1) if largest else entries.amin(-1)
+
+
+@dataclass(frozen=True)
+class Windowed(Contest):
+    """Entries of the windows of a pooling.
+
+    Attributes:
+        windows: the windows.
+        plane: the sizes of the dimensions that are pooled.
+    """
+
+    windows: Windows
+    plane: tuple[int, ...]
+
+    @classmethod
+    def of(cls, windows: Windows, input: Tensor) -> Windowed:
+        """Of a pooling of a tensor."""
+        return cls(windows, tuple(input.shape[-windows.dimensions :]))
+
+    def entries(self, *inputs: Tensor) -> Tensor:
+        """Windows, then the entries of each; NaN in the padding, which is never active."""
+        (input,) = inputs
+        at, _ = self._places(input.device)
+        flat = input.flatten(-len(self.plane))
+        gathered = flat.index_select(-1, at.clamp(min=0).flatten()).unflatten(-1, at.shape)
+        return torch.where(at < 0, torch.nan, gathered)
+
+    def back(self, entries: Tensor) -> tuple[Tensor, ...]:
+        """Each position has the sum of what its entries have."""
+        at, _ = self._places(entries.device)
+        flat = torch.zeros_like(entries[..., 0, :1]).expand(*entries.shape[:-2], prod(self.plane))
+        inside = torch.where(at < 0, 0, entries).flatten(-2)
+        added = flat.index_add(-1, at.clamp(min=0).flatten(), inside)
+        return (added.unflatten(-1, self.plane),)
+
+    def spread(self, output: Tensor) -> Tensor:
+        """One more dimension."""
+        at, _ = self._places(output.device)
+        flat = output.flatten(-len(self.plane)).unsqueeze(-1)
+        return flat.expand(*flat.shape[:-1], at.shape[1])
+
+    def total(self, entries: Tensor) -> Tensor:
+        """The sum over places."""
+        return self._output(entries.sum(-1))
+
+    def ranks(self, chosen: Tensor) -> Tensor:
+        """Counted over places."""
+        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
+
+    def best(self, entries: Tensor, largest: bool) -> Tensor:
+        """The extreme over places."""
+        return self._output(entries.amax(-1) if largest else entries.amin(-1))
+
+    def _output(self, reduced: Tensor) -> Tensor:
+        return reduced.unflatten(-1, self._places(reduced.device)[1])
+
+    def _places(self, device: torch.device) -> tuple[Tensor, tuple[int, ...]]:
+        find = _places if torch.compiler.is_compiling() else _places_once
+        return find(self.windows, self.plane, device)
+
+
+def _places(
+    windows: Windows, plane: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Where the entries of each window lie in its plane, −1 in the padding; and the outputs."""
+    output = windows.torch_max_pool(torch.empty(1, *plane, device="meta")).shape[1:]
+    positions = torch.arange(prod(plane), device=device).reshape(plane)
+    places = []
+    for of, at in windows.entries(torch.Size(plane), output):
+        place = torch.full(output, -1, device=device)
+        place[of] = positions[at]
+        places.append(place.flatten())
+    return torch.stack(places, -1), tuple(output)
+
+
+_places_once = lru_cache(maxsize=256)(_places)

@@ -1,0 +1,131 @@
+"""Pointwise operations: at a kink the branches are the two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties, random_rank
+from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.selection import Random, Selection, weight
+
+Number = float | Tensor
+Kink = tuple[Number, Number, Number]
+"""Where a kink is, and the slopes on its left and on its right."""
+
+
+@dataclass(frozen=True)
+class Sides(Branches):
+    """Kinks of a function of one number, element by element.
+
+    The first branch is the one on the left, the second the one on the right.
+
+    Attributes:
+        input: the tensor that meets kinks.
+        kinks: where each is, and the slopes on its left and right; numbers, or tensors that
+            broadcast over the input.
+        on: what is compared with the places of the kinks, if that is not the input itself.
+
+    >>> x = torch.tensor([0.0, 1.0, 6.0])
+    >>> Sides(x, [(0.0, 0.0, 1.0), (6.0, 1.0, 0.0)]).active(x).tied()
+    tensor([ True, False,  True])
+    """
+
+    input: Tensor
+    kinks: Sequence[Kink]
+    on: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The one input."""
+        return (self.input,)
+
+    def active(self, value: Tensor) -> ActiveSides:
+        """The sides that meet at each kink."""
+        return ActiveSides(self.input if self.on is None else self.on, tuple(self.kinks))
+
+
+@dataclass(frozen=True)
+class ActiveSides(Active):
+    """The sides that meet where a tensor is at a kink."""
+
+    on: Tensor
+    kinks: tuple[Kink, ...]
+
+    def tied(self) -> Tensor:
+        """Elements at a kink."""
+        tied = torch.zeros_like(self.on, dtype=torch.bool)
+        for at, _, _ in self.kinks:
+            tied = tied | (self.on.detach() == at)
+        return tied
+
+    def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
+        """Elements at a kink, and those of them that are zero."""
+        on = self.on.detach()
+        counts = [torch.count_nonzero(on == at) for at, _, _ in self.kinks]
+        at_zero = [
+            torch.count_nonzero((on == at) & (on == 0))
+            if isinstance(at, Tensor)
+            else count * int(at == 0)
+            for count, (at, _, _) in zip(counts, self.kinks, strict=True)
+        ]
+        zero = torch.zeros((), dtype=torch.int64, device=on.device)
+        return Ties(on.numel(), sum(counts, zero), sum(at_zero, zero))
+
+    def persists(self, lifted: Branches, value: Tensor) -> Tensor:
+        """Elements that are at the same kink in the lift."""
+        there = lifted.active(value)
+        assert isinstance(there, ActiveSides)
+        same = torch.zeros_like(self.on, dtype=torch.bool)
+        for (at, *_), (above, *_) in zip(self.kinks, there.kinks, strict=True):
+            same |= (self.on.detach() == at) & (there.on.detach() == above)
+        return same
+
+    def weights(self, selection: Selection) -> list[Number]:
+        """The slope at each kink."""
+        drawn = None
+        if isinstance(selection, Random):
+            two = torch.full_like(self.on, 2, dtype=torch.int64)
+            drawn = random_rank(two, selection.seed)
+        slopes = []
+        for _, left, right in self.kinks:
+            least = _least(left, right)
+            on_left = weight(selection, 0, 2, 1 - least, drawn)
+            slopes.append(
+                _product(on_left, left) + _product(weight(selection, 1, 2, least, drawn), right)
+            )
+        return slopes
+
+    def along(self, tangents: tuple[Tensor, ...]) -> list[Number]:
+        """The slope on the side that the tangent points to."""
+        to_the_right = tangents[0] > 0
+        return [torch.where(to_the_right, right, left) for _, left, right in self.kinks]
+
+    def pull(self, weights: list[Number], gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient times the slope."""
+        return (self.push(weights, (gradient,)),)
+
+    def push(self, weights: list[Number], tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangent times the slope."""
+        (direction,) = tangents
+        found = torch.zeros_like(direction)
+        for (at, _, _), slope in zip(self.kinks, weights, strict=True):
+            found = torch.where(self.on == at, times(slope, direction), found)
+        return found
+
+
+def _least(left: Number, right: Number) -> Number:
+    """The weight on the right that brings the slope nearest to 0."""
+    if not isinstance(left, Tensor) and not isinstance(right, Tensor):
+        return 0.0 if left == right else min(max(-left / (right - left), 0.0), 1.0)
+    apart = torch.as_tensor(right - left)
+    return torch.where(apart == 0, 0.0, (-left / apart).clamp(0, 1))
+
+
+def _product(weight: Number, slope: Number) -> Number:
+    if not isinstance(weight, Tensor):
+        return 0.0 if weight == 0 else weight * slope
+    return torch.where(weight == 0, 0.0, weight * slope)
