@@ -38,8 +38,8 @@ class Signalled(Net):
     def forward(self, x):
         os.kill(os.getpid(), signal.SIGINT)
         return super().forward(x)
-class Leaky(Net):
-    def forward(self, x): return nn.functional.leaky_relu(super().forward(x))
+class Rooted(Net):
+    def forward(self, x): return super().forward(x).exp().sqrt()
 
 class Outputs(Net):
     def forward(self, x): return {"scores": super().forward(x)}

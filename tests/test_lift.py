@@ -33,7 +33,7 @@ def chooser(name: str) -> Chooser:
     selection = parse(name)
 
     def chosen(tape: Tape) -> dict:
-        return {s: selection for s in tape.sites if isinstance(selection, s.kind.accepted)}
+        return {s: selection for s in tape.sites if isinstance(selection, s.row.accepted)}
 
     return chosen
 

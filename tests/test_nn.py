@@ -138,7 +138,7 @@ def test_a_selection_can_be_changed() -> None:
 
 
 POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SEED"
-RELU_ACCEPTS = f"{POOL_ACCEPTS}, branch:ALPHA"
+RELU_ACCEPTS = POOL_ACCEPTS.replace("limit", "branch:ALPHA, limit")
 
 
 def test_a_selection_that_a_module_does_not_have_is_refused() -> None:

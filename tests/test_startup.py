@@ -12,12 +12,8 @@ import pytest
 from typer.main import get_command
 
 import kinkcheck
-<<<<<<< HEAD
-from kinkcheck import cli, data, errors, families, networks, ops
+from kinkcheck import cli, data, errors, networks
 from kinkcheck.arithmetic import precision, precision_names
-=======
-from kinkcheck import cli, data, errors, networks, precision, precision_names
->>>>>>> e44abe9 (Operations are rows: shapes of branches, one autograd function, and limits along a direction)
 from kinkcheck.networks import building, initialisation
 from kinkcheck.paper import catalogue, names
 
@@ -105,7 +101,7 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
         ("volume lenet6", "unknown network 'lenet6'; did you mean 'lenet5'?"),
         ("volume lenet5 --confidence 95", "--confidence must be between 0 and 1"),
         ("volume lenet5 --until-width 2", "--until-width must be between 0 and 1, not 2.0"),
-        ("volume lenet5 --operations relu6", "did you mean 'relu'? accepted: "),
+        ("volume lenet5 --operations rellu", "did you mean 'relu'? accepted: "),
         ("report none.json", "none.json cannot be read: No such file or directory"),
         ("study specs smok", "unknown spec 'smok'; did you mean 'smoke'? accepted: "),
         ("study run smok --out s", "unknown spec 'smok'; did you mean 'smoke'? accepted: "),

@@ -495,6 +495,11 @@ NOT_PYTHON = "called from scripted or C++ code"
 EDGE = "its slope is infinite where its domain ends"
 
 
+class Deviation(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.std()
+
+
 class Twice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.acos() + torch.acos(x)
@@ -503,7 +508,7 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(
     ("kink", "expected"),
     [
-        (nn.CosineSimilarity(0), [("1", "linalg_vector_norm", NO_BRANCHES, 1)]),
+        (Deviation(), [("1", "std", NO_BRANCHES, 1)]),
         (Twice(), [("1", "acos", EDGE, 2)]),
         (nn.GELU(), []),
     ],
@@ -601,7 +606,8 @@ POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SE
         (
             {"1": "maximal"},
             "unknown selection 'maximal'; did you mean 'minimal'? "
-            f"accepted: {POOL_ACCEPTS}, branch:ALPHA",
+            "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
+            "limit:SEED",
         ),
     ],
 )

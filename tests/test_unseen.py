@@ -213,7 +213,7 @@ def test_only_what_the_gradient_goes_through_counts() -> None:
         beside = x.acos().sum()
         loss = kinked + smooth + index.sum() + beside
     names = [(u.operation, u.calls) for u in tape.unseen]
-    assert names == [("acos", 2), ("argmax", 1), ("add", 1)]  # the sum of indices is added
+    assert names == [("acos", 2), ("add", 1)]  # the sum of indices is added
     assert tape.unseen_behind(smooth) == []
     assert [(u.operation, u.calls) for u in tape.unseen_behind(kinked)] == [("acos", 1)]
     found = [(u.operation, u.calls) for u in tape.unseen_behind(loss, [x])]
@@ -415,5 +415,5 @@ def test_the_derivative_of_a_kink_jumps_where_it_is_differentiated_again() -> No
     elsewhere = "called in a backward pass, in another thread or outside the block"
     assert behind(penalised) == [("leaky_relu_backward", f"{JUMPS}; {elsewhere}")]
     forward_mode = behind(lambda h, x: torch.func.jvp(F.leaky_relu, (h,), (h,))[1])
-    assert forward_mode == [("leaky_relu_backward", JUMPS)]
+    assert forward_mode == [("leaky_relu", "ties are not counted under torch.func and vmap")]
     assert behind(lambda h, x: torch.func.jvp(torch.sin, (h,), (h,))[1]) == []

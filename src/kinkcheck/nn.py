@@ -221,7 +221,9 @@ class NormPool2d(_Selecting):
     def forward(self, input: Tensor) -> Tensor:
         """The norm of each window."""
         arguments = (input, 2.0, self.kernel_size, self.stride, self.ceil_mode)
-        output: Tensor = ops.call(ops.operation(F.lp_pool2d, arguments, {}), self.selection)
+        operation = ops.operation(F.lp_pool2d, arguments, {})
+        assert operation is not None
+        output: Tensor = ops.call(operation, self.selection)
         return output
 
     def extra_repr(self) -> str:

@@ -293,9 +293,7 @@ _READER_OF_KIND = {
 
 def _require_seed(selection: str, seed: object) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise InputError(
-            f"{selection}: seed must be an integer from 0 to 2**64 - 1, not {seed!r}"
-        )
+        raise InputError(f"{selection}: seed must be an integer from 0 to 2**64 - 1, not {seed!r}")
 
 
 def _finite(selection: str, name: str, value: float) -> float:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from kinkcheck.arithmetic import precision
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
-from kinkcheck.ops.table import ROWS
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
+from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import parse
 
 _ROUNDING = 10  # unit roundoffs
@@ -169,9 +169,7 @@ def _not_compared(report: AuditReport) -> list[str]:
 def _kept(report: AuditReport) -> list[str]:
     """The operations with ties at which every selection leaves the reference's choice."""
     others = [parse(each) for each in report.selections if each != report.reference]
-    having = {
-        row.name for row in ROWS if any(isinstance(each, row.accepted) for each in others)
-    }
+    having = {row.name for row in ROWS if any(isinstance(each, row.accepted) for each in others)}
     asked = [site for site in report.sites if site.tied and report.operations is None]
     return list(dict.fromkeys(each.operation for each in asked if each.operation not in having))
 

@@ -15,11 +15,11 @@ from kinkcheck import data, networks
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.source import find
 from kinkcheck.errors import InputError
-from kinkcheck.ops.row import require_name
-from kinkcheck.ops.table import FAMILIES, ROWS
 from kinkcheck.files import write_whole
 from kinkcheck.networks.catalogue import require_initialisation, require_network
 from kinkcheck.networks.factory import load_factory
+from kinkcheck.ops.row import require_name
+from kinkcheck.ops.table import FAMILIES, ROWS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,8 +66,7 @@ Operations = Annotated[
     list[str] | None,
     typer.Option(
         metavar="O",
-        help=f"Switch only these: {', '.join(FAMILIES)}, or one "
-        "of their names; by default all.",
+        help=f"Switch only these: {', '.join(FAMILIES)}, or one of their names; by default all.",
     ),
 ]
 Draws = Annotated[int, typer.Option(metavar="M", help="Parameter draws.")]

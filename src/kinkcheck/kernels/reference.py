@@ -247,7 +247,7 @@ class _Weights:
             case _:
                 raise InputError(
                     f"max pooling has no selection {selection}; accepted: native, minimal, "
-                    "hybrid:BETA, first, last, random:SEED"
+                    "hybrid:BETA, first, last, random:SEED, limit:SEED"
                 )
 
     def _by_size(self, beta: float) -> None:

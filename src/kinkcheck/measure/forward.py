@@ -244,7 +244,9 @@ class Forward:
 
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
-        self.kinks.append(Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge))
+        self.kinks.append(
+            Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge)
+        )
 
 
 @contextmanager

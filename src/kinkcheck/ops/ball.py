@@ -26,7 +26,7 @@ class Ball(Branches):
 
     >>> from kinkcheck.ops.picks import Along
     >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    >>> Ball((x,), Along((2, 2), (1,), keepdim=False), 2.0).active(x.norm(dim=1)).tied()
+    >>> Ball((x,), Along.of(x, 1), 2.0).active(x.norm(dim=1)).tied()
     tensor([ True, False])
     """
 

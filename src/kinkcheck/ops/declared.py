@@ -94,7 +94,8 @@ class Declared(Operation):
     def _of(self, first: Tensor) -> Declared:
         """This call out of place, with another tensor as its first argument."""
         args = (first, *self.args[1:])
-        branches = self.declaration.read(*args, **self.kwargs)  # type: ignore[misc]
+        assert self.declaration.read is not None
+        branches: Branches = self.declaration.read(*args, **self.kwargs)
         return replace(self, branches=branches, args=args, in_place=None)
 
     def _value(self) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 from kinkcheck.ops.branches import Active, Weights
 from kinkcheck.ops.operation import Choice
 from kinkcheck.selection import Limit, Native, native_share
-
 
 Like = tuple[tuple[int, ...], torch.dtype, torch.device]
 """Shape, type and device of a tensor."""
@@ -115,8 +114,10 @@ class _AtTies(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        native, found = shared(_together(ctx), ctx.choice, grad_outputs[0], ctx.like)
-        return native, None, None, None, *found, *(None,) * len(ctx.saved_tensors)
+        tensors = ctx.saved_tensors  # once, or activation checkpointing complains
+        active = _filled(ctx.bare, iter(tensors))
+        native, found = shared(active, ctx.choice, grad_outputs[0], ctx.like)
+        return native, None, None, None, *found, *(None,) * len(tensors)
 
 
 class _AtTiesWithJvp(_AtTies):
@@ -124,7 +125,7 @@ class _AtTiesWithJvp(_AtTies):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        active, selection = _together(ctx), ctx.choice.selection
+        active, selection = _filled(ctx.bare, iter(ctx.saved_tensors)), ctx.choice.selection
         moved = active.native(tangents[0])
         if isinstance(selection, Native):
             return moved.clone()
@@ -157,10 +158,11 @@ class _Route(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor | None, ...]:
-        active = _together(ctx)
+        tensors = ctx.saved_tensors
+        active = _filled(ctx.bare, iter(tensors))
         ctx.choice.winners = active.along(tangents)
         moved = torch.where(active.tied(), active.push(ctx.choice.winners, tangents), 0)
-        return moved, None, None, None, *(None,) * len(ctx.saved_tensors)
+        return moved, None, None, None, *(None,) * len(tensors)
 
 
 def like(tensors: Sequence[Tensor]) -> tuple[Like, ...]:
@@ -195,7 +197,3 @@ def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(*(_filled(getattr(value, f.name), tensors) for f in fields(value)))
     return value
-
-
-def _together(ctx: Any) -> Active:
-    return cast(Active, _filled(ctx.bare, iter(ctx.saved_tensors)))

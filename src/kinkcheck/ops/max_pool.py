@@ -250,7 +250,9 @@ class _MaxPoolWithJvp(_MaxPool):
             return _linear(tangents[0], input, ctx.windows, selection, backward=False)
         alone = _linear(tangents[0], input, ctx.windows, First(), backward=False)
         active = _active(input, ctx.windows)
-        return torch.where(active.tied(), active.push(active.along(tangents[:1]), tangents[:1]), alone)
+        return torch.where(
+            active.tied(), active.push(active.along(tangents[:1]), tangents[:1]), alone
+        )
 
 
 def _active(input: Tensor, windows: Windows) -> Active:

@@ -71,7 +71,7 @@ class Picks(Branches):
         wins: which active entry stays active along a tangent.
 
     >>> x = torch.tensor([[1.0, 3.0, 3.0]])
-    >>> picks = Picks((x,), Along(2, (1,), keepdim=False), "largest")
+    >>> picks = Picks((x,), Along.of(x, 1))
     >>> picks.active(x.amax(1)).tied()
     tensor([True])
     """
@@ -341,7 +341,7 @@ class Windowed(Contest):
         return self._output(entries.amax(-1) if largest else entries.amin(-1))
 
     def _output(self, reduced: Tensor) -> Tensor:
-        return reduced.unflatten(-1, self._places(reduced.device)[1])
+        return reduced.reshape(*reduced.shape[:-1], *self._places(reduced.device)[1])
 
     def _places(self, device: torch.device) -> tuple[Tensor, tuple[int, ...]]:
         find = _places if torch.compiler.is_compiling() else _places_once

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.selection import (
@@ -23,13 +23,10 @@ from kinkcheck.selection import (
     Selection,
 )
 
-if TYPE_CHECKING:
-    from kinkcheck.ops.branches import Branches
-
 OF_PICKS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, Limit)
 """The selections of an operation of which each output is an entry."""
 
-OF_SIDES: tuple[type[Selection], ...] = (*OF_PICKS, Branch)
+OF_SIDES: tuple[type[Selection], ...] = (*OF_PICKS[:-1], Branch, Limit)
 """The selections of a pointwise operation."""
 
 OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Limit)
@@ -43,8 +40,9 @@ class Row:
     Attributes:
         name: its name: ``max_pool2d``.
         accepted: the selections that it has.
-        read: its branches in a call, from the arguments of PyTorch's function; None if the call
-            has no kink. Where there is none the operation has kernels, and reads its calls itself.
+        read: its :class:`~kinkcheck.ops.branches.Branches` in a call, from the arguments of
+            PyTorch's function; None if the call has no kink. An operation that has kernels reads
+            its calls itself.
         family: the name that it shares with operations that differ in their windows only; by
             default its own.
         spellings: under which names PyTorch has it, separated by spaces; by default its own. They
@@ -54,7 +52,7 @@ class Row:
 
     name: str
     accepted: tuple[type[Selection], ...]
-    read: Callable[..., Branches | None] | None = field(default=None, repr=False)
+    read: Callable[..., Any] | None = field(default=None, repr=False)
     family: str = ""
     spellings: str = field(default="", repr=False)
 
@@ -89,7 +87,7 @@ class Row:
         >>> Row("relu", OF_SIDES).require_fixed(parse("limit:7"))
         Traceback (most recent call last):
         ...
-        kinkcheck.errors.InputError: relu: limit:7 belongs to a whole program; ask a tape for it: ...
+        kinkcheck.errors.InputError: relu: limit:7 belongs to a whole program; ask a tape for ...
         """
         if isinstance(selection, Limit):
             raise InputError(

@@ -77,7 +77,7 @@ ROWS: tuple[Row, ...] = (
         input, [(0.0, negative_slope, 1.0)])),
     Row("maximum", OF_PICKS, _between("largest")),
     Row("minimum", OF_PICKS, _between("smallest")),
-    Row("abs", OF_SIDES, lambda input: ops.Sides(input, [(0.0, -1.0, 1.0)]), spellings="abs absolute"),
+    Row("abs", OF_SIDES, lambda input: ops.Sides(input, [(0.0, -1.0, 1.0)]), "", "abs absolute"),
 )  # fmt: skip
 """All rows, in the order of what they move."""
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinkcheck import ops
 from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.measure.forward import Forward
 from kinkcheck.nn import CompoundMaxPool2d

@@ -29,9 +29,9 @@ from kinkcheck import selection
 from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.errors import InputError, unknown
+from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.table import BY_NAME
-from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
 from kinkcheck.selection import Hybrid, Minimal, Native
 from kinkcheck.study.settings import Search, Settings
 from kinkcheck.study.streams import stream

@@ -36,7 +36,7 @@ def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
 
 
 def decide(loss: Tensor, tensors: Sequence[Tensor], seed: int) -> None:
-    """Let the sites behind a loss, where a limit is chosen, see what stays active along a direction.
+    """Let sites where a limit is chosen see which branches stay active along a direction.
 
     Args:
         loss: a single number.
