@@ -125,7 +125,8 @@ class _AtTiesWithJvp(_AtTies):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        active, selection = _filled(ctx.bare, iter(ctx.saved_tensors)), ctx.choice.selection
+        active: Active = _filled(ctx.bare, iter(ctx.saved_tensors))
+        selection = ctx.choice.selection
         moved = active.native(tangents[0])
         if isinstance(selection, Native):
             return moved.clone()
