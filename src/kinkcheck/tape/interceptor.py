@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from kinkcheck import ops
 from kinkcheck.ops import Choice, Operation
+from kinkcheck.ops.compositions import COMPOSITIONS
 from kinkcheck.selection import Native
 
 
@@ -40,6 +41,9 @@ class Interceptor(TorchFunctionMode):
         kwargs = kwargs or {}
         self._look(func, args)
         own: Choice = Native()
+        if func in COMPOSITIONS and kwargs.get("out") is None:
+            with self:
+                return COMPOSITIONS[func](*args, **kwargs)
         if func is ops.call:
             known, own = args
         else:

@@ -1,0 +1,7 @@
+"""Entries by their place in an order."""
+
+from __future__ import annotations
+
+from kinkcheck.ops.row import Row
+
+ORDERS: tuple[Row, ...] = ()
