@@ -24,7 +24,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     """
     over = () if dim is None else dim
     extremes = torch.amin(input, over, keepdim), torch.amax(input, over, keepdim)
-    return torch.return_types.aminmax(extremes)  # type: ignore[attr-defined]
+    return torch.return_types.aminmax(extremes)
 
 
 COMPOSITIONS: dict[Any, Callable[..., Any]] = {
