@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -410,3 +411,25 @@ def test_interrupt_leaves_no_file_and_one_line(folder: Path) -> None:
     run = command("audit", "my_nets.py:Signalled", *SMALL, "--json", "a.json")
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "kinkcheck: interrupted\n")
     assert [f for f in sorted(folder.iterdir()) if f.name != "__pycache__"] == before
+
+
+def test_much_memory_is_said_before_it_is_taken(
+    kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(free: int | None) -> str:
+        monkeypatch.setattr("kinkcheck.measure.footprint.available", lambda device: free)
+        run = kinkcheck("audit", "my_nets.py:Net", "--batches", "1", "--batch-size", "8")
+        assert run.code == 0
+        return run.err
+
+    line = re.compile(r"kinkcheck: takes about (\S+) kB of memory, and (\S+) kB are free(.*)\n")
+    short = line.fullmatch(said(1000))
+    assert short is not None
+    assert short.groups()[1:] == ("1", "; smaller mini-batches take less")
+    needed = 1000 * float(short[1])
+    # Parameters, at least one gradient a program, and all of that in float64: three times 12 bytes.
+    assert needed > 36 * (784 * 10 + 10)
+    some = line.fullmatch(said(int(9 * needed)))
+    assert some is not None
+    assert (some[1], some[3]) == (short[1], "")
+    assert said(int(11 * needed)) == said(None) == ""

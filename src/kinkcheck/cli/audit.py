@@ -98,7 +98,7 @@ def audit(
         ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
         batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
     )  # fmt: skip
-    with progress(console) as watching:
+    with progress(console, device) as watching:
         found = kinkcheck.audit(
             what.network,
             what.batches,

@@ -166,6 +166,10 @@ def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Calla
     )
 
 
+_MUCH = 0.1
+"""Of the memory that is free: what is worth a line where no bar is drawn, as in a log."""
+
+
 class Watching(NamedTuple):
     """What a measurement calls: ``on_memory`` before it starts, ``on_point`` after each point."""
 
@@ -174,8 +178,8 @@ class Watching(NamedTuple):
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Watching]:
-    """A bar, which says how much memory the measurement takes; a line if there is not so much."""
+def progress(console: Console, device: str) -> Iterator[Watching]:
+    """A bar, which says how much memory the measurement takes; a line if that is much."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -194,12 +198,13 @@ def progress(console: Console) -> Iterator[Watching]:
             from kinkcheck.measure.footprint import available
 
             bar.update(task, description=f"Auditing, with about {_bytes(needed)} of memory")
-            free = available()
-            if free is not None and needed > free:
+            free = available(device)
+            if free is not None and needed > free * _MUCH:
                 console.print(
                     f"kinkcheck: takes about {_bytes(needed)} of memory, and {_bytes(free)} are "
-                    "free; smaller mini-batches take less",
+                    f"free{'; smaller mini-batches take less' if needed > free else ''}",
                     highlight=False,
+                    soft_wrap=True,
                 )
 
         yield Watching(on_memory, lambda done, total: bar.update(task, completed=done, total=total))

@@ -86,7 +86,7 @@ def volume(
     from kinkcheck.report.volume import volume_sentence
 
     of_data = {"batch_size": batch_size, "init": init, "batch_norm": batch_norm}
-    with progress(console) as watching:
+    with progress(console, device) as watching:
         found = estimate_volume(
             what.network,
             what.batches,
