@@ -422,10 +422,10 @@ def test_much_memory_is_said_before_it_is_taken(
         assert run.code == 0
         return run.err
 
-    line = re.compile(r"kinkcheck: takes about (\S+) kB of memory, and (\S+) kB are free(.*)\n")
+    line = re.compile(r"kinkcheck: takes about (\S+) kB of memory, and (\S+ \w+) are free(.*)\n")
     short = line.fullmatch(said(1000))
     assert short is not None
-    assert short.groups()[1:] == ("1", "; smaller mini-batches take less")
+    assert short.groups()[1:] == ("1 kB", "; smaller mini-batches take less")
     needed = 1000 * float(short[1])
     # Parameters, at least one gradient a program, and all of that in float64: three times 12 bytes.
     assert needed > 36 * (784 * 10 + 10)
