@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+import re
+import sys
+from dataclasses import asdict, is_dataclass, replace
+from typing import get_args, get_type_hints
 
 import pytest
 
-from kinkcheck.audit import Point, Variation
+from kinkcheck.audit import Lift, Point, Spread, Variation, Zone
 from kinkcheck.audit.intervals import clopper_pearson, mcdiarmid
-from kinkcheck.audit.summary import Spread, summarise
+from kinkcheck.audit.summary import summarise
 from kinkcheck.errors import InputError
-from kinkcheck.measure.records import Lift
-from kinkcheck.measure.zones import Zone
 
 
 def point(
@@ -190,3 +191,12 @@ def test_an_entry_of_the_json() -> None:
 def test_refused() -> None:
     with pytest.raises(InputError, match="confidence must be between 0 and 1"):
         summarise([], confidence=0)
+
+
+def test_what_records_hold_is_there_by_name() -> None:
+    public = sys.modules["kinkcheck.audit"]  # beside which stands a function of that name
+    records = [getattr(public, name) for name in public.__all__]
+    for record in filter(is_dataclass, records):
+        for held in get_type_hints(record).values():
+            named = re.findall(r"kinkcheck\.[\w.]+\.(\w+)", str((held, get_args(held))))
+            assert set(named) <= set(public.__all__), record

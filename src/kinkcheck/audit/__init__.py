@@ -1,24 +1,31 @@
 """What is measured at a point, and what is concluded."""
 
 from kinkcheck.audit.document import AuditDocument, conclude, read_document
+from kinkcheck.audit.picture import TiesPicture
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.run import audit
-from kinkcheck.audit.summary import Summary, summarise
+from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
 from kinkcheck.audit.sweep import smallest_precision
 from kinkcheck.audit.volume import Volume, estimate_volume
-from kinkcheck.measure.records import Point
+from kinkcheck.measure.records import Lift, Point
 from kinkcheck.measure.variation import Variation, gradient_variation
+from kinkcheck.measure.zones import Zone
 
 __all__ = [
     "AuditDocument",
     "AuditReport",
     "LeftOut",
+    "Lift",
     "Point",
     "SiteCount",
+    "Spread",
     "Summary",
+    "TiesPicture",
     "UnseenCount",
     "Variation",
     "Volume",
+    "Zone",
+    "ZoneShare",
     "audit",
     "conclude",
     "estimate_volume",
