@@ -6,14 +6,14 @@ Each takes the arguments of its namesake and a keyword ``selection``: a text for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck import ops
-from kinkcheck.errors import InputError
-from kinkcheck.ops import max_pool
+from kinkcheck.errors import InputError, unknown
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.table import BY_NAME
 from kinkcheck.selection import Minimal, Native, Selection, parse
@@ -23,22 +23,48 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "CompoundMaxPool2d",
+    "Hardtanh",
+    "LeakyReLU",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "NormPool2d",
     "ReLU",
+    "ReLU6",
     "convert",
 ]
 
 Size = int | tuple[int, ...]
 
 
-class _Selecting(nn.Module):
-    """A module that calls one operation under a fixed selection."""
+_WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_OUTPUT = ("output_size", "return_indices")
+
+
+class _Selected(nn.Module):
+    """A module of PyTorch that computes under a fixed selection.
+
+    Args:
+        args: what its namesake takes.
+        selection: a text form, or a selection.
+        kwargs: what its namesake takes.
+    """
 
     row: Row
+    """The operation."""
+
+    function: Callable[..., Any]
+    """PyTorch's function that the module calls."""
+
+    arguments: tuple[str, ...] = ()
+    """The attributes that it passes on behind the input, in order."""
+
     selection: Selection
+
+    def __init__(self, *args: Any, selection: str | Selection = "native", **kwargs: Any) -> None:
+        # The next class in line is torch.nn's module of the same name.
+        super().__init__(*args, **kwargs)
+        self.select(selection)
 
     def select(self, selection: str | Selection) -> None:
         """Change the selection.
@@ -48,39 +74,21 @@ class _Selecting(nn.Module):
         """
         self.selection = self.row.require_fixed(parse(selection))
 
+    def forward(self, input: Tensor) -> Any:
+        """What the namesake returns."""
+        arguments = (input, *(getattr(self, name) for name in self.arguments))
+        operation = ops.operation(self.function, arguments, {})
+        if operation is None:
+            return self.function(*arguments)
+        return ops.call(operation, self.selection)
+
     def extra_repr(self) -> str:
         """The arguments of the namesake and the selection."""
         arguments = super().extra_repr()
         return f"{arguments}, selection='{self.selection}'".removeprefix(", ")
 
 
-class _MaxPool(_Selecting):
-    row = BY_NAME["max_pool2d"]
-    dimensions: int
-
-    def __init__(
-        self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Size = 0,
-        dilation: Size = 1,
-        return_indices: bool = False,
-        ceil_mode: bool = False,
-        *,
-        selection: str | Selection = "native",
-    ) -> None:
-        # The next class in line is torch.nn's module of the same name.
-        super().__init__(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
-        self.select(selection)
-
-    def forward(self, input: Tensor) -> Any:
-        """The pooled tensor, with the indices if ``return_indices`` is set."""
-        read = max_pool.sliding(self.dimensions)
-        arguments = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return ops.call(read(input, *arguments, self.return_indices), self.selection)
-
-
-class MaxPool1d(_MaxPool, nn.MaxPool1d):
+class MaxPool1d(_Selected, nn.MaxPool1d):
     """``torch.nn.MaxPool1d`` with a chosen derivative at ties.
 
     >>> import torch
@@ -88,10 +96,12 @@ class MaxPool1d(_MaxPool, nn.MaxPool1d):
     tensor([[3., 2.]])
     """
 
-    dimensions = 1
+    row = BY_NAME["max_pool1d"]
+    function = staticmethod(F.max_pool1d)
+    arguments = _WINDOW
 
 
-class MaxPool2d(_MaxPool, nn.MaxPool2d):
+class MaxPool2d(_Selected, nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` with a chosen derivative at ties.
 
     >>> import torch
@@ -102,40 +112,24 @@ class MaxPool2d(_MaxPool, nn.MaxPool2d):
               [ 2.5000,  2.5000]]]])
     """
 
-    dimensions = 2
+    row = BY_NAME["max_pool2d"]
+    function = staticmethod(F.max_pool2d)
+    arguments = _WINDOW
 
 
-class MaxPool3d(_MaxPool, nn.MaxPool3d):
+class MaxPool3d(_Selected, nn.MaxPool3d):
     """``torch.nn.MaxPool3d`` with a chosen derivative at ties.
 
     >>> MaxPool3d(2, selection="last")
     MaxPool3d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, selection='last')
     """
 
-    dimensions = 3
+    row = BY_NAME["max_pool3d"]
+    function = staticmethod(F.max_pool3d)
+    arguments = _WINDOW
 
 
-class _AdaptiveMaxPool(_Selecting):
-    row = BY_NAME["adaptive_max_pool2d"]
-    dimensions: int
-
-    def __init__(
-        self,
-        output_size: int | tuple[int | None, ...] | None,
-        return_indices: bool = False,
-        *,
-        selection: str | Selection = "native",
-    ) -> None:
-        super().__init__(output_size, return_indices)
-        self.select(selection)
-
-    def forward(self, input: Tensor) -> Any:
-        """The pooled tensor, with the indices if ``return_indices`` is set."""
-        read = max_pool.adaptive(self.dimensions)
-        return ops.call(read(input, self.output_size, self.return_indices), self.selection)
-
-
-class AdaptiveMaxPool1d(_AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
+class AdaptiveMaxPool1d(_Selected, nn.AdaptiveMaxPool1d):
     """``torch.nn.AdaptiveMaxPool1d`` with a chosen derivative at ties.
 
     >>> import torch
@@ -143,10 +137,12 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
     tensor([[3.]])
     """
 
-    dimensions = 1
+    row = BY_NAME["adaptive_max_pool1d"]
+    function = staticmethod(F.adaptive_max_pool1d)
+    arguments = _OUTPUT
 
 
-class AdaptiveMaxPool2d(_AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
+class AdaptiveMaxPool2d(_Selected, nn.AdaptiveMaxPool2d):
     """``torch.nn.AdaptiveMaxPool2d`` with a chosen derivative at ties.
 
     >>> import torch
@@ -154,10 +150,12 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
     torch.Size([1, 1, 3])
     """
 
-    dimensions = 2
+    row = BY_NAME["adaptive_max_pool2d"]
+    function = staticmethod(F.adaptive_max_pool2d)
+    arguments = _OUTPUT
 
 
-class AdaptiveMaxPool3d(_AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
+class AdaptiveMaxPool3d(_Selected, nn.AdaptiveMaxPool3d):
     """``torch.nn.AdaptiveMaxPool3d`` with a chosen derivative at ties.
 
     >>> import torch
@@ -165,10 +163,12 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
     torch.Size([1, 1, 1, 1])
     """
 
-    dimensions = 3
+    row = BY_NAME["adaptive_max_pool3d"]
+    function = staticmethod(F.adaptive_max_pool3d)
+    arguments = _OUTPUT
 
 
-class ReLU(_Selecting, nn.ReLU):
+class ReLU(_Selected, nn.ReLU):
     """``torch.nn.ReLU`` with a chosen derivative at 0.
 
     >>> import torch
@@ -179,18 +179,56 @@ class ReLU(_Selecting, nn.ReLU):
     """
 
     row = BY_NAME["relu"]
-
-    def __init__(self, inplace: bool = False, *, selection: str | Selection = "native") -> None:
-        super().__init__(inplace)
-        self.select(selection)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The input where it is positive, else 0."""
-        output: Tensor = ops.call(ops.ReLU(input, self.inplace), self.selection)
-        return output
+    function = staticmethod(F.relu)
+    arguments = ("inplace",)
 
 
-class NormPool2d(_Selecting):
+class Hardtanh(_Selected, nn.Hardtanh):
+    """``torch.nn.Hardtanh`` with a chosen derivative at its bounds.
+
+    >>> import torch
+    >>> x = torch.tensor([-1.0, 1.0], requires_grad=True)
+    >>> Hardtanh(selection="last")(x).sum().backward()
+    >>> x.grad
+    tensor([1., 0.])
+    """
+
+    row = BY_NAME["hardtanh"]
+    function = staticmethod(F.hardtanh)
+    arguments = ("min_val", "max_val", "inplace")
+
+
+class ReLU6(_Selected, nn.ReLU6):
+    """``torch.nn.ReLU6`` with a chosen derivative at 0 and 6.
+
+    >>> import torch
+    >>> x = torch.tensor([0.0, 6.0], requires_grad=True)
+    >>> ReLU6(selection="branch:0.5")(x).sum().backward()
+    >>> x.grad
+    tensor([0.5000, 0.5000])
+    """
+
+    row = BY_NAME["relu6"]
+    function = staticmethod(F.hardtanh)
+    arguments = ("min_val", "max_val", "inplace")
+
+
+class LeakyReLU(_Selected, nn.LeakyReLU):
+    """``torch.nn.LeakyReLU`` with a chosen derivative at 0.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> LeakyReLU(0.1, selection="branch:1")(x).backward()
+    >>> x.grad
+    tensor([1.])
+    """
+
+    row = BY_NAME["leaky_relu"]
+    function = staticmethod(F.leaky_relu)
+    arguments = ("negative_slope", "inplace")
+
+
+class NormPool2d(_Selected):
     """The 2-norm of each window, with a chosen derivative where it is 0.
 
     The value is that of ``torch.nn.LPPool2d(2, ...)``, whose other arguments it takes. ``native``
@@ -203,6 +241,9 @@ class NormPool2d(_Selecting):
     """
 
     row = BY_NAME["norm_pool2d"]
+    function = staticmethod(F.lp_pool2d)
+    arguments = ("norm_type", "kernel_size", "stride", "ceil_mode")
+    norm_type = 2.0
 
     def __init__(
         self,
@@ -212,19 +253,10 @@ class NormPool2d(_Selecting):
         *,
         selection: str | Selection = "native",
     ) -> None:
-        super().__init__()
+        super().__init__(selection=selection)
         self.kernel_size = kernel_size
         self.stride = stride
         self.ceil_mode = ceil_mode
-        self.select(selection)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The norm of each window."""
-        arguments = (input, 2.0, self.kernel_size, self.stride, self.ceil_mode)
-        operation = ops.operation(F.lp_pool2d, arguments, {})
-        assert operation is not None
-        output: Tensor = ops.call(operation, self.selection)
-        return output
 
     def extra_repr(self) -> str:
         """The arguments and the selection."""
@@ -277,24 +309,28 @@ class CompoundMaxPool2d(nn.Module):
         return f"beta={self.beta:g}"
 
 
-_NAMESAKES: dict[type[nn.Module], type[_Selecting]] = {
-    nn.MaxPool1d: MaxPool1d,
-    nn.MaxPool2d: MaxPool2d,
-    nn.MaxPool3d: MaxPool3d,
-    nn.AdaptiveMaxPool1d: AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d: AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d: AdaptiveMaxPool3d,
-    nn.ReLU: ReLU,
+_NAMESAKES: dict[type[nn.Module], type[_Selected]] = {
+    kind.__mro__[2]: kind
+    for kind in (
+        MaxPool1d,
+        MaxPool2d,
+        MaxPool3d,
+        AdaptiveMaxPool1d,
+        AdaptiveMaxPool2d,
+        AdaptiveMaxPool3d,
+        ReLU,
+        Hardtanh,
+        ReLU6,
+        LeakyReLU,
+    )
 }
+"""By the module of PyTorch whose name they have."""
+
+_CONVERTED = tuple(dict.fromkeys(kind.row.family for kind in _NAMESAKES.values()))
 
 
-def convert(
-    model: nn.Module,
-    *,
-    max_pool: str | Selection | None = None,
-    relu: str | Selection | None = None,
-) -> nn.Module:
-    """Give the max-pooling and ReLU modules of a model a fixed selection, in place.
+def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module:
+    """Give the nonsmooth modules of a model a fixed selection, in place.
 
     Modules of ``torch.nn`` are replaced by their namesakes here, those that are already from here
     change their selection; parameters, hooks and names stay. Functional calls such as
@@ -303,14 +339,15 @@ def convert(
 
     Args:
         model: the model to change.
-        max_pool: selection for all max pooling and adaptive max pooling; None leaves it alone.
-        relu: selection for all ReLU; None leaves it alone.
+        selections: a selection for each family that is to change: ``max_pool`` (adaptive pooling
+            too), ``relu``, ``hardtanh`` (ReLU6 too), ``leaky_relu``, ... None leaves it alone.
 
     Returns:
         The model, or its replacement if it is itself such a module.
 
     Raises:
-        InputError: an operation does not have the selection, or the model has no module for it.
+        InputError: no family has this name, an operation does not have the selection, or the model
+            has no module for it.
 
     >>> convert(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), relu="branch:1")
     Sequential(
@@ -319,10 +356,12 @@ def convert(
     )
     """
     converted: dict[nn.Module, nn.Module] = {}
-    for argument, name, text in (("max_pool", "max_pool2d", max_pool), ("relu", "relu", relu)):
+    for family, text in selections.items():
+        if family not in _CONVERTED:
+            raise unknown("argument", family, _CONVERTED)
         if text is not None:
-            row = BY_NAME[name]
-            converted |= _namesakes(model, argument, row, row.require_fixed(parse(text)))
+            row = next(kind.row for kind in _NAMESAKES.values() if kind.row.family == family)
+            converted |= _namesakes(model, row, row.require_fixed(parse(text)))
     # Only here, where nothing can be refused any more, does the model change.
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
@@ -331,9 +370,7 @@ def convert(
     return converted.get(model, model)
 
 
-def _namesakes(
-    model: nn.Module, argument: str, row: Row, selection: Selection
-) -> dict[nn.Module, nn.Module]:
+def _namesakes(model: nn.Module, row: Row, selection: Selection) -> dict[nn.Module, nn.Module]:
     converted: dict[nn.Module, nn.Module] = {}
     compound = [m for m in model.modules() if isinstance(m, CompoundMaxPool2d)]
     inside_compound = {inner for module in compound for inner in module.children()}
@@ -341,17 +378,17 @@ def _namesakes(
         if module in inside_compound:
             continue
         namesake = _NAMESAKES.get(type(module), type(module))
-        if issubclass(namesake, _Selecting) and namesake.row.family == row.family:
+        if issubclass(namesake, _Selected) and namesake.row.family == row.family:
             converted[module] = _as_namesake(module, namesake, selection)
     if not converted:
         raise InputError(
-            f"{argument}: the model has no {row.family} module to give {selection} to; functional "
-            "calls cannot be converted"
+            f"{row.family}: the model has no {row.family} module to give {selection} to; "
+            "functional calls cannot be converted"
         )
     return converted
 
 
-def _as_namesake(module: nn.Module, namesake: type[_Selecting], selection: Selection) -> _Selecting:
+def _as_namesake(module: nn.Module, namesake: type[_Selected], selection: Selection) -> _Selected:
     new = namesake.__new__(namesake)
     new.__dict__.update(module.__dict__)
     new.select(selection)

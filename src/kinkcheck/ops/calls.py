@@ -86,12 +86,15 @@ def _declared(
 ) -> Operation | None:
     """The call of an operation that a row declares; ``compute`` is PyTorch's, out of place."""
     assert row.read is not None
-    original = partial(in_place, *args, **kwargs) if in_place is not None else None
-    if row in _WITH_FLAG and in_place is None:
-        given = inspect.signature(row.read).bind(*args, **kwargs).arguments
-        if given.pop("inplace", False):
-            original = partial(compute, *args, **kwargs)
-        args, kwargs = (given.pop(next(iter(given))),), given
+    original = None if in_place is None else partial(in_place, *args, **kwargs)
+    place = _FLAG.get(row)
+    if place is not None and in_place is None:
+        flagged = kwargs.get("inplace", args[place] if len(args) > place else False)
+        original = partial(compute, *args, **kwargs) if flagged else None
+        args = args[:place]
+        kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+    if "input" in kwargs:
+        args, kwargs = (kwargs["input"],), {n: v for n, v in kwargs.items() if n != "input"}
     branches = row.read(*args, **kwargs)
     if branches is None:
         return None
@@ -119,9 +122,13 @@ def _overloads(packet: Any) -> list[Any]:
     return [packet, *(getattr(packet, each) for each in packet.overloads())]
 
 
-_WITH_FLAG = {
-    row for row in ROWS if row.read and "inplace" in inspect.signature(row.read).parameters
+_FLAG = {
+    row: list(inspect.signature(row.read).parameters).index("inplace")
+    for row in ROWS
+    if row.read and "inplace" in inspect.signature(row.read).parameters
 }
+"""Where among its arguments an operation is told to write to its input."""
+
 _READERS: dict[Any, _Reader] = {
     function: partial(_declared, row, compute, in_place)
     for row in ROWS

@@ -79,7 +79,7 @@ class Declared(Operation):
 
     def _apply(self, choice: Choice, census: list[Ties] | None) -> Any:
         if self.in_place is not None:
-            if forbidden_inplace(self.args[0]):
+            if _may_ask() and forbidden_inplace(self.args[0]):
                 return self.in_place()  # raises PyTorch's error before anything is written
             # What the derivative needs of the input must not be overwritten.
             return self.args[0].copy_(self._of(self.args[0].clone())._apply(choice, census))
@@ -103,3 +103,9 @@ class Declared(Operation):
             result = self.compute(*self.args, **self.kwargs)
         value: Tensor = result[0] if isinstance(result, tuple) else result
         return value.detach()
+
+
+def _may_ask() -> bool:
+    """Whether a tensor can be asked whether it may be written to."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and not torch._C._are_functorch_transforms_active()

@@ -51,7 +51,15 @@ def at_ties(value: Tensor, inputs: Sequence[Tensor], active: Active, choice: Cho
     """
     tensors: list[Tensor] = []
     bare = _apart(active, tensors)
-    function = _AtTies if torch.compiler.is_compiling() else _AtTiesWithJvp
+    function: type[_AtTies] = _AtTiesWithJvp
+    if torch.compiler.is_compiling():
+        function = _AtTies
+        # torch.compile takes no tensor twice.
+        first = {id(each): place for place, each in reversed(list(enumerate(inputs)))}
+        inputs = [
+            each if first[id(each)] == place else each.view_as(each)
+            for place, each in enumerate(inputs)
+        ]
     result: Tensor = function.apply(value, bare, choice, len(inputs), *inputs, *tensors)
     return result
 

@@ -45,7 +45,8 @@ class Sides(Branches):
 
     def active(self, value: Tensor) -> ActiveSides:
         """The sides that meet at each kink."""
-        return ActiveSides(self.input if self.on is None else self.on, tuple(self.kinks))
+        on = self.input if self.on is None else self.on
+        return ActiveSides(on.detach(), tuple(self.kinks))
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class ActiveSides(Active):
         """Elements at a kink."""
         tied = torch.zeros_like(self.on, dtype=torch.bool)
         for at, _, _ in self.kinks:
-            tied = tied | (self.on.detach() == at)
+            tied = tied | (self.on == at)
         return tied
 
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
         """Elements at a kink, and those of them that are zero."""
-        on = self.on.detach()
+        on = self.on
         counts = [torch.count_nonzero(on == at) for at, _, _ in self.kinks]
         at_zero = [
             torch.count_nonzero((on == at) & (on == 0))
@@ -81,7 +82,7 @@ class ActiveSides(Active):
         assert isinstance(there, ActiveSides)
         same = torch.zeros_like(self.on, dtype=torch.bool)
         for (at, *_), (above, *_) in zip(self.kinks, there.kinks, strict=True):
-            same |= (self.on.detach() == at) & (there.on.detach() == above)
+            same |= (self.on == at) & (there.on == above)
         return same
 
     def weights(self, selection: Selection) -> list[Number]:
