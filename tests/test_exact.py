@@ -526,6 +526,24 @@ def test_the_inputs_are_left_alone() -> None:
     assert torch.equal(x, -torch.ones(1, 2))
 
 
+def test_what_a_model_keeps_is_left_as_it_was() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.seen: list[Any] = []
+            self.last: dict[str, Any] = {"output": None}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(x)
+            self.last["output"] = self.output = self.linear(x)
+            return self.output
+
+    model = Keeping()
+    evaluate(model, torch.ones(1, 2))
+    assert (model.seen, model.last, hasattr(model, "output")) == ([], {"output": None}, False)
+
+
 def test_a_frozen_parameter_has_no_gradient() -> None:
     model = nn.Linear(2, 2)
     model.weight.requires_grad_(False)

@@ -13,8 +13,9 @@ from kinkcheck.exact.calls import FUNCTIONS, MODULES, READERS, Leaves
 from kinkcheck.exact.coverage import covered
 from kinkcheck.exact.rationals import from_floats
 from kinkcheck.exact.record import Record, Variable
-from kinkcheck.exact.trace import differentiated, layer_of, undisturbed
+from kinkcheck.exact.trace import differentiated, layer_of
 from kinkcheck.selection import Native
+from kinkcheck.tape.as_found import as_found
 
 
 def carry_out(model: nn.Module, inputs: Tensor) -> tuple[Record, Variable, dict[str, Variable]]:
@@ -68,7 +69,7 @@ def _require_accepted(model: nn.Module, inputs: Tensor) -> None:
     """What PyTorch refuses is refused, so that no shape is broadcast that it would not."""
     like = next((p for p in model.parameters() if p.is_floating_point()), inputs)
     try:
-        with undisturbed(model), torch.no_grad():
+        with as_found(model), torch.no_grad():
             model(inputs.to(like, copy=True))  # a layer in place may write to it
     except Exception as error:
         reason = " ".join(str(error).split())[:300]

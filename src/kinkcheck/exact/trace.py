@@ -23,6 +23,7 @@ from torch.nn.modules import module as module_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import kinkcheck.nn as knn
+from kinkcheck.tape.as_found import as_found
 
 _HOOKS = {
     "_forward_hooks": "a forward hook",
@@ -79,7 +80,7 @@ def trace(model: nn.Module, through: set[type[nn.Module]]) -> Trace:
     """
     root = _Caller(model)
     tracer = _Tracer(root, through)
-    with undisturbed(model), _custom_functions(tracer), torch.enable_grad():
+    with as_found(model), _custom_functions(tracer), torch.enable_grad():
         graph = tracer.trace(root)
     return Trace(graph, tracer.hooked, tracer.refrozen, root)
 
@@ -102,23 +103,6 @@ def differentiated(node: fx.Node) -> bool:
 def autocast(node: fx.Node) -> bool:
     """Whether a call was made under autocast, so that the types of its tensors are not known."""
     return bool(node.meta["autocast"])
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Puts back what modules hold, by identity, and the random state."""
-    held = [
-        (place, dict(place))
-        for module in model.modules()
-        for place in (vars(module), module._parameters, module._buffers, module._modules)
-    ]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for place, content in held:
-            place.clear()
-            place.update(content)
 
 
 class _Caller(nn.Module):
