@@ -24,7 +24,9 @@ to the computing type (float64 for float64, float32 for every smaller type); a p
 gradient is taken in the computing type and rounded to the tensor's type; a zero weight contributes
 nothing, also against an infinite gradient; the contributions to one sum are added one by one in the
 tensor's type, in scan order of the windows (vjp) or of the entries (jvp), starting from zero.
-That is the order of PyTorch's CPU kernels.
+That is the order of PyTorch's CPU kernels. On a GPU the sums of the vjp are taken in the computing
+type and rounded once, as PyTorch's kernels do there in one and two dimensions; in three they add
+in the tensor's type, in an order that changes from run to run.
 """
 
 from __future__ import annotations
@@ -90,11 +92,12 @@ def max_pool_vjp(
         return windows.torch_max_pool_backward(grad_output, input)
     active = _ActiveSet(input, windows)
     weights = _Weights(active, selection)
-    grad_input = torch.zeros_like(input)
+    adding = weights.computing if input.is_cuda else input.dtype
+    grad_input = torch.zeros_like(input, dtype=adding)
     for place in reversed(range(len(active.places))):
         of, at = active.places[place]
         grad_input[at] += weights.times(grad_output[of], place)
-    return grad_input
+    return grad_input.to(input.dtype)
 
 
 def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Selection) -> Tensor:
@@ -227,12 +230,16 @@ class _ActiveSet:
 
 
 class _Weights:
-    """The weight that a selection gives to each active entry."""
+    """The weight that a selection gives to each active entry.
+
+    Attributes:
+        computing: the type in which weights and products are taken.
+    """
 
     def __init__(self, active: _ActiveSet, selection: Selection) -> None:
         self._active = active
         dtype = active.value.dtype
-        self._computing = torch.float64 if dtype == torch.float64 else torch.float32
+        self.computing = torch.float64 if dtype == torch.float64 else torch.float32
         match selection:
             case Minimal():
                 self._by_size(1.0)
@@ -254,8 +261,8 @@ class _Weights:
         m = torch.arange(
             len(self._active.places) + 1, dtype=torch.float64, device=self._active.size.device
         )
-        chosen = ((m - beta * (m - 1)) / m).to(self._computing)
-        other = torch.where(m > 1, beta / m, 0.0).to(self._computing)
+        chosen = ((m - beta * (m - 1)) / m).to(self.computing)
+        other = torch.where(m > 1, beta / m, 0.0).to(self.computing)
         self._chosen, self._other = chosen[self._active.size], other[self._active.size]
         self._pick = self._active.first
 
@@ -266,7 +273,7 @@ class _Weights:
             pick[of] = torch.where(attains & (rank[of] == 0), place, pick[of])
             rank[of] -= attains.to(rank.dtype)
         self._pick = pick
-        self._chosen = torch.ones_like(pick, dtype=self._computing)
+        self._chosen = torch.ones_like(pick, dtype=self.computing)
         self._other = torch.zeros_like(self._chosen)
 
     def times(self, gradient: Tensor, place: int) -> Tensor:
@@ -274,7 +281,7 @@ class _Weights:
         of, _ = self._active.places[place]
         weight = torch.where(self._pick[of] == place, self._chosen[of], self._other[of])
         weight = torch.where(self._active.attains(place), weight, 0.0)
-        product = (weight * gradient.to(self._computing)).to(gradient.dtype)
+        product = (weight * gradient.to(self.computing)).to(gradient.dtype)
         return torch.where(weight == 0, 0.0, product)
 
 

@@ -7,8 +7,8 @@ PyTorch does.
 
 Every kernel is deterministic: each element of a result is written once, by one program, and no
 operation is atomic. ``native`` is what the reference defines, the first active entry (the last NaN)
-with contributions added in the order of the windows; PyTorch's own CUDA kernels add them in an
-order that changes from run to run, or in a wider type.
+with contributions added in the order of the windows; PyTorch's own CUDA kernels add them so in one
+and two dimensions, and in three in an order that changes from run to run.
 
 Triton is imported when it is first needed: without it this module can be imported, and takes
 nothing. With ``TRITON_INTERPRET=1`` in the environment Triton interprets the kernels, slowly, and
@@ -340,6 +340,7 @@ class _Form:
             -(-elements // _BLOCK),
             input=input,
             count=elements,
+            round_each=not input.is_cuda,
             **arguments,
         )
 

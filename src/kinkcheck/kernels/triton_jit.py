@@ -137,13 +137,15 @@ def gather(
     outputs,
     inner,
     windows: tl.constexpr,
+    round_each: tl.constexpr,
     index_type: tl.constexpr,
     computing: tl.constexpr,
     block: tl.constexpr,
 ):
     """The gradient of each input element: the sum over the windows that cover it, in their order.
 
-    ``value``, ``active`` and ``weights`` are None for a selection of one entry.
+    ``value``, ``active`` and ``weights`` are None for a selection of one entry. ``round_each`` says
+    whether every addition is rounded to the gradient's type, or the sum alone.
     """
     index = tl.program_id(0).to(index_type) * block + tl.arange(0, block)
     live = index < count
@@ -169,7 +171,9 @@ def gather(
             best = tl.load(value + window, mask=covers, other=0.0).to(computing)
             size = tl.load(active + window, mask=covers, other=0).to(tl.int32)
             product = _product(gradient, picked, covers & (entry == best), size, weights, computing)
-        total = (total + product).to(grad_input.dtype.element_ty).to(computing)
+        total = total + product
+        if round_each:
+            total = total.to(grad_input.dtype.element_ty).to(computing)
     tl.store(grad_input + index, total.to(grad_input.dtype.element_ty), mask=live)
 
 
