@@ -460,17 +460,21 @@ def test_where_numbers_stop_being_finite_and_whether_float64_helps() -> None:
     assert "in float64 it is: scale the loss" in verdict(report)
 
 
-def test_a_program_that_is_recorded_otherwise_than_it_runs_is_refused() -> None:
+@pytest.mark.parametrize("rounding", [0.0, 1e-6], ids=["steady", "adds in no fixed order"])
+def test_a_program_that_is_recorded_otherwise_than_it_runs_is_refused(rounding: float) -> None:
     """Whether Python looks at what carries out a call, say."""
 
     class Suspicious(nn.Module):
+        calls = 0
+
         def __init__(self) -> None:
             super().__init__()
             self.line = nn.Linear(3, 3)
 
         def forward(self, x: Tensor) -> Tensor:
             recorded = bool(torch.overrides._get_current_function_mode_stack())
-            outputs: Tensor = self.line(x)
+            Suspicious.calls += 1
+            outputs: Tensor = self.line(x) * (1 + rounding * Suspicious.calls)
             return 2 * outputs if recorded else outputs
 
     with pytest.raises(InputError, match=r"not the one that plain autograd returns.*against"):
