@@ -589,7 +589,7 @@ def hooked() -> nn.Module:
         (Function(lambda x: F.relu(x.data)), "1 (data)"),
         (Function(lambda x: x.detach_()), "1 (detach_)"),
         (Function(lambda x: torch.add(x, x, alpha=2)), "1 (add with other arguments"),
-        (Function(lambda x: x.abs()), "1 (abs)"),
+        (Function(lambda x: x.acos()), "1 (acos)"),
         (Function(lambda x: x[0]), "1 (getitem)"),
         (Function(lambda x: F.dropout(x, 0.5)), "1 (dropout in training mode)"),
         (Function(lambda x: F.relu(input=x, inplace=True) + x), "1 (relu in place, of a tensor"),

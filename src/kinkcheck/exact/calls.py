@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import product
 from math import prod
 from typing import Any
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 import kinkcheck.nn as knn
 from kinkcheck.errors import InputError
-from kinkcheck.exact import layers
+from kinkcheck.exact import declared, kinks, layers
 from kinkcheck.exact.layers import Along, Windows
 from kinkcheck.exact.rationals import from_floats, rational
 from kinkcheck.exact.record import Record, Variable
+from kinkcheck.ops.calls import functions
 
 Call = Callable[..., Variable]
 """Carries out a call: a record, then what the function of PyTorch takes."""
@@ -48,7 +50,9 @@ class Leaves:
 
 
 def _relu(record: Record, input: Variable, inplace: bool = False) -> Variable:
-    return record.kink("relu", input, layers.relu(input.value))
+    zero = Fraction(0)
+    found = kinks.sides(input.value, [(zero, zero, Fraction(1))], zero, [zero])
+    return record.kink("relu", [input], found)
 
 
 def _linear(
@@ -122,7 +126,7 @@ def _max_pool(dimensions: int) -> Call:
             _sliding(input, dimensions, kernel_size, stride, padding, dilation, ceil_mode)
         )
         found = layers.max_pool(input.value, over)
-        return record.kink(f"max_pool{dimensions}d", input, found)
+        return record.kink(f"max_pool{dimensions}d", [input], found)
 
     return carry_out
 
@@ -133,7 +137,7 @@ def _adaptive_max_pool(dimensions: int) -> Call:
     ) -> Variable:
         over = layers.windows(_adaptive(input, dimensions, output_size))
         found = layers.max_pool(input.value, over)
-        return record.kink(f"adaptive_max_pool{dimensions}d", input, found)
+        return record.kink(f"adaptive_max_pool{dimensions}d", [input], found)
 
     return carry_out
 
@@ -409,6 +413,14 @@ READERS: dict[Any, Callable[..., Any]] = {
 }
 
 
+for _row in declared.ROWS:
+    _carry_out = declared.call(_row)
+    for _function, _, _in_place in functions(_row):
+        FUNCTIONS[_function] = _carry_out
+    for _name in _row.spellings.split():
+        FUNCTIONS |= {name: _carry_out for name in (_name, f"{_name}_") if hasattr(Tensor, name)}
+        IN_PLACE |= {f"{_name}_", getattr(F, f"{_name}_", None), getattr(torch, f"{_name}_", None)}
+
 TERMS = {call for call, _, _ in _ARITHMETIC}
 DIVISION = _divide
 AS_IT_IS = _contiguous
@@ -423,6 +435,9 @@ THROUGH: set[type[nn.Module]] = {
     nn.BatchNorm1d,
     nn.BatchNorm2d,
     nn.ReLU,
+    nn.ReLU6,
+    nn.Hardtanh,
+    nn.LeakyReLU,
     nn.MaxPool1d,
     nn.MaxPool2d,
     nn.AdaptiveMaxPool1d,
@@ -452,6 +467,9 @@ _MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
 MODULES: dict[type[nn.Module], Callable[..., Variable]] = {
     knn.ReLU: _calling(_relu),
+    knn.ReLU6: _calling(FUNCTIONS[F.hardtanh], "min_val", "max_val"),
+    knn.Hardtanh: _calling(FUNCTIONS[F.hardtanh], "min_val", "max_val"),
+    knn.LeakyReLU: _calling(FUNCTIONS[F.leaky_relu], "negative_slope"),
     knn.MaxPool1d: _calling(_max_pool(1), *_MAX_POOL),
     knn.MaxPool2d: _calling(_max_pool(2), *_MAX_POOL),
     knn.AdaptiveMaxPool1d: _calling(_adaptive_max_pool(1), "output_size"),

@@ -11,30 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from math import lcm, prod
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kinkcheck.errors import InputError
+from kinkcheck.exact.kinks import Found, window_weights
 from kinkcheck.exact.rationals import Integers, Rationals
-from kinkcheck.kernels.reference import random_rank
-from kinkcheck.selection import (
-    Branch,
-    First,
-    Hybrid,
-    Last,
-    Minimal,
-    Native,
-    Random,
-    Selection,
-)
+from kinkcheck.selection import Selection
 
 Adjoint = Callable[[Rationals], Rationals]
-KinkAdjoint = Callable[[Rationals, Selection], Rationals]
 
 
 @dataclass(frozen=True)
@@ -219,7 +207,7 @@ def average_pool(x: Rationals, over: Windows, divisors: Sequence[int]) -> tuple[
     return pooled.reshape(*x.shape[: len(x.shape) - len(over.outputs)], *over.outputs), pull
 
 
-def max_pool(x: Rationals, over: Windows) -> tuple[Rationals, KinkAdjoint, int]:
+def max_pool(x: Rationals, over: Windows) -> Found:
     """The largest entry of each window; tied where several attain it.
 
     Raises:
@@ -236,7 +224,7 @@ def max_pool(x: Rationals, over: Windows) -> tuple[Rationals, KinkAdjoint, int]:
     active = (entries == largest[..., None]).astype(bool) & inside
 
     def pull(g: Rationals, selection: Selection) -> Rationals:
-        weights, denominator = _window_weights(active, selection)
+        weights, denominator = window_weights(active, selection)
         row, window, place = np.nonzero(weights)
         cotangents = g.numerators.reshape(largest.shape)
         pulled = np.zeros((len(entries), over.positions), object)
@@ -246,65 +234,7 @@ def max_pool(x: Rationals, over: Windows) -> tuple[Rationals, KinkAdjoint, int]:
 
     shape = (*x.shape[: len(x.shape) - len(over.outputs)], *over.outputs)
     tied = int((active.sum(axis=-1) > 1).sum())
-    return Rationals(largest, x.denominator).reshape(*shape), pull, tied
-
-
-def relu(x: Rationals) -> tuple[Rationals, KinkAdjoint, int]:
-    """The positive part; tied where x is 0."""
-    positive = (x.numerators > 0).astype(bool)
-    zero = (x.numerators == 0).astype(bool)
-
-    def pull(g: Rationals, selection: Selection) -> Rationals:
-        identity, denominator = _identity_weights(x.shape, selection)
-        weights = np.where(positive, denominator, np.where(zero, identity, 0)).astype(object)
-        return Rationals(g.numerators * weights, g.denominator * denominator)
-
-    return Rationals(np.where(positive, x.numerators, 0), x.denominator), pull, int(zero.sum())
-
-
-def _window_weights(active: NDArray[np.bool_], selection: Selection) -> tuple[Integers, int]:
-    """The weights of the entries of each window, as integers over a common denominator."""
-    order = active.cumsum(axis=-1)
-    first = active & (order == 1)
-    count = order[..., -1:]
-    match selection:
-        case Native() | First():
-            return first.astype(object), 1
-        case Last():
-            return (active & (order == count)).astype(object), 1
-        case Random(seed):
-            rank = random_rank(torch.from_numpy(count[..., 0].astype(np.int64)), seed).numpy()
-            return (active & (order == rank[..., None] + 1)).astype(object), 1
-        case Minimal():
-            return _equal_weights(active, count)
-        case Hybrid(beta):
-            share, denominator = beta.as_integer_ratio()
-            equal, common = _equal_weights(active, count)
-            rest = (denominator - share) * common
-            return first.astype(object) * rest + equal * share, denominator * common
-    raise InputError(f"selection: max_pool has no {selection}")
-
-
-def _equal_weights(active: NDArray[np.bool_], count: NDArray[np.int64]) -> tuple[Integers, int]:
-    common = lcm(*np.unique(count).tolist())
-    return active.astype(object) * (common // count.astype(object)), common
-
-
-def _identity_weights(shape: tuple[int, ...], selection: Selection) -> tuple[Integers, int]:
-    """ReLU'(0) as integers over a common denominator."""
-    match selection:
-        case Native() | Minimal() | Hybrid() | First():
-            alpha = Fraction(0)
-        case Last():
-            alpha = Fraction(1)
-        case Branch(weight):
-            alpha = Fraction(weight)
-        case Random(seed):
-            rank = random_rank(torch.full(shape, 2, dtype=torch.int64), seed)
-            return rank.numpy().astype(object), 1
-        case _:
-            raise InputError(f"selection: relu has no {selection}")
-    return _objects(alpha.numerator), alpha.denominator
+    return Rationals(largest, x.denominator).reshape(*shape), [pull], tied
 
 
 def _objects(values: Any) -> Integers:

@@ -201,8 +201,9 @@ class ExactPoint:
 def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     """The forward pass of a network over the rationals, at its parameters as they are.
 
-    Covered are linear layers and convolutions (1d, 2d), ReLU, max and average pooling (1d, 2d,
-    also adaptive), flattening, sums, differences and products of tensors, dropout and batch norm in
+    Covered are linear layers and convolutions (1d, 2d), ReLU, Hardtanh, ReLU6, LeakyReLU, clamp
+    with numbers, abs, amax, amin, maximum and minimum, max and average pooling (1d, 2d, also
+    adaptive), flattening, sums, differences and products of tensors, dropout and batch norm in
     evaluation mode, as modules or functions, in any model that ``torch.fx`` can trace; and Python
     numbers added, subtracted, multiplied or divided by, each as the type of the parameters takes it
     (see :mod:`kinkcheck.arithmetic.constants`). What is made where gradients are off, or detached,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from kinkcheck.arithmetic.constants import as_taken
-from kinkcheck.exact.layers import Adjoint, KinkAdjoint
+from kinkcheck.exact.kinks import Found, KinkAdjoint
+from kinkcheck.exact.layers import Adjoint
 from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.selection import Native, Selection
 
@@ -83,16 +84,16 @@ class Record:
     def kink(
         self,
         operation: str,
-        input: Variable,
-        found: tuple[Rationals, KinkAdjoint, int],
+        inputs: Sequence[Variable],
+        found: Found,
     ) -> Variable:
         """Add a site: its output, its adjoint, and how many of its windows are tied."""
-        output, pull, tied = found
+        output, pulls, tied = found
         call = sum(site[:2] == (self.layer, operation) for site in self.ties)
         site = ExactSite(self.layer, operation, call)
         self.windows[site], self.ties[site] = output.numerators.size, tied
         self.selections[site] = self.own
-        variable = self.step(output, (input, pull))
+        variable = self.step(output, *zip(inputs, pulls, strict=True))
         self._sites[variable] = site
         return variable
 

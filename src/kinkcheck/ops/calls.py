@@ -101,7 +101,7 @@ def _declared(
     return Declared(row, branches, compute, args, kwargs, original)
 
 
-def _functions(row: Row) -> Iterator[tuple[Any, Any, Any]]:
+def functions(row: Row) -> Iterator[tuple[Any, Any, Any]]:
     """What PyTorch has of a row: a function to read, the same out of place, and itself if in."""
     for name in row.spellings.split():
         for namespace in _NAMESPACES:
@@ -133,7 +133,7 @@ _READERS: dict[Any, _Reader] = {
     function: partial(_declared, row, compute, in_place)
     for row in ROWS
     if row.read is not None
-    for function, compute, in_place in _functions(row)
+    for function, compute, in_place in functions(row)
 }
 
 
