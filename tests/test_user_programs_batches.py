@@ -204,6 +204,10 @@ def test_losses_of_every_form_are_measured_or_refused_by_name() -> None:
         (lambda m, x: {"loss": m(x).sum()}, "not dict"),
         (lambda m, x: m(x).sum().item(), "not float"),
         (lambda m, x: m(x).sum(1), r"not of shape \(3,\)"),
+        (
+            lambda m, x: types.SimpleNamespace(loss=m(x).sum()),
+            "not SimpleNamespace: return its .loss",
+        ),
     ):
         with pytest.raises(InputError, match=f"loss: must be a single number in a tensor, {named}"):
             kinkcheck.audit(model, [batch], step=made)

@@ -176,6 +176,8 @@ class Runs:
             given = (
                 f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             )
+            if isinstance(getattr(loss, "loss", None), Tensor):  # as of Hugging Face's models
+                given += ": return its .loss"
             raise InputError(
                 f"loss: must be a single number in a tensor, not {given} ({self.where})"
             )
