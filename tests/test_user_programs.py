@@ -175,6 +175,37 @@ def test_the_first_dimension_may_be_time() -> None:
     assert kinkcheck.audit(Times(), [(torch.randn(7, 5, 3), y)]).points[0].noise is None
 
 
+@pytest.mark.parametrize("times", [3, 5, 7, 10])  # of 5 samples
+def test_where_time_comes_first_samples_keep_what_was_drawn_for_them(times: int) -> None:
+    class Dropping(Times):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = F.dropout(F.relu(self.rnn(F.dropout(x))[0]), 0.3)
+            scores: Tensor = self.head(F.dropout(hidden[-1], 0.2))  # samples first
+            return scores
+
+    batch = torch.randn(times, 5, 3), torch.arange(5) % 3
+    report = kinkcheck.audit(Dropping(), [batch], samples=(1, 0))
+    (point,) = report.points
+    assert point.noise is not None
+    assert point.noise.l1 < 1e-5 * point.gradient_l1
+    assert report.left_out == []
+
+
+def test_samples_are_declared_for_each_part_of_a_batch() -> None:
+    weights = torch.tensor([0.1, 0.2, 0.7])
+    batch = {"x": torch.randn(4, 5, 3), "y": torch.arange(5) % 3, "weights": weights}
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch["x"]), batch["y"], weight=batch["weights"])
+
+    declared = {"x": 1, "y": 0, "weights": None}
+    report = kinkcheck.audit(Times(), [batch], step=step, samples=declared)
+    assert report.left_out == []
+    pair = batch["x"], batch["y"]
+    with pytest.raises(InputError, match=r"^samples: \(1, 0, 0\) has 3 entries for .* has 2; give"):
+        kinkcheck.audit(Times(), [pair], samples=(1, 0, 0))
+
+
 def test_samples_that_are_none_are_not_believed() -> None:
     x, y = torch.randn(5, 5, 3), torch.arange(5) % 3
     report = kinkcheck.audit(Times(), [(x, y)], samples=(0, 0))

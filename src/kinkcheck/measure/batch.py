@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinkcheck.errors import InputError
+
 _WHOLE = (
     str, bytes, int, float, complex, type(None), type, FunctionType, MethodType, ModuleType,
     torch.dtype, torch.device, torch.Generator, nn.Module,
@@ -125,10 +127,12 @@ class Samples:
             it: a number for all that a part holds, None for what all samples share, or the same for
             each item of a tuple, list or mapping, or attribute of an object. A list that is no
             list of tensors with that dimension holds an item a sample.
+        drawn: which dimension of what is drawn at random does, where it has as many entries.
     """
 
     count: int
     dims: Any = 0
+    drawn: int = 0
 
     def take(self, batch: Any, order: Tensor) -> Any:
         """The batch of some samples, in an order.
@@ -183,19 +187,33 @@ def candidates(batch: Any, dims: Any = 0) -> list[Samples]:
         dims: as in :class:`Samples`.
 
     Returns:
-        All tensors having one size there; all lists having one length. Empty if neither is so.
+        All tensors having one size there; all lists having one length; what is drawn, having them
+        along one of the dimensions of the batch. Empty if neither of the former is so.
+
+    Raises:
+        InputError: ``dims`` has more or fewer entries than the batch.
 
     >>> candidates((torch.zeros(4, 3), torch.zeros(4)))
-    [Samples(count=4, dims=0)]
+    [Samples(count=4, dims=0, drawn=0)]
     >>> candidates((torch.zeros(4, 3), torch.zeros(5)))
     []
     """
-    found = []
+    counts: list[int] = []
     for lists in (False, True):
         sizes = set(_sizes(batch, dims, lists))
-        if len(sizes) == 1 and None not in sizes:
-            found.append(Samples(sizes.pop() or 0, dims))
-    return [samples for samples in dict.fromkeys(found) if samples.count]
+        if len(sizes) == 1:
+            counts += [size for size in sizes if size]
+    drawn = dict.fromkeys([*_numbers(dims), 0])
+    return [Samples(count, dims, each) for count in dict.fromkeys(counts) for each in drawn]
+
+
+def _numbers(dims: Any) -> Iterator[int]:
+    """The dimensions that count samples somewhere in a batch."""
+    if isinstance(dims, int):
+        yield dims
+    elif isinstance(dims, list | tuple | Mapping):
+        for each in dims.values() if isinstance(dims, Mapping) else dims:
+            yield from _numbers(each)
 
 
 def _sizes(value: Any, dims: Any, lists: bool) -> Iterator[int | None]:
@@ -209,6 +227,11 @@ def _sizes(value: Any, dims: Any, lists: bool) -> Iterator[int | None]:
         yield len(value)
     elif isinstance(value, list | tuple):
         each = dims if isinstance(dims, list | tuple) else [dims] * len(value)
+        if len(each) != len(value):
+            raise InputError(
+                f"samples: {dims} has {len(each)} entries for a part of the batch that has "
+                f"{len(value)}; give one for each, or a number for all"
+            )
         for item, dim in zip(value, each, strict=True):
             yield from _sizes(item, dim, lists)
     else:

@@ -53,26 +53,31 @@ class Draws:
         self._drawn = []
         return _Keep(self._drawn)
 
-    def given(self, order: Tensor | None = None, samples: int = 0) -> Given:
+    def given(self, order: Tensor | None = None, samples: int = 0, dim: int = 0) -> Given:
         """Contexts for another run: give what was kept.
 
         Args:
-            order: the numbers of the samples of that run; of draws for ``samples`` samples, one
-                after the other along the first dimension, it gets those of its own.
+            order: the numbers of the samples of that run; of draws for ``samples`` samples it gets
+                those of its own.
             samples: how many the first run had.
+            dim: the dimension along which a draw has an entry a sample; where one has not as many
+                there, it has them one after the other along the first.
         """
-        return Given([(name, _own(drawn, order, samples)) for name, drawn in self._drawn])
+        return Given([(name, _own(drawn, order, samples, dim)) for name, drawn in self._drawn])
 
 
-def _own(drawn: Tensor | None, order: Tensor | None, samples: int) -> Tensor | None:
+def _own(drawn: Tensor | None, order: Tensor | None, samples: int, dim: int) -> Tensor | None:
     """Of what was drawn for all samples, the part of those that take part."""
     if order is None or drawn is None or not drawn.dim() or not samples:
         return drawn
+    order = order.to(drawn.device)
+    if -drawn.dim() <= dim < drawn.dim() and drawn.shape[dim] == samples:
+        return drawn.index_select(dim, order)
     each, rest = divmod(len(drawn), samples)
     if rest or not each:
         return drawn
     by_sample = drawn.view(samples, each, *drawn.shape[1:])
-    return by_sample.index_select(0, order.to(drawn.device)).flatten(0, 1)
+    return by_sample.index_select(0, order).flatten(0, 1)
 
 
 class Given:

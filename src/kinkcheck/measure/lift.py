@@ -103,7 +103,7 @@ def lift(
     >>> runs = Runs(model, pairs(nn.functional.cross_entropy), batch, precision("32"))
     >>> with lift(runs, chooser("native"), [chooser("last")], candidates(batch)) as lifted:
     ...     lifted.variation[0] < 1e-14, lifted.samples
-    (True, Samples(count=2, dims=0))
+    (True, Samples(count=2, dims=0, drawn=0))
     """
     with ExitStack() as stack:
         whole = _whole(runs, stack)

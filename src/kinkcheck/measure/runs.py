@@ -149,7 +149,8 @@ class Runs:
         if not self._drawn:
             self._drawn = True
             return _both(lift, self._draws.kept()), lambda: lift
-        given = self._draws.given(order, 0 if samples is None else samples.count)
+        of = () if samples is None else (samples.count, samples.drawn)
+        given = self._draws.given(order, *of)
         return _both(lift, given.forward()), lambda: _both(lift, given.backward())
 
     def _run(
