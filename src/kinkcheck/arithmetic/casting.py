@@ -31,7 +31,8 @@ class InPlace:
     function refers to (a loss with weights, a teacher): by closure, default argument or global
     name, as an attribute, in a list, in a hook. Plain tensors that either refers to are
     *constants*: they are left as they are in the precision that is audited, as
-    :meth:`torch.nn.Module.to` leaves them, and cast in a lift, which changes none of their values.
+    :meth:`torch.nn.Module.to` leaves them, and cast in a lift, which changes none of their values:
+    also where the program itself rounds them, ``c.to(x.dtype)``, which a lift cannot see.
 
     The same :class:`~torch.nn.Parameter` objects stay, with their hooks, and with a copy of
     ``.grad``. Only an autograd graph that was recorded before and holds on to the old type of a
