@@ -161,16 +161,27 @@ class Times(nn.Module):
         return scores
 
 
+def step_of_either(model: nn.Module, batch: Any) -> Tensor:
+    x, y = (batch["x"], batch["y"]) if isinstance(batch, dict) else batch
+    return F.cross_entropy(model(x), y)
+
+
 def test_the_first_dimension_may_be_time() -> None:
     x, y = torch.randn(5, 5, 3), torch.arange(5) % 3
     found = kinkcheck.audit(Times(), [(x, y)])
     assert found.points[0].lift is not None
     assert found.points[0].noise is None
     assert any("no samples were found" in each.what for each in found.left_out)
-    declared = kinkcheck.audit(Times(), [(x, y)], samples=(1, 0))
-    assert declared.points[0].noise is not None
-    assert declared.left_out == []
-    assert declared.points[0].gradient_l1 == found.points[0].gradient_l1
+    by_name = [{"x": x, "y": y, "weight": torch.rand(3)}]
+    for batches, samples in (
+        ([(x, y)], (1, 0)),
+        ([[x, y]], [1, 0]),
+        (by_name, {"x": 1, "y": 0, "weight": None}),
+    ):
+        declared = kinkcheck.audit(Times(), batches, step=step_of_either, samples=samples)
+        assert declared.points[0].noise is not None
+        assert declared.left_out == []
+        assert declared.points[0].gradient_l1 == found.points[0].gradient_l1
     # Seven times are not five samples, which shows at once.
     assert kinkcheck.audit(Times(), [(torch.randn(7, 5, 3), y)]).points[0].noise is None
 

@@ -192,6 +192,12 @@ def test_complex_parameters_are_measured() -> None:
     assert point.variation.l1 == pytest.approx(2**0.5 / 2)
 
 
+def test_one_batch_that_is_no_list_of_batches_is_refused() -> None:
+    batch = collections.UserDict(x=torch.rand(3, 4))  # as of Hugging Face's tokenizers
+    with pytest.raises(InputError, match="batches: must be a list of batches, not one UserDict"):
+        kinkcheck.audit(nn.Linear(4, 2), batch, step=lambda m, b: m(b["x"]).sum())
+
+
 def test_losses_of_every_form_are_measured_or_refused_by_name() -> None:
     model = nn.Linear(4, 2)
     batch = torch.rand(3, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,10 @@ def grid_of(
     _require(
         loss is None or (step is None and batches is not None),
         "loss: is for batches of inputs and targets; a step returns the loss itself",
+    )
+    _require(
+        not isinstance(batches, Mapping),
+        f"batches: must be a list of batches, not one {type(batches).__name__}; put it in a list",
     )
     with torch.random.fork_rng():  # a loader may shuffle
         held = None if batches is None else list(batches)
