@@ -583,6 +583,16 @@ def test_activation_checkpointing(inside: bool) -> None:
     assert len(tape.sites) == len(reference.sites)
 
 
+@pytest.mark.parametrize("maximum", [lambda x: x.amax(1), lambda x: F.max_pool1d(x, 2)[:, 0]])
+def test_a_limit_leaves_outputs_that_one_entry_attains(maximum: Any) -> None:
+    x = torch.tensor([[1.0, 1.0], [2.0, 1.0]], requires_grad=True)
+    with record() as tape:
+        loss = maximum(x).sum()
+    (gradient,) = tape.gradient(loss, [x], choose="limit:0")
+    assert gradient[0].tolist() in ([1.0, 0.0], [0.0, 1.0])
+    assert gradient[1].tolist() == [1.0, 0.0]
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 

@@ -136,15 +136,16 @@ class ActivePicks(Active):
         return torch.where(self.attains & (sizes > 1), given, 0.0)
 
     def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
-        """Weight 1 for the first of the entries that win."""
+        """Weight 1 for the first of the entries that win a tie."""
         contest, moved = self.contest, self.contest.entries(*tangents)
+        tied = contest.spread(self.tied())
         if isinstance(self.wins, str):
             largest = self.wins == "largest"
             away = -torch.inf if largest else torch.inf
             best = contest.best(torch.where(self.attains, moved, away), largest)
         else:
             best = self._in_order(moved)
-        wins = self.attains & (moved == contest.spread(best))
+        wins = self.attains & tied & (moved == contest.spread(best))
         return (wins & (contest.ranks(wins) == 0)).to(torch.float64)
 
     def _in_order(self, moved: Tensor) -> Tensor:
