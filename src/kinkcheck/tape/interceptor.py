@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch.overrides import TorchFunctionMode
 
 from kinkcheck import ops
@@ -63,10 +64,10 @@ def in_compiled_function() -> bool:
     >>> in_compiled_function()
     False
     """
-    return bool(_frame_callback())
-
-
-_frame_callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
+    # Asked by setting it twice: what merely gets it is wrong by a reference in PyTorch 2.6.
+    callback = set_eval_frame(None)
+    set_eval_frame(callback)
+    return callback is not None
 
 
 def under_saved_tensor_hooks() -> bool:
@@ -76,4 +77,8 @@ def under_saved_tensor_hooks() -> bool:
     ...     print(under_saved_tensor_hooks())
     True
     """
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("asked"):  # raises if there are any
+            return False
+    except RuntimeError:
+        return True

@@ -37,6 +37,10 @@ from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
 from kinkcheck.tape.watcher import Watcher
 
+if torch.__version__ < "2.7":
+    # Needed by checkpointing, optimizers and vmap, and cannot be imported where a block is recorded.
+    import torch._dynamo
+
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
 
 Watch = Callable[[Site, Operation, Tensor], None]
@@ -91,7 +95,7 @@ class Tape:
         self._nodes_before = 0
         self._kept_gradients = False
         self._runs_again = False
-        self._passes: MutableMapping[Tensor, dict[tuple[int, ...], Segments | None]] = (
+        self._passes: MutableMapping[Tensor, dict[tuple[object, ...], Segments | None]] = (
             WeakTensorKeyDictionary()
         )
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -288,7 +292,7 @@ class Tape:
         _require_graph(loss)
         of_loss = self._passes.setdefault(loss, {})
         # An operation in place gives the same tensor another graph.
-        key = (id(loss.grad_fn), loss.output_nr, *map(id, tensors))
+        key = (loss.grad_fn, loss.output_nr, *map(id, tensors))
         if key not in of_loss:
             _refuse_reentrant(loss)
             older = self._reaches_out(loss)
