@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from typing import Any, ClassVar
@@ -45,8 +45,8 @@ class Selection:
     """How the text form is written: ``hybrid:BETA``."""
 
     # Written once, since torch.compile follows the reading of an attribute but not the formatting
-    # of a number.
-    _text: str = field(init=False, repr=False, compare=False)
+    # of a number. No field: the compiler of PyTorch 2.6 would hand it to the constructor.
+    _text = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_text", self._write())
@@ -221,22 +221,22 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
     >>> [weight(Hybrid(0.5), rank, 3, Fraction(1, 3), None) for rank in range(3)]
     [Fraction(1, 6), Fraction(1, 6), Fraction(1, 6)]
     """
-    match selection:
-        case Native():
-            return 0 * least
-        case Minimal():
-            return least
-        case Hybrid(beta):
-            return least * _number(beta, least)
-        case First():
-            return (rank == 0) * 1
-        case Last():
-            return (rank == size - 1) * 1
-        case Random():
-            return (rank == drawn) * 1
-        case Branch(alpha):
-            second = _number(alpha, least)
-            return rank * second + (1 - rank) * (1 - second)
+    # Not by match, which torch.compile does not follow in every version of PyTorch.
+    if isinstance(selection, Native):
+        return 0 * least
+    if isinstance(selection, Minimal):
+        return least
+    if isinstance(selection, Hybrid):
+        return least * _number(selection.beta, least)
+    if isinstance(selection, First):
+        return (rank == 0) * 1
+    if isinstance(selection, Last):
+        return (rank == size - 1) * 1
+    if isinstance(selection, Random):
+        return (rank == drawn) * 1
+    if isinstance(selection, Branch):
+        second = _number(selection.alpha, least)
+        return rank * second + (1 - rank) * (1 - second)
     raise InputError(f"{selection} belongs to a whole program, not to a single operation")
 
 
