@@ -94,7 +94,7 @@ STEERED: list[tuple[str, str, Program]] = [
     ("mul", "a comparison (lt)", lambda h, x: h * (torch.rand_like(h) < h.sigmoid())),
     ("mul", "a comparison (eq)", lambda h, x: h * torch.isclose(h, x)),
     ("masked_fill", "a comparison (lt)", lambda h, x: h.masked_fill(h < 0, 0.0)),
-    ("index_put_", "a comparison (gt)", lambda h, x: assign(h, h > 0)),
+    ("index_put", "a comparison (gt)", lambda h, x: h.index_put((h > 0,), torch.tensor(0.0))),
     ("index", "a comparison (ne)", lambda h, x: h[h != 0]),
     ("index", "a comparison (gt)", lambda h, x: h[(h > 0).nonzero(as_tuple=True)]),
 ]
@@ -106,7 +106,8 @@ INDEXED: list[tuple[str, str, Program]] = [
     ("gather", "sort", lambda h, x: h.exp().gather(1, h.argsort(1))),
     ("index", "argmin", lambda h, x: h[torch.arange(3), h.argmin(1)]),
     ("index_select", "argmax", lambda h, x: h.index_select(0, h[:, 0].argmax()[None])),
-    ("index_put_", "argmax", lambda h, x: assign(h, h[:, 0].argmax()[None])),
+    ("index_put", "argmax",
+     lambda h, x: h.index_put((h[:, 0].argmax()[None],), torch.tensor(0.0))),
     ("embedding", "a conversion to integers",
      lambda h, x: F.embedding(h.sigmoid().long(), h)),
     ("max_unpool2d", "max_pool1d", lambda h, x: unpooled(h)),

@@ -21,6 +21,7 @@ from torch import fx, nn
 from torch.autograd import Function
 from torch.nn.modules import module as module_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import checkpoint
 
 import kinkcheck.nn as knn
 from kinkcheck.tape.as_found import as_found
@@ -31,6 +32,8 @@ _HOOKS = {
     "_backward_hooks": "a backward hook",
     "_backward_pre_hooks": "a backward pre-hook",
 }
+# What checkpointing keeps its inputs with, up to PyTorch 2.9: no output depends on it.
+_INPUT_SAVER = getattr(checkpoint, "_NoopSaveInputs", None)
 _IN_PLACE_OPERATORS = [
     name for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul",
                       "iand", "ior", "ixor", "ilshift", "irshift")
@@ -201,6 +204,8 @@ def _custom_functions(tracer: fx.Tracer) -> Iterator[None]:
     original = vars(Function)["apply"]
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        if cls is _INPUT_SAVER:
+            return torch.empty(0)
         traced = tuple(each for each in args if isinstance(each, fx.Proxy))
         return tracer.create_proxy("call_function", cls, traced, {})
 

@@ -41,6 +41,7 @@ class Kinks:
     value: Tensor
     producer: Node | None
     edge: GradientEdge | None
+    _output: Tensor = field(repr=False)  # up to PyTorch 2.7 an edge does not keep its node
     _arrived: list[Tensor] = field(default_factory=list, init=False)
 
     @property
@@ -245,7 +246,7 @@ class Forward:
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
         self.kinks.append(
-            Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge)
+            Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge, output)
         )
 
 
