@@ -78,10 +78,15 @@ class Operation(ABC):
 
 
 def forbidden_inplace(input: Tensor) -> bool:
-    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or a view.
+    """Whether autograd forbids to write to a tensor: a leaf that it differentiates, or some views.
 
-    >>> forbidden_inplace(torch.zeros(3, requires_grad=True))
-    True
+    >>> leaf = torch.zeros(4, requires_grad=True)
+    >>> [forbidden_inplace(x) for x in (leaf, leaf[1:], leaf.clone()[1:], leaf.clone().chunk(2)[0])]
+    [True, True, False, True]
     """
-    base = input._base if input._is_view() else input
-    return torch.is_grad_enabled() and base is not None and base.is_leaf and base.requires_grad
+    if not torch.is_grad_enabled() or not input.requires_grad:
+        return False
+    if not input._is_view():
+        return input.is_leaf
+    base, made = input._base, torch._C._autograd._get_creation_meta(input)
+    return bool(base is None or base.is_leaf or made != torch._C._autograd.CreationMeta.DEFAULT)
