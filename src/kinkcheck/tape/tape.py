@@ -38,7 +38,7 @@ from kinkcheck.tape.site import Site
 from kinkcheck.tape.watcher import Watcher
 
 if torch.__version__ < "2.7":
-    # Needed by checkpointing, optimizers and vmap, and cannot be imported where a block is recorded.
+    # Checkpointing, optimizers and vmap import it, which fails there while a block is recorded.
     import torch._dynamo
 
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
