@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.errors import InputError
+from kinkcheck.kernels.shares import shares
 from kinkcheck.kernels.windows import Windows
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
 
@@ -241,10 +242,8 @@ class _Weights:
         dtype = active.value.dtype
         self.computing = torch.float64 if dtype == torch.float64 else torch.float32
         match selection:
-            case Minimal():
-                self._by_size(1.0)
-            case Hybrid(beta):
-                self._by_size(beta)
+            case Minimal() | Hybrid():
+                self._by_size(shares(selection, len(active.places)))
             case First():
                 self._one_entry(torch.zeros_like(active.size))
             case Last():
@@ -257,12 +256,8 @@ class _Weights:
                     "hybrid:BETA, first, last, random:SEED, limit:SEED"
                 )
 
-    def _by_size(self, beta: float) -> None:
-        m = torch.arange(
-            len(self._active.places) + 1, dtype=torch.float64, device=self._active.size.device
-        )
-        chosen = ((m - beta * (m - 1)) / m).to(self.computing)
-        other = torch.where(m > 1, beta / m, 0.0).to(self.computing)
+    def _by_size(self, table: Tensor) -> None:
+        chosen, other = table.to(self._active.size.device, self.computing).unbind(1)
         self._chosen, self._other = chosen[self._active.size], other[self._active.size]
         self._pick = self._active.first
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import reference
 from kinkcheck.kernels.reference import Ties
+from kinkcheck.kernels.shares import shares
 from kinkcheck.kernels.windows import SlidingWindows, Windows
 from kinkcheck.selection import Hybrid, Minimal, Random, Selection
 
@@ -469,25 +470,13 @@ def _weights_of(selection: Selection, form: _Form, input: Tensor) -> Tensor | No
     """The table of weights of minimal and hybrid; None for a selection of one entry."""
     if not isinstance(selection, Minimal | Hybrid):
         return None
-    beta = selection.beta if isinstance(selection, Hybrid) else 1.0
     computing = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return _weights(beta, form.geometry.places, computing, input.device)
+    return _table(selection, form.geometry.places, computing, input.device)
 
 
 @lru_cache(maxsize=256)
-def _weights(beta: float, places: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The weight of the pick and of the others, for each number m of active entries.
-
-    >>> _weights(1.0, 2, torch.float32, torch.device("cpu"))
-    tensor([[0.0000, 0.0000],
-            [1.0000, 0.0000],
-            [0.5000, 0.5000]])
-    """
-    m = torch.arange(1, places + 1, dtype=torch.float64)
-    weights = torch.zeros(places + 1, 2, dtype=torch.float64)
-    weights[1:, 0] = (m - beta * (m - 1)) / m
-    weights[2:, 1] = beta / m[1:]
-    return weights.to(dtype).to(device)
+def _table(selection: Selection, places: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return shares(selection, places).to(dtype).to(device)
 
 
 def _signed(word: int) -> int:

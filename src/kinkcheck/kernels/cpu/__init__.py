@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,8 +20,9 @@ from torch import Tensor
 import kinkcheck.kernels.cpu._extension as _extension
 from kinkcheck.kernels import reference
 from kinkcheck.kernels.reference import Ties
+from kinkcheck.kernels.shares import shares
 from kinkcheck.kernels.windows import SlidingWindows, Windows
-from kinkcheck.selection import Hybrid, Native, Random, Selection
+from kinkcheck.selection import Hybrid, Minimal, Native, Random, Selection
 
 
 def accepts(input: Tensor, windows: Windows) -> bool:
@@ -185,6 +187,7 @@ class _Form:
         input_shape: of the input.
         output_shape: of the output.
         pooled: how many dimensions are pooled.
+        places: how many entries a window has.
         problem: the same for the extension.
         axis: where a dimension of size 1 completes a channels_last tensor to (N, C, H, W) or
             (N, C, D, H, W); None if nothing is missing or the layout is contiguous.
@@ -194,6 +197,7 @@ class _Form:
     input_shape: torch.Size
     output_shape: torch.Size
     pooled: int
+    places: int
     problem: _extension.Problem
     axis: int | None
     channels_last: bool
@@ -259,7 +263,8 @@ def _geometry(windows: SlidingWindows, shape: torch.Size, channels_last: bool) -
     inner = leading[-1] if channels_last else 1
     problem = _extension.Problem(leading.numel() // inner, inner, depth, height, axes[-1])
     axis = (2 if pooled == 1 else None) if len(leading) == 2 else 0
-    return _Form(shape, output_shape, pooled, problem, axis, channels_last)
+    places = prod(windows.kernel)
+    return _Form(shape, output_shape, pooled, places, problem, axis, channels_last)
 
 
 def _arrange(input: Tensor, windows: Windows) -> tuple[Tensor, _Form]:
@@ -329,7 +334,7 @@ def _linear(
     return _extension.linear(
         form.problem,
         _ELEMENTS[input.dtype],
-        _choice(selection),
+        _choice(selection, form.places),
         form.pooled == 3 and form.channels_last and isinstance(selection, Native),
         input.data_ptr(),
         given.data_ptr(),
@@ -339,8 +344,13 @@ def _linear(
     )
 
 
+_LEAST_TABLE = 32  # as in vectors.hpp
+
+
 @lru_cache(maxsize=256)
-def _choice(selection: Selection) -> _extension.Choice:
-    beta = selection.beta if isinstance(selection, Hybrid) else 0.0
+def _choice(selection: Selection, places: int) -> _extension.Choice:
     seed = selection.seed if isinstance(selection, Random) else 0
-    return _extension.Choice(selection.kind, beta, seed)
+    if not isinstance(selection, Minimal | Hybrid):
+        return _extension.Choice(selection.kind, seed, [], [])
+    picked, others = shares(selection, max(places, _LEAST_TABLE)).unbind(1)
+    return _extension.Choice(selection.kind, seed, picked.tolist(), others.tolist())

@@ -61,17 +61,12 @@ std::vector<InstructionSet> supported() {
 
 InstructionSet in_use = supported().back();
 
-// Shares of the picked and of the other active entries, by their number: in float64, rounded once.
+// Shares of the picked and of the other active entries, by their number, rounded once.
 template <class S>
 struct Shares {
-  Shares(double beta, Index most) : chosen(most + 1), other(most + 1) {
-    for (Index m = 1; m <= most; ++m) {
-      const auto count = static_cast<double>(m);
-      chosen[m] = static_cast<S>((count - beta * (count - 1)) / count);
-      // PyTorch, and so the reference, divides a number by a tensor in two roundings.
-      other[m] = m > 1 ? static_cast<S>(beta * (1 / count)) : S{0};
-    }
-  }
+  explicit Shares(const Choice& choice)
+      : chosen(choice.picked.begin(), choice.picked.end()),
+        other(choice.others.begin(), choice.others.end()) {}
   std::vector<S> chosen, other;
 };
 
@@ -215,17 +210,13 @@ Report run(Job& job, Element element, const Task& task, Index threads) {
 }
 
 Report run_linear(Job& job, Element element, const Task& task, Index threads) {
-  const Problem& problem = job.problem;
-  const Index volume = problem.depth.kernel * problem.height.kernel * problem.width.kernel;
   const auto with = [&](const auto& shares) {
     job.tables = {shares.chosen.data(), shares.other.data()};
     return run(job, element, task, threads);
   };
-  constexpr Index least_table = 32;  // as in vectors.hpp
-  const Index entries = std::max(volume, least_table);
   if (!job.choice.shared) return run(job, element, task, threads);
-  if (element == float64) return with(Shares<double>(job.choice.beta, entries));
-  return with(Shares<float>(job.choice.beta, entries));
+  if (element == float64) return with(Shares<double>(job.choice));
+  return with(Shares<float>(job.choice));
 }
 
 Problem make_problem(Index outer, Index inner, const std::array<Index, 6>& depth,
@@ -236,14 +227,13 @@ Problem make_problem(Index outer, Index inner, const std::array<Index, 6>& depth
   return {outer, inner, axis(depth), axis(height), axis(width)};
 }
 
-Choice make_choice(const std::string& kind, double beta, std::uint64_t seed) {
-  if (kind == "native") return {Pick::first, false, true, 0, 0};
-  if (kind == "first") return {Pick::first, false, false, 0, 0};
-  if (kind == "last") return {Pick::last, false, false, 0, 0};
-  if (kind == "random") return {Pick::random, false, false, 0, seed};
-  if (kind == "minimal") return {Pick::first, true, false, 1, 0};
-  if (kind == "hybrid") return {Pick::first, true, false, beta, 0};
-  throw std::invalid_argument("no such choice: " + kind);
+Choice make_choice(const std::string& kind, std::uint64_t seed, std::vector<double> picked,
+                   std::vector<double> others) {
+  if (kind == "native") return {Pick::first, false, true, 0, {}, {}};
+  if (kind == "first") return {Pick::first, false, false, 0, {}, {}};
+  if (kind == "last") return {Pick::last, false, false, 0, {}, {}};
+  if (kind == "random") return {Pick::random, false, false, seed, {}, {}};
+  return {Pick::first, true, false, 0, std::move(picked), std::move(others)};
 }
 
 template <class Pointer>
@@ -352,8 +342,9 @@ NB_MODULE(_extension, m) {
              new (self) Problem(make_problem(outer, inner, depth, height, width));
            });
   nb::class_<Choice>(m, "Choice")
-      .def("__init__", [](Choice* self, const std::string& kind, double beta, std::uint64_t seed) {
-        new (self) Choice(make_choice(kind, beta, seed));
+      .def("__init__", [](Choice* self, const std::string& kind, std::uint64_t seed,
+                          std::vector<double> picked, std::vector<double> others) {
+        new (self) Choice(make_choice(kind, seed, std::move(picked), std::move(others)));
       });
   m.def("forward", &forward, unlocked);
   m.def("ties", &ties, unlocked);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace kinkcheck {
 
@@ -29,8 +30,9 @@ struct Choice {
   Pick pick;
   bool shared;        // among all active entries; else the picked one takes all
   bool native;        // select a tangent instead of adding it to zero: −0 stays −0
-  double beta;        // of hybrid; 1 for minimal
   std::uint64_t seed; // of random
+  // The weight of the picked entry and of the others, by the number of active ones, if shared.
+  std::vector<double> picked, others;
 };
 
 // A row, as the kernels hold it, is the whole width of `planes` outer indices by `channels` inner
