@@ -13,6 +13,7 @@ is read at the first call.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -32,6 +33,7 @@ __all__ = [
     "SlidingWindows",
     "Ties",
     "Windows",
+    "count_equal",
     "in_use",
     "max_pool",
     "max_pool_jvp",
@@ -116,6 +118,27 @@ def max_pool_with_ties(input: Tensor, windows: Windows) -> tuple[Tensor, Ties]:
         return reference.max_pool(input, windows), reference.max_pool_ties(input, windows)
     both: tuple[Tensor, Ties] = kernels.max_pool_with_ties(input, windows)
     return both
+
+
+def count_equal(tensor: Tensor, numbers: tuple[float, ...]) -> Sequence[int | Tensor]:
+    """How many entries are equal to each of some numbers: numbers, or tensors of one.
+
+    Args:
+        tensor: of any type and layout.
+        numbers: each is rounded to the type of the tensor, as PyTorch compares them.
+
+    >>> [int(count) for count in count_equal(torch.tensor([0.0, -0.0, 6.0]), (0.0, 6.0))]
+    [2, 1]
+    """
+    compiled = _compiled()
+    if (
+        compiled is not None
+        and len(numbers) <= compiled.MOST_NUMBERS
+        and compiled.takes_entries(tensor)
+    ):
+        found: list[int] = compiled.count_equal(tensor, numbers)
+        return found
+    return [torch.count_nonzero(tensor == number) for number in numbers]
 
 
 def max_pool_ties(input: Tensor, windows: Windows) -> Ties:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from kinkcheck.kernels import Ties
 from kinkcheck.selection import Selection
@@ -32,6 +33,11 @@ class Branches(ABC):
     def active(self, value: Tensor) -> Active:
         """The branches that attain the value that PyTorch returned."""
 
+    def where_tied(self, value: Tensor) -> Active | None:
+        """The same; None where it could be asked and no two branches are active anywhere."""
+        active = self.active(value)
+        return None if may_ask(value) and not active.any_tied() else active
+
 
 class Active(ABC):
     """The active branches of one call: a dataclass of tensors and plain values.
@@ -42,6 +48,10 @@ class Active(ABC):
     @abstractmethod
     def tied(self) -> Tensor:
         """Where several branches are active: a bool tensor of the output's shape."""
+
+    def any_tied(self) -> bool:
+        """Whether several branches are active anywhere; only where :func:`may_ask`."""
+        return bool(self.tied().any())
 
     @abstractmethod
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
@@ -82,6 +92,20 @@ class Active(ABC):
     @abstractmethod
     def push(self, weights: Weights, tangents: tuple[Tensor, ...]) -> Tensor:
         """The tangent of the output at ties; elsewhere anything."""
+
+
+def may_ask(tensor: Tensor) -> bool:
+    """Whether Python may read a number of a tensor without a graph being broken or a GPU waiting.
+
+    >>> may_ask(torch.zeros(3))
+    True
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or tensor.is_cuda
+        or isinstance(tensor, FakeTensor)
+    )
 
 
 def times(weight: Tensor | float, direction: Tensor) -> Tensor:

@@ -85,9 +85,9 @@ class Declared(Operation):
             return self.args[0].copy_(self._of(self.args[0].clone())._apply(choice, census))
         result = self.compute(*self.args, **self.kwargs)
         value = result[0] if isinstance(result, tuple) else result
-        active = self.branches.active(value)
+        active = self.branches.where_tied(value)
         if census is not None:
-            census.append(active.ties(value, self.inputs))
+            census.append(_no_ties(value) if active is None else active.ties(value, self.inputs))
         value = at_ties(value, self.inputs, active, choice)
         return type(result)((value, *result[1:])) if isinstance(result, tuple) else value
 
@@ -103,6 +103,11 @@ class Declared(Operation):
             result = self.compute(*self.args, **self.kwargs)
         value: Tensor = result[0] if isinstance(result, tuple) else result
         return value.detach()
+
+
+def _no_ties(value: Tensor) -> Ties:
+    none = torch.zeros((), dtype=torch.int64)
+    return Ties(value.numel(), none, none)
 
 
 def _may_ask() -> bool:

@@ -32,13 +32,15 @@ class Directed(Protocol):
     """The weights of the branches that stay active, once the direction has come by."""
 
 
-def at_ties(value: Tensor, inputs: Sequence[Tensor], active: Active, choice: Choice) -> Tensor:
+def at_ties(
+    value: Tensor, inputs: Sequence[Tensor], active: Active | None, choice: Choice
+) -> Tensor:
     """A value that PyTorch computed, with another derivative where several branches are active.
 
     Args:
         value: the value, with PyTorch's own graph.
         inputs: the tensors that the branches depend on.
-        active: the active branches.
+        active: the active branches; None where nothing is tied.
         choice: whom to ask for the selection at backward time.
 
     >>> from kinkcheck.ops.sides import Sides
@@ -65,18 +67,18 @@ def at_ties(value: Tensor, inputs: Sequence[Tensor], active: Active, choice: Cho
 
 
 def shared(
-    active: Active, choice: Choice, gradient: Tensor, like: Sequence[Like]
+    active: Active | None, choice: Choice, gradient: Tensor, like: Sequence[Like]
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """What of a gradient of the output goes the native way, and what the inputs get at ties.
 
     Args:
-        active: the active branches.
+        active: the active branches; None where nothing is tied.
         choice: whom to ask for the selection.
         gradient: of the output.
         like: what the inputs are like.
     """
     selection = choice.selection
-    if isinstance(selection, Native) or _none_tied(active):
+    if active is None or isinstance(selection, Native):
         return gradient, (None,) * len(like)
     native = _native(active, selection, gradient)
     if not isinstance(selection, Limit):
@@ -94,14 +96,6 @@ def _native(active: Active, selection: Any, direction: Tensor) -> Tensor:
     share = native_share(selection)
     kept = torch.zeros_like(direction) if share == 0 else share * direction
     return torch.where(active.tied(), kept, direction)
-
-
-def _none_tied(active: Active) -> bool:
-    """Whether all outputs are known to have one active branch, where that can be asked."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    tied = active.tied()
-    return not tied.is_cuda and not bool(tied.any())
 
 
 class _AtTies(torch.autograd.Function):
@@ -133,8 +127,10 @@ class _AtTiesWithJvp(_AtTies):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        active: Active = _filled(ctx.bare, iter(ctx.saved_tensors))
+        active: Active | None = _filled(ctx.bare, iter(ctx.saved_tensors))
         selection = ctx.choice.selection
+        if active is None:
+            return tangents[0].clone()  # type: ignore[no-any-return]
         moved = active.native(tangents[0])
         if isinstance(selection, Native):
             return moved.clone()

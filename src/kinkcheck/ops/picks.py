@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, Windows, random_rank
-from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.branches import Active, Branches, may_ask, times
 from kinkcheck.selection import Random, Selection, weight
 
 Wins = Literal["largest", "smallest"] | int
@@ -46,7 +46,14 @@ class Contest(ABC):
 
     @abstractmethod
     def total(self, entries: Tensor) -> Tensor:
-        """The sum over the entries that compete for each output: the adjoint of :meth:`spread`."""
+        """The sum over the entries that compete for each output: the adjoint of :meth:`spread`.
+
+        Of bools it is their number.
+        """
+
+    def apart(self, *inputs: Tensor) -> bool:
+        """Whether it is plain that no two entries that compete are equal."""
+        return False
 
     @abstractmethod
     def ranks(self, chosen: Tensor) -> Tensor:
@@ -87,6 +94,17 @@ class Picks(Branches):
             attains = entries == self.contest.spread(value.detach())
         return ActivePicks(self.contest, attains, self.wins)
 
+    def where_tied(self, value: Tensor) -> Active | None:
+        """The same; None where it could be asked and nothing is tied."""
+        if not may_ask(value):
+            return self.active(value)
+        if self.contest.apart(*(each.detach() for each in self.inputs)):
+            return None
+        active = self.active(value)
+        # Every output has an entry that attains it, but for NaN.
+        as_many = int(torch.count_nonzero(active.attains)) == value.numel()
+        return None if as_many and not bool(value.isnan().any()) else active
+
 
 @dataclass(frozen=True)
 class ActivePicks(Active):
@@ -104,7 +122,7 @@ class ActivePicks(Active):
 
     def _size(self) -> Tensor:
         """How many entries attain each output."""
-        return self.contest.total(self.attains.to(torch.int64))
+        return self.contest.total(self.attains)
 
     def tied(self) -> Tensor:
         """Outputs that several entries attain."""
@@ -272,6 +290,10 @@ class Between(Contest):
             part.sum_to_size(shape)
             for part, shape in zip(entries.unbind(-1), self.shapes, strict=True)
         )
+
+    def apart(self, *inputs: Tensor) -> bool:
+        """Whether two inputs are equal nowhere."""
+        return len(inputs) == 2 and not bool(torch.eq(*inputs).any())
 
     def spread(self, output: Tensor) -> Tensor:
         """One more dimension."""

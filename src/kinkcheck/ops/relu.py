@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kinkcheck.kernels import Ties
-from kinkcheck.ops.branches import times
+from kinkcheck.kernels import Ties, count_equal
+from kinkcheck.ops.branches import may_ask, times
 from kinkcheck.ops.function import like, shared
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
@@ -43,8 +43,9 @@ class ReLU(Operation):
 
     def ties(self) -> Ties:
         """Elements equal to zero."""
-        at_zero = torch.count_nonzero(self.input.detach() == 0)
-        return Ties(self.input.numel(), at_zero, at_zero)
+        (at_zero,) = count_equal(self.input.detach(), (0.0,))
+        count = torch.as_tensor(at_zero)
+        return Ties(self.input.numel(), count, count)
 
     def tied(self) -> Tensor:
         """Elements equal to zero."""
@@ -60,8 +61,19 @@ class ReLU(Operation):
 
     def apply(self, choice: Choice) -> Tensor:
         """The input where it is positive, else 0."""
-        # PyTorch saves the result alone, which does not tell 0 from a negative input.
-        at_zero = self.input.detach() == 0
+        return self._apply(choice, self._at_zero(self.ties))
+
+    def apply_counting(self, choice: Choice) -> tuple[Tensor, Ties]:
+        """The same, and the census."""
+        ties = self.ties()
+        return self._apply(choice, self._at_zero(lambda: ties)), ties
+
+    def _at_zero(self, ties: Callable[[], Ties]) -> Tensor | None:
+        """Where the input is 0: PyTorch saves the result alone, which does not tell; else None."""
+        none = may_ask(self.input) and not int(ties().tied)
+        return None if none else self.input.detach() == 0
+
+    def _apply(self, choice: Choice, at_zero: Tensor | None) -> Tensor:
         if not self.inplace:
             function = _ReLU if torch.compiler.is_compiling() else _ReLUWithJvp
             output: Tensor = function.apply(self.input, at_zero, choice)
@@ -97,11 +109,11 @@ class _ReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
+    def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
         return torch.relu(input)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Choice], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, at_zero, ctx.choice = inputs
         ctx.save_for_backward(output, at_zero)
         ctx.save_for_forward(output, at_zero)
@@ -112,7 +124,8 @@ class _ReLU(torch.autograd.Function):
         if not isinstance(ctx.choice.selection, Limit):
             return _times(gradient, ctx), None, None
         output, at_zero = ctx.saved_tensors
-        native, (found,) = shared(_sides(at_zero), ctx.choice, gradient, like([output]))
+        active = None if at_zero is None else _sides(at_zero)
+        native, (found,) = shared(active, ctx.choice, gradient, like([output]))
         product: Tensor = torch.ops.aten.threshold_backward(native, output, 0)
         return product if found is None else product + found, None, None
 
@@ -127,11 +140,11 @@ class _ReLUWithJvp(_ReLU):
 
 class _InplaceReLU(_ReLU):
     @staticmethod
-    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
+    def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
         return torch.relu_(input)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Choice], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.mark_dirty(inputs[0])
         _ReLU.setup_context(ctx, inputs, output)
 
@@ -149,6 +162,8 @@ def _times(direction: Tensor, ctx: Any) -> Tensor:
     """The derivative, which is diagonal and so its own adjoint, times a direction."""
     output, at_zero = ctx.saved_tensors
     product: Tensor = torch.ops.aten.threshold_backward(direction, output, 0)
+    if at_zero is None:
+        return product
     active, selection = _sides(at_zero), ctx.choice.selection
     along = isinstance(selection, Limit)
     (slope,) = active.along((direction,)) if along else active.weights(selection)

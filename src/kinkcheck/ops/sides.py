@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties, random_rank
+from kinkcheck.kernels import Ties, count_equal, random_rank
 from kinkcheck.ops.branches import Active, Branches, times
 from kinkcheck.selection import Random, Selection, weight
 
@@ -63,18 +63,28 @@ class ActiveSides(Active):
             tied = tied | (self.on == at)
         return tied
 
+    def any_tied(self) -> bool:
+        """Whether an element is at a kink."""
+        return any(self._counts())
+
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
         """Elements at a kink, and those of them that are zero."""
-        on = self.on
-        counts = [torch.count_nonzero(on == at) for at, _, _ in self.kinks]
-        at_zero = [
-            torch.count_nonzero((on == at) & (on == 0))
-            if isinstance(at, Tensor)
-            else count * int(at == 0)
-            for count, (at, _, _) in zip(counts, self.kinks, strict=True)
-        ]
-        zero = torch.zeros((), dtype=torch.int64, device=on.device)
-        return Ties(on.numel(), sum(counts, zero), sum(at_zero, zero))
+        tied = at_zero = torch.zeros((), dtype=torch.int64, device=self.on.device)
+        for (at, _, _), count in zip(self.kinks, self._counts(), strict=True):
+            tied = tied + count
+            if isinstance(at, Tensor):
+                at_zero = at_zero + torch.count_nonzero((self.on == at) & (self.on == 0))
+            elif at == 0:
+                at_zero = at_zero + count
+        return Ties(self.on.numel(), tied, at_zero)
+
+    def _counts(self) -> Sequence[int | Tensor]:
+        """How many elements are at each kink."""
+        places = [at for at, _, _ in self.kinks]
+        numbers = tuple(at for at in places if not isinstance(at, Tensor))
+        if len(numbers) == len(places) and self.on.is_floating_point():
+            return count_equal(self.on, numbers)
+        return [torch.count_nonzero(self.on == at) for at in places]
 
     def persists(self, lifted: Branches, value: Tensor) -> Tensor:
         """Elements that are at the same kink in the lift."""

@@ -344,6 +344,59 @@ def _linear(
     )
 
 
+MOST_NUMBERS = 4
+"""How many numbers :func:`count_equal` looks for."""
+
+
+def takes_entries(tensor: Tensor) -> bool:
+    """Whether :func:`count_equal` takes a tensor.
+
+    >>> takes_entries(torch.zeros(3)), takes_entries(torch.zeros(3, 3)[:, 0])
+    (True, False)
+    """
+    return (
+        type(tensor) in _PLAIN
+        and tensor.dtype in _ELEMENTS
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_neg()
+        and (
+            tensor.is_contiguous()
+            or (
+                tensor.dim() in _CHANNELS_LAST
+                and tensor.is_contiguous(memory_format=_CHANNELS_LAST[tensor.dim()])
+            )
+        )
+    )
+
+
+def count_equal(tensor: Tensor, numbers: tuple[float, ...]) -> list[int]:
+    """How many entries are equal to each of some numbers, in one pass.
+
+    Args:
+        tensor: one that :func:`takes_entries` takes.
+        numbers: at most ``MOST_NUMBERS``, each rounded to the type of the tensor.
+
+    >>> count_equal(torch.tensor([0.0, -0.0, 6.0]), (0.0, 6.0))
+    [2, 1]
+    """
+    sought = _as_type(numbers, tensor.dtype)
+    found = _extension.count_equal(
+        tensor.element_size(),
+        tensor.data_ptr(),
+        tensor.numel(),
+        sought.data_ptr(),
+        len(numbers),
+        torch.get_num_threads(),
+    )
+    return list(found[: len(numbers)])
+
+
+@lru_cache(maxsize=256)
+def _as_type(numbers: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+    return torch.tensor(numbers, dtype=dtype)
+
+
 _LEAST_TABLE = 32  # as in vectors.hpp
 
 

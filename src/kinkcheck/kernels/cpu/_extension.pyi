@@ -21,6 +21,9 @@ def forward(problem: Problem, element: int, input: int, output: int, threads: in
 def ties(
     problem: Problem, element: int, input: int, output: int, threads: int
 ) -> tuple[int, int]: ...
+def count_equal(
+    bytes: int, entries: int, count: int, numbers: int, how_many: int, threads: int
+) -> list[int]: ...
 def linear(
     problem: Problem,
     element: int,

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "counts.hpp"
 #include "plan.hpp"
 #include "problem.hpp"
 
@@ -314,6 +315,12 @@ bool linear(const Problem& problem, int element, const Choice& choice, bool watc
   return !report.unordered;
 }
 
+Counts equal(int bytes, std::uintptr_t entries, Index count, std::uintptr_t numbers, Index how_many,
+             Index threads) {
+  return count_equal(bytes, at<const void*>(entries), count, at<const void*>(numbers), how_many,
+                     threads);
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const InstructionSet& set : supported()) names.push_back(set.name);
@@ -349,6 +356,7 @@ NB_MODULE(_extension, m) {
   m.def("forward", &forward, unlocked);
   m.def("ties", &ties, unlocked);
   m.def("linear", &linear, unlocked);
+  m.def("count_equal", &equal, unlocked);
   m.def("instruction_sets", &instruction_sets);
   m.def("use_instruction_set", &use_instruction_set);
   m.def("instruction_set_in_use", [] { return std::string(in_use.name); });
