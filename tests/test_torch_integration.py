@@ -42,6 +42,11 @@ def weight_gradient(model: nn.Module, images: Tensor, run: Callable[[Tensor], Te
     return gradient
 
 
+in_one_graph = pytest.mark.skipif(
+    torch.__version__ < "2.11", reason="modules are compiled from PyTorch 2.11 on"
+)
+
+
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
@@ -49,6 +54,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@in_one_graph
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(
@@ -65,7 +71,7 @@ def test_compiled_in_one_graph(images: Tensor, backend: str, dynamic: bool) -> N
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=in_one_graph)])
 def test_exported(images: Tensor, strict: bool) -> None:
     model = network()
     exported = torch.export.export(copy.deepcopy(model), (images,), strict=strict)

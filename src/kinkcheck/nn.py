@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,6 +40,11 @@ Size = int | tuple[int, ...]
 
 _WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _OUTPUT = ("output_size", "return_indices")
+
+
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward pass, which older compilers of PyTorch do not follow: they call it as it is."""
+    return forward if torch.__version__ >= "2.11" else torch.compiler.disable(forward)
 
 
 class _Selected(nn.Module):
@@ -74,6 +80,7 @@ class _Selected(nn.Module):
         """
         self.selection = self.row.require_fixed(parse(selection))
 
+    @_compiled
     def forward(self, input: Tensor) -> Any:
         """What the namesake returns."""
         arguments = (input, *(getattr(self, name) for name in self.arguments))

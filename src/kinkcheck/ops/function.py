@@ -57,9 +57,8 @@ def at_ties(
     if torch.compiler.is_compiling():
         function = _AtTies
         # torch.compile takes no tensor twice.
-        first = {id(each): place for place, each in reversed(list(enumerate(inputs)))}
         inputs = [
-            each if first[id(each)] == place else each.view_as(each)
+            each.view_as(each) if any(each is other for other in inputs[:place]) else each
             for place, each in enumerate(inputs)
         ]
     result: Tensor = function.apply(value, bare, choice, len(inputs), *inputs, *tensors)
@@ -175,11 +174,7 @@ def like(tensors: Sequence[Tensor]) -> tuple[Like, ...]:
     return tuple((tuple(each.shape), each.dtype, each.device) for each in tensors)
 
 
-class _Hole:
-    """Where a tensor was."""
-
-
-_HOLE = _Hole()
+_HOLE = ...  # where a tensor was: of the constants that torch.compile knows again
 
 
 def _apart(value: Any, tensors: list[Tensor]) -> Any:
