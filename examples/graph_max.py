@@ -1,9 +1,10 @@
-"""A graph network that takes the greatest message of all neighbours: an operation out of reach.
+"""A graph network that takes the greatest message of all neighbours: a maximum over indices.
 
-kinkcheck does not define the branches of ``scatter_reduce``, which keeps its own derivative at ties
-as well; the audit says so and does not pass it over. Batches are objects of a class of one's own::
+Messages of equal nodes tie. PyTorch's ``scatter_reduce`` shares the gradient among them, which is
+the choice of least norm, so that another one is asked for. Batches are objects of a class of one's
+own::
 
-    kinkcheck audit examples/graph_max.py:make
+    kinkcheck audit examples/graph_max.py:make --selections first
 """
 
 from __future__ import annotations

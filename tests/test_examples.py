@@ -99,16 +99,16 @@ def test_a_text_classifier_is_audited_with_dropout_and_its_own_loss(kinkcheck: K
     assert all(point["lift"] is not None for point in found["points"])
 
 
-def test_what_a_graph_network_reduces_by_is_named(kinkcheck: Kinkcheck) -> None:
+def test_the_greatest_message_is_a_site_whose_ties_are_switched(kinkcheck: Kinkcheck) -> None:
     found, text = audited(kinkcheck, "graph_max")
     model, batches, step = make("graph_max")
     assert reported(found, "float32") == gradients_l1(model, batches, step)
     assert len({len(graph.nodes) for graph in batches}) == len(found["points"]) == 4
-    assert [(each["layer"], each["operation"]) for each in found["unseen"]] == [
-        ("first", "scatter_reduce"), ("second", "scatter_reduce"),
-    ]  # fmt: skip
-    assert "may have kinks or jumps: scatter_reduce in first" in text
-    assert "does not matter" not in text
+    tied = {site["layer"]: site["tied"] for site in found["sites"]
+            if site["operation"] == "scatter_reduce"}  # fmt: skip
+    assert tied == ties_of_messages(model, batches)
+    assert any(point["variation"]["l1"] > 0 for point in found["points"])
+    assert found["unseen"] == []
     # Nodes are no samples: edges refer to them by number.
     (left_out,) = found["left_out"]
     assert left_out["points"] == 4
@@ -116,27 +116,67 @@ def test_what_a_graph_network_reduces_by_is_named(kinkcheck: Kinkcheck) -> None:
     assert "Not measured at 4 points: the noise floor" in text
 
 
+def ties_of_messages(model: nn.Module, graphs: list[Any]) -> dict[str, int]:
+    """How many outputs of each layer several messages attain, or one and the 0 to begin with."""
+    found = {"first": 0, "second": 0}
+    for graph in graphs:
+        x = graph.nodes
+        source, target = graph.edges
+        for name in found:
+            layer = model.get_submodule(name)
+            sent = layer.message(x)[source].relu()
+            for node in range(len(x)):
+                arriving = torch.cat([torch.zeros(1, sent.shape[1]), sent[target == node]])
+                found[name] += int((arriving == arriving.amax(0)).sum(0).gt(1).sum())
+            x = layer(x, graph.edges).relu()
+    return found
+
+
+def test_a_critic_is_audited_with_the_penalty_on_its_slopes(kinkcheck: Kinkcheck) -> None:
+    found, text = audited(kinkcheck, "critic")
+    model, batches, step = make("critic")
+    assert reported(found, "float32") == pytest.approx(gradients_l1(model, batches, step))
+    calls = [(site["layer"], site["operation"]) for site in found["sites"]]
+    critic = [("1", "leaky_relu"), ("3", "leaky_relu")]
+    assert calls == [*critic, ("", "norm"), *critic, *critic]
+    assert {each["operation"] for each in found["unseen"]} == {"leaky_relu_backward"}
+    assert "may have kinks or jumps: leaky_relu_backward" in text
+
+
+def test_a_mobilenet_meets_the_kinks_of_relu6_at_16_bits(kinkcheck: Kinkcheck) -> None:
+    found, _ = audited(kinkcheck, "mobilenet")
+    model, batches, step = make("mobilenet")
+    relu6 = [name for name, each in model.named_modules() if isinstance(each, nn.ReLU6)]
+    assert [site["layer"] for site in found["sites"]] == relu6
+    met = {name: 0 for name in relu6}
+
+    def count(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            met[name] += int(((inputs[0] == 0) | (inputs[0] == 6)).sum())
+
+        return hook
+
+    for name in relu6:
+        model.get_submodule(name).register_forward_hook(count(name))
+    cast = [batch | {"pixel_values": batch["pixel_values"].bfloat16()} for batch in batches]
+    expected = gradients_l1(model, cast, step, torch.bfloat16)
+    assert reported(found, "bfloat16") == expected
+    assert {site["layer"]: site["tied"] for site in found["sites"]} == met
+    assert sum(met.values()) > 0
+    assert any(point["variation"]["l1"] > 0 for point in found["points"])
+    assert found["unseen"] == []
+
+
 def test_a_volume_names_what_was_not_switched_when_it_goes_on_too(
     kinkcheck: Kinkcheck, tmp_path: Path
 ) -> None:
-    command = ("volume", str(EXAMPLES / "graph_max.py:make"), "--draws", "2")
-    out = ("--out", str(tmp_path / "v.jsonl"))
-    first = kinkcheck(*command, *out)
-    again = kinkcheck(*command, *out)  # nothing is left to measure
-    for run in (first, again):
-        assert "Not measured at 8 points: the noise floor" in run.text
-        assert "may have kinks or jumps: scatter_reduce in first and 1 more layer." in run.text
-
-
-def test_messages_of_the_graphs_tie() -> None:
-    """So that the operation out of reach does make a choice."""
-    model, batches, _ = make("graph_max")
-    ties = 0
-    for graph in batches:
-        source, target = graph.edges
-        sent = model.first.message(graph.nodes)[source].relu()
-        for node in range(len(graph.nodes)):
-            arriving = sent[target == node]
-            greatest = arriving.amax(0) if len(arriving) else torch.zeros(sent.shape[1])
-            ties += int(((arriving == greatest) & (greatest > 0)).sum(0).gt(1).sum())
-    assert ties > 0
+    for name, what in (
+        ("graph_max", "Not measured at 8 points: the noise floor"),
+        ("critic", "may have kinks or jumps: leaky_relu_backward"),
+    ):
+        command = ("volume", str(EXAMPLES / f"{name}.py:make"), "--draws", "2")
+        out = ("--out", str(tmp_path / f"{name}.jsonl"))
+        first = kinkcheck(*command, *out)
+        again = kinkcheck(*command, *out)  # nothing is left to measure
+        for run in (first, again):
+            assert what in run.text

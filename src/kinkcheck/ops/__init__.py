@@ -12,22 +12,30 @@ from kinkcheck.lazy import import_when_used
 if TYPE_CHECKING:
     from kinkcheck.ops.ball import Ball
     from kinkcheck.ops.calls import call, kind_of, operation
+    from kinkcheck.ops.differences import Apart, Both, Pairs
+    from kinkcheck.ops.gathered import Gathered
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
     from kinkcheck.ops.operation import Choice, Operation
     from kinkcheck.ops.picks import Along, Between, Picks, Windowed
     from kinkcheck.ops.relu import ReLU
     from kinkcheck.ops.sides import Sides
+    from kinkcheck.ops.sums import Sums
 
 __all__ = [
     "Along",
+    "Apart",
     "Ball",
     "Between",
+    "Both",
     "Choice",
+    "Gathered",
     "MaxPool",
     "Operation",
+    "Pairs",
     "Picks",
     "ReLU",
     "Sides",
+    "Sums",
     "Windowed",
     "call",
     "kind_of",
@@ -41,6 +49,10 @@ import_when_used(
     "kinkcheck.ops.calls:call",
     "kinkcheck.ops.calls:kind_of",
     "kinkcheck.ops.calls:operation",
+    "kinkcheck.ops.differences:Apart",
+    "kinkcheck.ops.differences:Both",
+    "kinkcheck.ops.differences:Pairs",
+    "kinkcheck.ops.gathered:Gathered",
     "kinkcheck.ops.max_pool:MaxPool",
     "kinkcheck.ops.max_pool:sliding_windows",
     "kinkcheck.ops.operation:Choice",
@@ -51,4 +63,5 @@ import_when_used(
     "kinkcheck.ops.picks:Windowed",
     "kinkcheck.ops.relu:ReLU",
     "kinkcheck.ops.sides:Sides",
+    "kinkcheck.ops.sums:Sums",
 )

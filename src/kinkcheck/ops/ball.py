@@ -54,8 +54,8 @@ class ActiveBall(Active):
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
         """Outputs that are 0, and those whose entries all are: powers may underflow."""
         entries = self.contest.entries(*(each.detach() for each in inputs))
-        largest = self.contest.best(entries.nan_to_num(nan=0.0).abs(), largest=True)
-        zeros = torch.count_nonzero(largest == 0)
+        others = self.contest.total(entries.nan_to_num(nan=0.0) != 0)
+        zeros = torch.count_nonzero(others == 0)
         return Ties(self.zero.numel(), torch.count_nonzero(self.zero), zeros)
 
     def persists(self, lifted: Branches, value: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Three shapes cover nearly all nonsmooth operations: :class:`~kinkcheck.ops.sides
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ class Branches(ABC):
     def active(self, value: Tensor) -> Active:
         """The branches that attain the value that PyTorch returned."""
 
+    def windows(self, value: Tensor) -> int:
+        """How many places there are where branches may tie, given the output."""
+        return value.numel()
+
     def where_tied(self, value: Tensor) -> Active | None:
         """The same; None where it could be asked and no two branches are active anywhere."""
         active = self.active(value)
@@ -43,7 +47,13 @@ class Active(ABC):
     """The active branches of one call: a dataclass of tensors and plain values.
 
     It is taken apart into them for autograd, and must keep no tensor in another way.
+
+    Attributes:
+        additive: whether a selection adds to PyTorch's derivative at a tie, rather than to its
+            share in it (:func:`kinkcheck.selection.native_share`).
     """
+
+    additive: ClassVar[bool] = False
 
     @abstractmethod
     def tied(self) -> Tensor:

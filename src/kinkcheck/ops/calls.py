@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -36,15 +37,16 @@ def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> O
     >>> operation(torch.exp, (torch.zeros(3),), {}) is None
     True
     """
-    read = _READERS.get(function)
-    if read is None or kwargs.get("out") is not None:
+    if kwargs.get("out") is not None:
         return None
-    found = read(args, kwargs)
-    if found is None or not all(
-        kind_of(each) == "dense" and each.is_floating_point() for each in found.inputs
-    ):
-        return None
-    return found
+    for read in _READERS.get(function, {}).values():
+        found = read(args, kwargs)
+        if found is not None:
+            dense = all(
+                kind_of(each) == "dense" and each.is_floating_point() for each in found.inputs
+            )
+            return found if dense else None
+    return None
 
 
 def kind_of(tensor: Tensor) -> str:
@@ -59,7 +61,9 @@ def kind_of(tensor: Tensor) -> str:
         return str(tensor.layout).removeprefix("torch.").removeprefix("_")
     if tensor.is_quantized:
         return "quantised"
-    return "meta" if tensor.is_meta else "dense"
+    if tensor.is_meta:
+        return "meta"
+    return "complex" if tensor.is_complex() else "dense"
 
 
 def call(operation: Operation, choice: Choice) -> Any:
@@ -95,7 +99,10 @@ def _declared(
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     if "input" in kwargs:
         args, kwargs = (kwargs["input"],), {n: v for n, v in kwargs.items() if n != "input"}
-    branches = row.read(*args, **kwargs)
+    try:
+        branches = row.read(*args, **kwargs)
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return None  # PyTorch refuses such a call in its own words
     if branches is None:
         return None
     return Declared(row, branches, compute, args, kwargs, original)
@@ -104,6 +111,10 @@ def _declared(
 def functions(row: Row) -> Iterator[tuple[Any, Any, Any]]:
     """What PyTorch has of a row: a function to read, the same out of place, and itself if in."""
     for name in row.spellings.split():
+        if "." in name:
+            plain = attrgetter(name)(torch)
+            yield plain, plain, None
+            continue
         for namespace in _NAMESPACES:
             plain, in_place = (getattr(namespace, name + suffix, None) for suffix in ("", "_"))
             if plain is not None:
@@ -129,12 +140,14 @@ _FLAG = {
 }
 """Where among its arguments an operation is told to write to its input."""
 
-_READERS: dict[Any, _Reader] = {
-    function: partial(_declared, row, compute, in_place)
-    for row in ROWS
-    if row.read is not None
-    for function, compute, in_place in functions(row)
-}
+_READERS: dict[Any, dict[Row | None, _Reader]] = {}
+"""The readers of each function of PyTorch, by row; one at most finds its operation in a call."""
+
+for _row in ROWS:
+    if _row.read is not None:
+        for _function, _compute, _in_place in functions(_row):
+            _reader = partial(_declared, _row, _compute, _in_place)
+            _READERS.setdefault(_function, {})[_row] = _reader
 
 
 def _fast(read: Callable[..., Operation | None]) -> _Reader:
@@ -142,4 +155,4 @@ def _fast(read: Callable[..., Operation | None]) -> _Reader:
 
 
 for _table in (max_pool.READERS, relu.READERS):
-    _READERS |= {function: _fast(read) for function, read in _table.items()}
+    _READERS |= {function: {None: _fast(read)} for function, read in _table.items()}

@@ -7,7 +7,8 @@ inside are sites.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -27,8 +28,96 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return torch.return_types.aminmax(extremes)
 
 
+_vector_norm: Callable[..., Tensor] = torch.linalg.vector_norm
+_matrix_norm: Callable[..., Tensor] = torch.linalg.matrix_norm
+# Not taken for themselves once more.
+_refused: Callable[..., Tensor] = torch.ops.aten.linalg_norm
+_other_matrix_norm: Callable[..., Tensor] = torch.ops.aten.linalg_matrix_norm
+
+
+def norm(
+    input: Tensor,
+    ord: float | str | None = None,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    out: None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """``torch.linalg.norm``: of vectors, or of matrices where two dimensions and a power are given.
+
+    >>> norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), inf)
+    tensor(7.)
+    """
+    size = input.dim() if dim is None else 1 if isinstance(dim, int) else len(dim)
+    if ord is None or (size == 1 and not isinstance(ord, str)):
+        power = 2.0 if ord is None else ord
+        return _vector_norm(input, power, dim, keepdim, dtype=dtype)
+    if size == 2 and not isinstance(dim, int):
+        return _matrix_norm(input, ord, (0, 1) if dim is None else dim, keepdim, dtype=dtype)
+    return _refused(input, ord, dim, keepdim, dtype=dtype)
+
+
+def matrix_norm(
+    input: Tensor,
+    ord: float | str = "fro",
+    dim: Sequence[int] = (-2, -1),
+    keepdim: bool = False,
+    *,
+    out: None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Frobenius norms, and the extremes of sums over rows or columns; others are PyTorch's own.
+
+    >>> matrix_norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 1)
+    tensor(5.)
+    """
+    over = [each % max(input.dim(), 1) for each in dim]
+    extreme = not isinstance(ord, str) and abs(ord) in (1, inf)
+    if len(set(over)) != 2 or input.dim() < 2 or not (extreme or ord == "fro"):
+        return _other_matrix_norm(input, ord, dim, keepdim, dtype=dtype)
+    if isinstance(ord, str):
+        return _vector_norm(input, 2, over, keepdim, dtype=dtype)
+    summed, compared = over if abs(ord) == 1 else over[::-1]
+    sums = _vector_norm(input, 1, summed, keepdim, dtype=dtype)
+    if compared > summed and not keepdim:
+        compared -= 1
+    return torch.amax(sums, compared, keepdim) if ord > 0 else torch.amin(sums, compared, keepdim)
+
+
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """The norm of a difference, which ε moves away from 0.
+
+    >>> pairwise_distance(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), eps=0)
+    tensor([5.])
+    """
+    last = max(x1.dim(), x2.dim()) - 1
+    return _vector_norm(x1 - x2 + eps, p, last, keepdim)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The product of two vectors over their norms; the bound of these has no derivative.
+
+    >>> cosine_similarity(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.6000])
+    """
+    common = torch.promote_types(x1.dtype, x2.dtype)
+    x1, x2 = torch.broadcast_tensors(x1.to(common), x2.to(common))
+    norms = [_vector_norm(each, 2, dim, True).clone() for each in (x1, x2)]
+    with torch.no_grad():
+        for each in norms:
+            each.clamp_min_(eps)
+    return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
+
+
 COMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.aminmax: aminmax,
     Tensor.aminmax: aminmax,
+    torch.linalg.norm: norm,
+    torch.linalg.matrix_norm: matrix_norm,
+    torch.pairwise_distance: pairwise_distance,
+    torch.cosine_similarity: cosine_similarity,
 }
 """What each function of PyTorch is written as."""

@@ -87,7 +87,9 @@ class Declared(Operation):
         value = result[0] if isinstance(result, tuple) else result
         active = self.branches.where_tied(value)
         if census is not None:
-            census.append(_no_ties(value) if active is None else active.ties(value, self.inputs))
+            census.append(
+                self._no_ties(value) if active is None else active.ties(value, self.inputs)
+            )
         value = at_ties(value, self.inputs, active, choice)
         return type(result)((value, *result[1:])) if isinstance(result, tuple) else value
 
@@ -98,16 +100,15 @@ class Declared(Operation):
         branches: Branches = self.declaration.read(*args, **self.kwargs)
         return replace(self, branches=branches, args=args, in_place=None)
 
+    def _no_ties(self, value: Tensor) -> Ties:
+        none = torch.zeros((), dtype=torch.int64)
+        return Ties(self.branches.windows(value), none, none)
+
     def _value(self) -> Tensor:
         with torch.no_grad():
             result = self.compute(*self.args, **self.kwargs)
         value: Tensor = result[0] if isinstance(result, tuple) else result
         return value.detach()
-
-
-def _no_ties(value: Tensor) -> Ties:
-    none = torch.zeros((), dtype=torch.int64)
-    return Ties(value.numel(), none, none)
 
 
 def _may_ask() -> bool:

@@ -92,6 +92,8 @@ def shared(
 
 
 def _native(active: Active, selection: Any, direction: Tensor) -> Tensor:
+    if active.additive:
+        return direction
     share = native_share(selection)
     kept = torch.zeros_like(direction) if share == 0 else share * direction
     return torch.where(active.tied(), kept, direction)

@@ -55,6 +55,10 @@ class Contest(ABC):
         """Whether it is plain that no two entries that compete are equal."""
         return False
 
+    def filled(self) -> bool:
+        """Whether entries compete for every output."""
+        return True
+
     @abstractmethod
     def ranks(self, chosen: Tensor) -> Tensor:
         """How many chosen entries come before each, among those of its output.
@@ -76,6 +80,8 @@ class Picks(Branches):
         inputs: the tensors that hold the entries.
         contest: which of them compete for which output.
         wins: which active entry stays active along a tangent.
+        ignored: one value an output that does not compete, but which PyTorch gives a part of the
+            gradient where it equals the output; NaN where there is none.
 
     >>> x = torch.tensor([[1.0, 3.0, 3.0]])
     >>> picks = Picks((x,), Along.of(x, 1))
@@ -86,13 +92,15 @@ class Picks(Branches):
     inputs: tuple[Tensor, ...]
     contest: Contest
     wins: Wins | Tensor = "largest"
+    ignored: Tensor | None = None
 
     def active(self, value: Tensor) -> ActivePicks:
         """The entries that attain the outputs."""
         with torch.no_grad():
             entries = self.contest.entries(*(each.detach() for each in self.inputs))
             attains = entries == self.contest.spread(value.detach())
-        return ActivePicks(self.contest, attains, self.wins)
+            lost = None if self.ignored is None else self.ignored == value.detach()
+        return ActivePicks(self.contest, attains, self.wins, lost)
 
     def where_tied(self, value: Tensor) -> Active | None:
         """The same; None where it could be asked and nothing is tied."""
@@ -101,6 +109,8 @@ class Picks(Branches):
         if self.contest.apart(*(each.detach() for each in self.inputs)):
             return None
         active = self.active(value)
+        if self.ignored is not None or not self.contest.filled():
+            return active if active.any_tied() else None
         # Every output has an entry that attains it, but for NaN.
         as_many = int(torch.count_nonzero(active.attains)) == value.numel()
         return None if as_many and not bool(value.isnan().any()) else active
@@ -114,22 +124,25 @@ class ActivePicks(Active):
         contest: which entries compete for which output.
         attains: the active ones.
         wins: which of them stays active along a tangent.
+        lost: outputs of whose gradient PyTorch loses a part, so that one entry is a choice too.
     """
 
     contest: Contest
     attains: Tensor
     wins: Wins | Tensor
+    lost: Tensor | None = None
 
     def _size(self) -> Tensor:
         """How many entries attain each output."""
         return self.contest.total(self.attains)
 
     def tied(self) -> Tensor:
-        """Outputs that several entries attain."""
-        return self._size() > 1
+        """Outputs that several entries attain, or of whose gradient PyTorch loses a part."""
+        several = self._size() > 1
+        return several if self.lost is None else several | self.lost
 
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
-        """Outputs that several entries attain, and those of them that are 0."""
+        """Tied outputs, and those of them that are 0."""
         tied = self.tied()
         at_zero = torch.count_nonzero(tied & (value.detach() == 0))
         return Ties(tied.numel(), torch.count_nonzero(tied), at_zero)
@@ -151,7 +164,7 @@ class ActivePicks(Active):
         sizes = self.contest.spread(size).clamp(min=1)
         ranks = self.contest.ranks(self.attains)
         given = weight(selection, ranks, sizes, 1 / sizes.to(torch.float64), drawn)
-        return torch.where(self.attains & (sizes > 1), given, 0.0)
+        return torch.where(self.attains & self.contest.spread(self.tied()), given, 0.0)
 
     def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
         """Weight 1 for the first of the entries that win a tie."""
@@ -205,18 +218,18 @@ class Along(Contest):
     def of(cls, input: Tensor, dim: int | Sequence[int] | None, keepdim: bool = False) -> Along:
         """Along what PyTorch calls ``dim``."""
         over = (dim,) if isinstance(dim, int) else tuple(dim or ())
-        return cls(tuple(input.shape), over, keepdim)
+        return cls(tuple(input.shape), over if input.dim() else (), keepdim)
 
     def entries(self, *inputs: Tensor) -> Tensor:
         """Outputs first, then the entries of each in row-major order."""
         (input,) = inputs
-        return input.permute(*self._order()).reshape(*self._kept(), -1)
+        return input.permute(self._order()).reshape(*self._kept(), self._entries())
 
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
         """The layout of the input."""
         order = self._order()
         shaped = entries.reshape([self.sizes[d] for d in order])
-        return (shaped.permute(*(order.index(d) for d in range(len(order)))),)
+        return (shaped.permute([order.index(d) for d in range(len(order))]),)
 
     def spread(self, output: Tensor) -> Tensor:
         """One more dimension."""
@@ -231,7 +244,11 @@ class Along(Contest):
         return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
 
     def best(self, entries: Tensor, largest: bool) -> Tensor:
-        """The extreme along that dimension."""
+        """The extreme along that dimension; infinite where there is no entry."""
+        if not entries.shape[-1]:
+            return self._output(
+                entries.new_full(self._kept(), -torch.inf if largest else torch.inf)
+            )
         return self._output(entries.amax(-1) if largest else entries.amin(-1))
 
     def _over(self) -> tuple[int, ...]:

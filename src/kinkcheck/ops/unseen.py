@@ -57,7 +57,9 @@ def unseen_row(operation: str, argument: Argument) -> Row | None:
     'elu'
     """
     row = _ROWS.get(operation) or _derivative(operation)
-    return None if row is None or row.unless(argument) else row
+    if row is None or row.unless(argument):
+        return None
+    return _of_power(row, argument(_POWERS[row.name])) if row.name in _POWERS else row
 
 
 @cache
@@ -97,8 +99,29 @@ _UNLESS: dict[str, Callable[[Argument], bool]] = {
     "miopen_rnn": lambda argument: argument("mode") in (1, 2, 3),
 }
 
+_POWERS = {
+    "norm": "p",
+    "linalg_vector_norm": "ord",
+    "dist": "p",
+    "_cdist_forward": "p",
+    "_pdist_forward": "p",
+}
+"""The argument that says which norm is taken."""
+
+
+def _of_power(row: Row, power: Any) -> Row:
+    """A norm below the power 1, which has no branches."""
+    if not isinstance(power, int | float) or power >= 1:
+        return row
+    if power == 0:
+        return Row(row.name, _NO_DERIVATIVE, jumps=True)
+    return Row(row.name, _INFINITE if power > 0 else NO_BRANCHES)
+
+
 NO_BRANCHES = "kinkcheck does not define its branches"
 NOT_PYTHON = "called from scripted or C++ code"
+
+_INFINITE = "its slope is infinite where an entry is 0"
 
 _REASONS = {
     NO_BRANCHES: """
@@ -106,12 +129,11 @@ _REASONS = {
         sort topk msort cummax cummin clamp clamp_min clamp_max hardtanh hardswish hardsigmoid
         leaky_relu _prelu_kernel rrelu_with_noise elu softshrink
         fractional_max_pool2d fractional_max_pool3d
-        norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist renorm
-        std std_mean hypot _weight_norm _weight_norm_interface
+        renorm std std_mean _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
-        scatter_reduce index_reduce segment_reduce _embedding_bag
         grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
     """,
+    "PyTorch's derivative at 0 is not a number": "hypot",
     "its slope is infinite where its domain ends": "sqrt pow asin acos acosh xlogy special_entr",
     "it has no derivative where singular values or eigenvalues meet": """
         _linalg_svd _linalg_eigh linalg_eig _linalg_eigvals
@@ -119,6 +141,8 @@ _REASONS = {
     NOT_PYTHON: """
         relu max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d
         max_pool2d adaptive_max_pool2d adaptive_max_pool3d
+        scatter_reduce index_reduce segment_reduce _embedding_bag
+        norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist
     """,
 }
 

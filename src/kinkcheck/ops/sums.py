@@ -1,0 +1,96 @@
+"""Sums of absolute values: each entry has a kink at 0, whatever the others are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kinkcheck.kernels import Ties
+from kinkcheck.ops.branches import Active, Branches
+from kinkcheck.ops.picks import Contest
+from kinkcheck.ops.sides import ActiveSides
+from kinkcheck.selection import Selection
+
+
+@dataclass(frozen=True)
+class Sums(Branches):
+    """Outputs that are sums of absolute values, as the 1-norm.
+
+    Native is 0 at a kink, so that a selection adds its slope to it.
+
+    Attributes:
+        inputs: the tensors that hold the entries.
+        contest: which of them make which output.
+
+    >>> from kinkcheck.ops.picks import Along
+    >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    >>> Sums((x,), Along.of(x, 1)).active(x.abs().sum(1)).tied()
+    tensor([ True, False])
+    """
+
+    inputs: tuple[Tensor, ...]
+    contest: Contest
+
+    def windows(self, value: Tensor) -> int:
+        """All entries."""
+        return self.active(value).sides.on.numel()
+
+    def active(self, value: Tensor) -> ActiveSums:
+        """The sides that meet in each entry."""
+        with torch.no_grad():
+            entries = self.contest.entries(*(each.detach() for each in self.inputs))
+        return ActiveSums(self.contest, ActiveSides(entries == 0, ((True, -1.0, 1.0),)))
+
+
+@dataclass(frozen=True)
+class ActiveSums(Active):
+    """The sides that meet in entries that are 0.
+
+    Attributes:
+        contest: which entries make which output.
+        sides: of each entry.
+    """
+
+    additive: ClassVar[bool] = True
+
+    contest: Contest
+    sides: ActiveSides
+
+    def tied(self) -> Tensor:
+        """Outputs with an entry that is 0."""
+        return self.contest.total(self.sides.on) > 0
+
+    def any_tied(self) -> bool:
+        """Whether an entry is 0."""
+        return bool(self.sides.on.any())
+
+    def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
+        """Entries, and those that are 0."""
+        at_zero = torch.count_nonzero(self.sides.on)
+        return Ties(self.sides.on.numel(), at_zero, at_zero)
+
+    def persists(self, lifted: Branches, value: Tensor) -> Tensor:
+        """Outputs of which all entries that are 0 are 0 in the lift."""
+        there = lifted.active(value)
+        assert isinstance(there, ActiveSums)
+        lost = self.sides.on & ~there.sides.on
+        return self.contest.total(lost) == 0
+
+    def weights(self, selection: Selection) -> list[Tensor | float]:
+        """The slope at 0."""
+        return self.sides.weights(selection)
+
+    def along(self, tangents: tuple[Tensor, ...]) -> list[Tensor | float]:
+        """The slope on the side that the tangent of each entry points to."""
+        return self.sides.along((self.contest.entries(*tangents),))
+
+    def pull(self, weights: list[Tensor | float], gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each output for its entries that are 0."""
+        return self.contest.back(self.sides.push(weights, (self.contest.spread(gradient),)))
+
+    def push(self, weights: list[Tensor | float], tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangents of the entries that are 0, weighed."""
+        return self.contest.total(self.sides.push(weights, (self.contest.entries(*tangents),)))
