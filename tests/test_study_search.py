@@ -101,13 +101,13 @@ def test_a_rate_is_found_once_for_all_selections_or_for_each(
     with reading(tmp_path / "s") as study:
         trials, candidates = study.trials(), study.trials(candidates=True)
         searches = study.rows("SELECT * FROM searches")
-    groups = {(t.precision, t.max_pool if per_selection else "") for t in trials}
+    groups = {(t.precision, t.selections["max_pool"] if per_selection else "") for t in trials}
     assert len(searches) == len(groups)
     assert len(candidates) == 3 * len(groups)
     assert all(trial.state == "finished" for trial in trials)
     by_group: dict[tuple[str, str | None], set[float | None]] = {}
     for trial in trials:
-        key = (trial.precision, trial.max_pool if per_selection else "")
+        key = (trial.precision, trial.selections["max_pool"] if per_selection else "")
         by_group.setdefault(key, set()).add(trial.learning_rate)
     assert all(len(rates) == 1 for rates in by_group.values())
     # The rate is that of the candidate with the best last accuracy.
@@ -116,9 +116,9 @@ def test_a_rate_is_found_once_for_all_selections_or_for_each(
         if not per_selection:
             winner = max(mine, key=lambda c: c.test_accuracy or 0.0)
             assert by_group[precision, ""] == {winner.learning_rate}
-            assert {c.max_pool for c in mine} == {None}
+            assert [c.selections for c in mine] == [{}] * 3
         else:
-            assert {c.max_pool for c in mine} == {"hybrid:0", "hybrid:10"}
+            assert {c.selections["max_pool"] for c in mine} == {"hybrid:0", "hybrid:10"}
 
 
 def test_a_finished_search_serves_trials_that_come_later(tmp_path: Path) -> None:

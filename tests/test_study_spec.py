@@ -58,9 +58,44 @@ def test_rules_take_cells_out(rules: str, left: int) -> None:
 def test_a_forward_without_beta_can_be_taken_out() -> None:
     grid = 'seeds = 1\nmax_pool = ["hybrid:0", "last"]\nforward = ["exact", "compound"]\n'
     found = trials(f'{grid}[[exclude]]\nmax_pool = "last"\nforward = "compound"')
-    assert [(s.forward, s.max_pool) for s in found] == [
+    assert [(s.forward, s.selections["max_pool"]) for s in found] == [
         ("exact", "hybrid:0"), ("exact", "last"), ("compound", "hybrid:0"),
     ]  # fmt: skip
+
+
+def test_every_family_of_the_table_is_varied() -> None:
+    found = trials(
+        'seeds = 1\n[selections]\nhardtanh = ["native", "branch:5e-1"]\nleaky_relu = "last"\n'
+        'max_pool = ["hybrid:0", "minimal"]\n'
+        '[[exclude]]\nhardtanh = "branch:0.5"\nmax_pool = "hybrid:0"'
+    )
+    assert [s.selections for s in found] == [
+        {"hardtanh": hardtanh, "leaky_relu": "last", "max_pool": max_pool}
+        for hardtanh, max_pool in (
+            ("native", "hybrid:0"), ("native", "minimal"), ("branch:0.5", "minimal"),
+        )
+    ]  # fmt: skip
+    assert len({s.id for s in found}) == 3
+    assert [Settings.from_json(s.to_json()) for s in found] == list(found)
+
+
+def test_keys_that_selections_once_had_are_the_table() -> None:
+    keys = trials('relu = ["native", "branch:1"]\nmax_pool = "hybrid:10"\nforward = "compound"')
+    table = trials(
+        'forward = "compound"\n[selections]\nrelu = ["native", "branch:1"]\nmax_pool = "hybrid:10"'
+    )
+    assert keys == table
+    mixed = trials('max_pool = "last"\n[selections]\nhardtanh = "minimal"')
+    assert mixed[0].selections == {"max_pool": "last", "hardtanh": "minimal"}
+
+
+def test_a_table_is_taken_over_and_changed() -> None:
+    text = 'extends = "smoke"\nrelu = "branch:1"\n[selections]\nhardtanh = "minimal"'
+    assert spec.parse(text, "my.toml").selections == {
+        "max_pool": ("hybrid:0", "hybrid:10"), "relu": ("branch:1",), "hardtanh": ("minimal",),
+    }  # fmt: skip
+    changed = spec.parse('extends = "smoke"\nmax_pool = "last"', "my.toml")
+    assert changed.selections == {"max_pool": ("last",)}
 
 
 def test_texts_are_canonical_so_that_ids_are() -> None:
@@ -124,7 +159,7 @@ def test_shipped_specs_are_sound(name: str) -> None:
 
 def test_published_settings() -> None:
     lenet = spec.shipped("mnist-lenet5")
-    assert lenet.max_pool == BETAS
+    assert lenet.selections == {"max_pool": BETAS}
     assert (lenet.epochs, lenet.batch_size, lenet.seeds) == (100, 128, tuple(range(10)))
     assert (lenet.momentum, lenet.weight_decay, lenet.schedule) == (0.9, 5e-4, "cosine")
     search = lenet.search
@@ -146,9 +181,30 @@ def test_published_settings() -> None:
         (BASE.replace("2", "0"), "my.toml: epochs: must be greater than or equal to 1, not 0"),
         (BASE.replace("mnist-sample", "minst"), "my.toml: unknown data set 'minst'; did you "),
         (BASE.replace("lenet5", "lenet"), "my.toml: network: unknown network 'lenet'; "),
-        (BASE + "max_pool = []", "my.toml: max_pool: must not be empty"),
-        (BASE + 'max_pool = "hybird:1"', "my.toml: max_pool: unknown selection 'hybird:1'"),
-        (BASE + 'max_pool = "branch:1"', "my.toml: max_pool: max_pool has no selection branch:1; "),
+        (BASE + "max_pool = []", "my.toml: selections.max_pool: must not be empty"),
+        (BASE + 'max_pool = "hybird:1"', "my.toml: selections: unknown selection 'hybird:1'"),
+        (
+            BASE + 'max_pool = "branch:1"',
+            "my.toml: selections: max_pool has no selection branch:1; accepted: native, ",
+        ),
+        (
+            BASE + '[selections]\nhardtan = "minimal"',
+            "my.toml: selections: unknown family 'hardtan'; did you mean 'hardtanh'? accepted: ",
+        ),
+        (
+            BASE + '[selections]\nhardtanh = ["native", "minmal"]',
+            "my.toml: selections: unknown selection 'minmal'; did you mean 'minimal'? accepted: ",
+        ),
+        (BASE + "[selections]\nhardtanh = 1", "my.toml: selections.hardtanh: must be a valid "),
+        (BASE + 'selections = "last"', "my.toml: selections: must be a valid dictionary, "),
+        (
+            BASE + 'hardtanh = "minimal"',
+            "my.toml: unknown key 'hardtanh'; did you mean 'selections.hardtanh'? accepted: ",
+        ),
+        (
+            BASE + 'relu = "native"\n[selections]\nrelu = "branch:1"',
+            "my.toml: relu: is a key and in [selections]; keep it in one of them",
+        ),
         (BASE + 'precision = "8"', "my.toml: precision: unknown precision '8'; accepted: "),
         (BASE + 'forward = "both"', "my.toml: forward: must be 'exact' or 'compound', not 'both'"),
         (
@@ -178,10 +234,16 @@ def test_published_settings() -> None:
         ),
         (
             BASE + '[[exclude]]\nrelu = "branch:1"',
-            "my.toml: exclude: rule 1: the spec has no relu 'branch:1'; "
-            "accepted: nothing, the spec lists no relu",
+            "my.toml: exclude: rule 1: unknown key 'relu'; accepted: seed, network, ",
         ),
-        (BASE + '[[exclude]]\nprecison = "16"', "my.toml: exclude: unknown key 'precison'"),
+        (
+            BASE + '[selections]\nhardtanh = "last"\n[[exclude]]\nhardtan = "last"',
+            "my.toml: exclude: rule 1: unknown key 'hardtan'; did you mean 'hardtanh'? accepted: ",
+        ),
+        (
+            BASE + '[[exclude]]\nprecison = "16"',
+            "my.toml: exclude: rule 1: unknown key 'precison'; did you mean 'precision'? ",
+        ),
         (BASE + '[[exclude]]\nnetwork = "lenet5"', "my.toml: exclude: the rules leave no trial"),
         (BASE + '[[exclude]]', "my.toml: exclude: rule 1 is empty"),
         (BASE + 'train_split = "dev"', "my.toml: unknown split 'dev' of mnist-sample; accepted: "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from kinkcheck import cli
 from kinkcheck.errors import InputError
@@ -23,6 +25,7 @@ from kinkcheck.study.lock import Lock, holder
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
 from kinkcheck.study.store import Store
+from kinkcheck.study.summary import groups, varied
 
 SPEC = """
 data = "mnist-sample"
@@ -35,6 +38,15 @@ learning_rate = 0.05
 epochs = 3
 batch_size = 32
 """
+
+
+def bounded() -> nn.Module:
+    layers = (nn.Flatten(), nn.Linear(784, 8), nn.Hardtanh(), nn.MaxPool1d(2), nn.Linear(4, 10))
+    return nn.Sequential(*layers)
+
+
+def broken() -> nn.Module:
+    raise ValueError("no such layer")
 
 
 class Stop(Exception):  # noqa: N818
@@ -132,9 +144,61 @@ def test_a_study_may_grow(begun: Path) -> None:
     start(begun, larger)
     with reading(begun) as study:
         trials = study.trials()
-    assert [(t.seed, t.max_pool, t.state) for t in trials] == [
+    assert [(t.seed, t.selections["max_pool"], t.state) for t in trials] == [
         (seed, beta, "finished") for seed in (0, 1) for beta in ("hybrid:0", "hybrid:10")
     ]
+
+
+def test_tables_of_version_1_are_gone_on_with(begun: Path, whole: dict[str, bytes]) -> None:
+    # All that version 2 has besides is what the column "settings" may hold.
+    with sqlite3.connect(begun / schema.FILE) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    assert exports(begun)["trials"].count(b"hybrid") > 0
+    start(begun)
+    assert exports(begun) == whole
+    with sqlite3.connect(begun / schema.FILE) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+
+
+def test_selections_of_other_families_are_kept(tmp_path: Path) -> None:
+    text = SPEC.replace('"lenet5"', f'"{__name__}:bounded"').replace("epochs = 3", "epochs = 2")
+    table = '[selections]\nhardtanh = ["native", "branch:1"]\n'
+    start(tmp_path / "whole", text + table)
+    start(tmp_path / "s", text + table, epochs=3)
+    start(tmp_path / "s", text + table)
+    assert exports(tmp_path / "s") == exports(tmp_path / "whole")
+    with reading(tmp_path / "s") as study:
+        trials = study.trials()
+        rows = json.loads(export.export(study, "trials", "json"))["rows"]
+    expected = [("hybrid:0", "native"), ("hybrid:0", "branch:1"),
+                ("hybrid:10", "native"), ("hybrid:10", "branch:1")]  # fmt: skip
+    found = [(t.selections["max_pool"], t.selections["hardtanh"]) for t in trials]
+    assert found == expected
+    assert [(r["max_pool"], json.loads(r["selections"])) for r in rows] == [
+        (max_pool, {"hardtanh": hardtanh}) for max_pool, hardtanh in expected
+    ]
+    # Runs are told apart by them.
+    assert [group.runs for group in groups(trials)] == [1, 1, 1, 1]
+    assert varied(groups(trials)) == ["max_pool", "hardtanh"]
+
+
+def test_a_family_without_a_module_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lenet5: hardtanh: the model has no hardtanh module"):
+        start(tmp_path / "s", SPEC + '[selections]\nhardtanh = "minimal"')
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_network_that_cannot_be_made_costs_its_own_trials(tmp_path: Path) -> None:
+    networks = SPEC.replace('"lenet5"', f'["{__name__}:broken", "lenet5"]')
+    start(tmp_path / "s", networks.replace('["hybrid:0", "hybrid:10"]', '"last"'))
+    with reading(tmp_path / "s") as study:
+        found = {trial.network: (trial.state, trial.reason) for trial in study.trials()}
+    assert found == {
+        f"{__name__}:broken": ("failed", "ValueError: no such layer"),
+        "lenet5": ("finished", None),
+    }
 
 
 def test_a_trial_that_failed_is_tried_again(
@@ -170,7 +234,7 @@ def test_a_newer_version(begun: Path) -> None:
     with sqlite3.connect(begun / schema.FILE) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     connection.close()
-    refused(begun, "was written by a newer kinkcheck (tables 2; this one reads up to 1)")
+    refused(begun, "was written by a newer kinkcheck (tables 3; this one reads up to 2)")
 
 
 def test_another_database(tmp_path: Path) -> None:

@@ -217,9 +217,9 @@ def test_every_selection_and_precision_starts_from_the_same_parameters(digits: I
     parameters = [
         next(model.build(found, digits, "cpu").parameters())
         for found in (
-            settings(max_pool="hybrid:10"),
-            settings(max_pool="last", relu="branch:1"),
-            settings(forward="compound", max_pool="hybrid:10"),
+            settings(selections={"max_pool": "hybrid:10"}),
+            settings(selections={"max_pool": "last", "relu": "branch:1"}),
+            settings(forward="compound", selections={"max_pool": "hybrid:10"}),
             settings(precision="float64"),
         )
     ]
@@ -294,7 +294,9 @@ def without_seconds(records: list[Record]) -> list[Record]:
 
 
 def test_divergence_is_a_result_with_step_and_layer() -> None:
-    found = settings(precision="float16", forward="compound", max_pool="hybrid:1000000")
+    found = settings(
+        precision="float16", forward="compound", selections={"max_pool": "hybrid:1000000"}
+    )
     records, outcome = train(found)
     assert records == []
     assert outcome == Outcome("diverged", 0, "features.2")
@@ -362,7 +364,7 @@ def test_an_exception_is_an_outcome_in_one_line() -> None:
 
 
 def test_bad_input_is_raised() -> None:
-    found = settings(network="mlp", max_pool="minimal")
+    found = settings(network="mlp", selections={"max_pool": "minimal"})
     with pytest.raises(InputError, match="max_pool: the model has no max_pool module"):
         list(Inline().run([job(found)], lambda job, beat: None))
     with pytest.raises(InputError, match="forward: compound needs"):
@@ -370,8 +372,8 @@ def test_bad_input_is_raised() -> None:
 
 
 def test_compound_and_exact_agree_where_the_formula_is_exact() -> None:
-    exact, _ = train(settings(max_pool="hybrid:0"))
-    compound, _ = train(settings(max_pool="hybrid:0", forward="compound"))
+    exact, _ = train(settings(selections={"max_pool": "hybrid:0"}))
+    compound, _ = train(settings(selections={"max_pool": "hybrid:0"}, forward="compound"))
     assert without_seconds(exact) == without_seconds(compound)
 
 
@@ -404,7 +406,9 @@ def test_networks_start_equal_and_the_control_stays_equal(digits: ImageSet) -> N
     assert all(row[0] == row[2] == 0.0 < row[1] for row in table[1:])
 
     # Network 1 is what it would be alone, and the distance is the sum over its parameters.
-    alone = list(trial.train(job(replace(found, networks=(), max_pool="hybrid:100"))))
+    alone = list(
+        trial.train(job(replace(found, networks=(), selections={"max_pool": "hybrid:100"})))
+    )
     single = state(alone)["networks"][0]["model"]
     together = state(events)["networks"]
     assert all(torch.equal(single[name], together[1]["model"][name]) for name in single)

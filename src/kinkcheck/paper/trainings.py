@@ -26,7 +26,7 @@ from kinkcheck.study.feed import load
 from kinkcheck.study.job import Beat, Outcome
 from kinkcheck.study.reading import Reading, Trial, reading
 from kinkcheck.study.run import Silent, run, template_of
-from kinkcheck.study.settings import Settings
+from kinkcheck.study.settings import COLUMNS, Settings
 from kinkcheck.study.spec import Spec, beta_of, parse
 from kinkcheck.study.store import Progress
 from kinkcheck.study.summary import band
@@ -38,8 +38,7 @@ CONFIGURATION = (
     "optimizer",
     "precision",
     "forward",
-    "relu",
-    "max_pool",
+    *COLUMNS,
 )
 """What tells the configurations of an experiment apart; all its runs have a seed besides."""
 
@@ -94,7 +93,7 @@ def finish(setup: Setup, name: str, spec: Spec) -> Path:
         InputError: it cannot be run, or a trial failed; run it again to try again.
 
     >>> from kinkcheck.study.spec import shipped
-    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "precision": ("float32",)})
     >>> finish(Setup(getfixture("tmp_path")), "smoke", spec).name
     'smoke'
     """
@@ -295,12 +294,11 @@ def _rows(study: Reading, zero: float) -> list[Row]:
     searched = bool(study.trials(candidates=True))
     by_configuration: dict[tuple[object, ...], list[Trial]] = {}
     for trial in study.trials():
-        key = tuple(getattr(trial, name) for name in CONFIGURATION)
-        by_configuration.setdefault(key, []).append(trial)
+        by_configuration.setdefault(tuple(_said(trial).values()), []).append(trial)
     finals: list[Row] = []
     epochs: list[Row] = []
     for trials in by_configuration.values():
-        said: Row = {name: getattr(trials[0], name) for name in CONFIGURATION}
+        said = _said(trials[0])
         diverged = [trial for trial in trials if trial.state == "diverged"]
         finished = [100 * (t.test_accuracy or 0.0) for t in trials if t.state == "finished"]
         each = [
@@ -333,6 +331,13 @@ def _rows(study: Reading, zero: float) -> list[Row]:
                     }
                 )  # fmt: skip
     return finals + epochs
+
+
+def _said(trial: Trial) -> Row:
+    return {
+        name: trial.selections.get(name) if name in COLUMNS else getattr(trial, name)
+        for name in CONFIGURATION
+    }
 
 
 def number(value: object) -> float:

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from kinkcheck.study.reading import Trial
 from kinkcheck.study.settings import Settings
-from kinkcheck.study.summary import Group, varying
+from kinkcheck.study.summary import Group, varied, varying
 
 if TYPE_CHECKING:  # a study is read without PyTorch
     from kinkcheck.study.estimate import Estimate
 
-HEADINGS = {
+_HEADINGS = {
     "data": "data",
     "network": "network",
     "batch_norm": "batch norm",
@@ -26,7 +26,6 @@ HEADINGS = {
     "learning_rate": "rate",
     "forward": "forward",
     "relu": "ReLU'(0)",
-    "max_pool": "max pool",
 }
 
 
@@ -35,15 +34,16 @@ def accuracy_table(found: Sequence[Group]) -> Table:
 
     Only factors that vary have a column; diverged runs are counted beside the mean, not in it.
     """
-    shown = varying(found)
+    shown, families = varying(found), varied(found)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in shown:
-        table.add_column(HEADINGS[name])
+    for name in (*shown, *families):
+        table.add_column(_HEADINGS.get(name, name.replace("_", " ")))
     for heading in ("accuracy %", "runs", "diverged", "left"):
         table.add_column(heading, justify="right")
     previous: list[str] = []
     for group in found:
         cells = [value_text(name, group.factors[name]) for name in shown]
+        cells += [group.selections.get(family, "native") for family in families]
         # What repeats the row above is dim, so that the eye finds where something changes.
         texts = [
             Text(cell, style="dim" if cells[: i + 1] == previous[: i + 1] else "")
@@ -63,7 +63,7 @@ def accuracy_table(found: Sequence[Group]) -> Table:
 def accuracy_text(group: Group) -> str:
     """Mean ± deviation in percent.
 
-    >>> accuracy_text(Group({}, [0.95, 0.96])), accuracy_text(Group({}, [], diverged=3))
+    >>> accuracy_text(Group({}, {}, [0.95, 0.96])), accuracy_text(Group({}, {}, diverged=3))
     ('95.50 ± 0.71', '--')
     """
     if math.isnan(group.mean):
@@ -76,13 +76,13 @@ def accuracy_text(group: Group) -> str:
 def value_text(name: str, value: object) -> str:
     """A factor's value as it is shown.
 
-    >>> value_text("batch_norm", True), value_text("relu", None), value_text("learning_rate", 0.02)
-    ('yes', 'native', '0.02')
+    >>> [value_text("batch_norm", True), *(value_text("learning_rate", v) for v in (None, 0.02))]
+    ['yes', 'searched', '0.02']
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
-        return "searched" if name == "learning_rate" else "native"
+        return "searched"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -129,8 +129,7 @@ def _spread(found: Sequence[Group]) -> tuple[float, str, float] | None:
     by_rest: dict[tuple[object, ...], list[Group]] = {}
     for group in found:
         if group.accuracies:
-            rest = tuple(v for k, v in group.factors.items() if k not in ("max_pool", "relu"))
-            by_rest.setdefault(rest, []).append(group)
+            by_rest.setdefault(tuple(group.factors.values()), []).append(group)
     several = [together for together in by_rest.values() if len(together) > 1]
     if not several:
         return None
@@ -140,8 +139,7 @@ def _spread(found: Sequence[Group]) -> tuple[float, str, float] | None:
         return max(means) - min(means)
 
     widest = max(several, key=width)
-    names = [name for name in varying(found) if name not in ("max_pool", "relu")]
-    values = [value_text(name, widest[0].factors[name]) for name in names]
+    values = [value_text(name, widest[0].factors[name]) for name in varying(found)]
     deviations = [g.deviation for t in several for g in t if not math.isnan(g.deviation)]
     where = f" ({', '.join(values)})" if values else ""
     return width(widest), where, max(deviations, default=math.nan)
@@ -177,8 +175,8 @@ def settings_text(settings: Settings) -> str:
         words.append(settings.optimizer)
     if settings.forward != "exact":
         words.append(settings.forward)
-    words += [settings.max_pool] if settings.max_pool else []
-    words += [f"ReLU {settings.relu}"] if settings.relu else []
+    for family, chosen in settings.selections.items():
+        words.append(chosen if family == "max_pool" else f"{family} {chosen}")
     if settings.candidate:
         words.append(f"candidate {settings.learning_rate:.3g}" if settings.learning_rate else "")
     else:

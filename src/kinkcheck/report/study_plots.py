@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 from kinkcheck.report.ink import INKS, LINES
 from kinkcheck.report.study import value_text
 from kinkcheck.study.reading import Reading, Trial
-from kinkcheck.study.summary import Band, Group, band, groups, varying
-
-_SELECTIONS = ("max_pool", "relu")
+from kinkcheck.study.summary import Band, Group, band, groups, varied, varying
 
 
 def figures(study: Reading) -> dict[str, Callable[[], Figure]]:
@@ -45,7 +43,7 @@ def accuracy_figure(found: Sequence[Group]) -> Figure:
     panels = _panels(found)
     figure, all_axes = _grid(len(panels), "final test accuracy, %")
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):
-        labels = [_selection(group.factors) for group in together]
+        axis, labels = _labels(together)
         shown = [[100 * accuracy for accuracy in group.accuracies] for group in together]
         places = np.arange(len(together))
         axes.boxplot(
@@ -58,11 +56,11 @@ def accuracy_figure(found: Sequence[Group]) -> Figure:
             places,
             [
                 f"{label}\n{group.diverged} of {group.runs}\ndiverged" if group.diverged else label
-                for label, group in zip(_short(labels), together, strict=True)
+                for label, group in zip(labels, together, strict=True)
             ],
         )
         axes.set_xlim(-0.5, len(together) - 0.5)
-        axes.set_xlabel(_axis(labels))
+        axes.set_xlabel(axis)
         axes.set_title(title)
     return figure
 
@@ -77,15 +75,15 @@ def loss_figure(
     by_group: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
         (group,) = groups([trial], by_rate=by_rate)
-        by_group.setdefault(tuple(group.factors.values()), []).append(trial)
+        by_group.setdefault(group.key, []).append(trial)
     found = groups(trials, by_rate=by_rate)
     panels = _panels(found)
     figure, all_axes = _grid(len(panels), "training loss")
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):
-        labels = [_selection(group.factors) for group in together]
+        axis, labels = _labels(together)
         drawn = False
-        for number, (group, label) in enumerate(zip(together, _short(labels), strict=True)):
-            runs = by_group[tuple(group.factors.values())]
+        for number, (group, label) in enumerate(zip(together, labels, strict=True)):
+            runs = by_group[group.key]
             over = band([losses.get(run.trial, ()) for run in runs])
             drawn |= bool(over.mean)
             diverged = f" ({group.diverged}/{group.runs} diverged)" if group.diverged else ""
@@ -95,7 +93,7 @@ def loss_figure(
         _plain_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_title(title)
-        axes.legend(title=_axis(labels))
+        axes.legend(title=axis)
     return figure
 
 
@@ -107,7 +105,7 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         networks.setdefault(key, {}).setdefault(row["trial"], []).append(row)
     figure = Figure(figsize=(9.2, 3.2))
     left, right = figure.subplots(1, 2)
-    labels = _short([max_pool for _, max_pool in networks])
+    axis, labels = _short("max_pool", [max_pool for _, max_pool in networks])
     first = labels[0]
     for (number, _), label, by_trial in zip(networks, labels, networks.values(), strict=True):
         for axes, column, scale in ((left, "l1", 1.0), (right, "test_accuracy", 100.0)):
@@ -126,7 +124,7 @@ def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     right.set_ylabel("test accuracy, %")
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        axes.legend(title=_axis([max_pool for _, max_pool in networks]))
+        axes.legend(title=axis)
     return figure
 
 
@@ -144,7 +142,7 @@ def _plain_numbers(axes: Axes) -> None:
 
 def _panels(found: Sequence[Group]) -> dict[str, list[Group]]:
     """Groups that differ in their selections alone, by what else there is to say of them."""
-    names = [name for name in varying(found) if name not in _SELECTIONS]
+    names = varying(found)
     panels: dict[str, list[Group]] = {}
     for group in found:
         words = {"batch_norm": {"yes": "batch norm", "no": "no batch norm"}}
@@ -166,28 +164,30 @@ def _grid(panels: int, ylabel: str) -> tuple[Figure, list[Axes]]:
     return figure, axes[:panels]
 
 
-def _selection(factors: Mapping[str, object]) -> str:
-    chosen = [str(factors[name]) for name in _SELECTIONS if factors[name] is not None]
-    return ", ".join(chosen) or "native"
+def _labels(together: Sequence[Group]) -> tuple[str, list[str]]:
+    """What the selections of groups are called together, and the selections of each."""
+    families = varied(together) or list(together[0].selections)
+    chosen = [[group.selections.get(family, "native") for family in families] for group in together]
+    if len(families) == 1:
+        return _short(families[0], [text for (text,) in chosen])
+    return _words(*families) or "selection", [", ".join(texts) or "native" for texts in chosen]
 
 
-def _axis(labels: Sequence[str]) -> str:
-    """What selections of one kind are called together.
+def _short(family: str, texts: Sequence[str]) -> tuple[str, list[str]]:
+    """What the selections of one family are called together, and the rest of each.
 
-    >>> _axis(["hybrid:0", "hybrid:1"]), _axis(["branch:0"]), _axis(["native", "last"])
-    ('β', "ReLU'(0)", 'selection')
+    >>> _short("max_pool", ["hybrid:0", "hybrid:10000"]), _short("relu", ["branch:0"])
+    (('β', ['0', '10000']), ("ReLU'(0)", ['0']))
+    >>> _short("hardtanh", ["branch:0", "branch:1"]), _short("relu", ["native", "branch:1"])
+    (('hardtanh', ['branch:0', 'branch:1']), ('relu', ['native', 'branch:1']))
     """
-    kinds = {label.partition(":")[0] if ":" in label else "" for label in labels}
-    names = {"hybrid": "β", "branch": "ReLU'(0)"}
-    return names.get(kinds.pop(), "selection") if len(kinds) == 1 else "selection"
+    kinds = {text.partition(":")[0] if ":" in text else "" for text in texts}
+    names = {"hybrid": "β", "branch": "ReLU'(0)" if family == "relu" else ""}
+    name = names.get(kinds.pop(), "") if len(kinds) == 1 else ""
+    if not name:
+        return _words(family), list(texts)
+    return name, [text.partition(":")[2] for text in texts]
 
 
-def _short(labels: Sequence[str]) -> list[str]:
-    """Selections without what their axis says.
-
-    >>> _short(["hybrid:0", "hybrid:10000"]), _short(["native"])
-    (['0', '10000'], ['native'])
-    """
-    if _axis(labels) == "selection":
-        return list(labels)
-    return [label.partition(":")[2] for label in labels]
+def _words(*families: str) -> str:
+    return ", ".join(families).replace("_", " ")

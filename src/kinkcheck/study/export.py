@@ -18,8 +18,8 @@ FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
 SCHEMA = "kinkcheck.study/1"
 
 _TRIAL = (
-    "trial, data, network, batch_norm, precision, optimizer, forward, max_pool, relu, seed, "
-    "trials.learning_rate"
+    "trial, data, network, batch_norm, precision, optimizer, forward, max_pool, relu, "
+    "json_extract(settings, '$.selections') AS selections, seed, trials.learning_rate"
 )
 _EPOCH = (
     "epoch, epochs.learning_rate AS epoch_learning_rate, train_loss, train_accuracy, test_loss, "
@@ -66,7 +66,7 @@ def export(study: Reading, table: str, form: Format, *, timing: bool = False) ->
     >>> from kinkcheck.study.run import run
     >>> from kinkcheck.study.spec import shipped
     >>> folder = getfixture("tmp_path") / "s"
-    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1})
     >>> _ = run(spec, folder)
     >>> with reading(folder) as study:
     ...     export(study, "ties", "csv").decode().splitlines()[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ def build(
 
     Equal seeds give equal parameters, whatever the precision (up to its rounding) and the
     selections. Max pooling is always that of :mod:`kinkcheck.nn`, whose native selection is bit for
-    bit PyTorch's; ReLU without a selection is PyTorch's own.
+    bit PyTorch's; other operations without a selection are PyTorch's own.
 
     Args:
         settings: of the trial.
@@ -47,12 +49,29 @@ def build(
     if images.channels == 1:
         # Grey images are channels_last as they are, and a step of LeNet-5 gets a third faster so.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chosen = max_pool or settings.max_pool
+    others = dict(settings.selections)
+    chosen = others.pop("max_pool", None) if max_pool is None else max_pool
     if settings.forward == "compound":
         model = _compound(model, beta_of(chosen or "native"))
     else:
         model = _pooling(model, chosen)
-    return model if settings.relu is None else kinkcheck.nn.convert(model, relu=settings.relu)
+    return kinkcheck.nn.convert(model, **others)
+
+
+def require_modules(trials: Iterable[Settings], images: Images) -> None:
+    """Check that each network of some trials has the modules that its selections are for.
+
+    Raises:
+        InputError: one cannot be built, or has none; the message begins with its name.
+    """
+    kinds = {(each.network, each.batch_norm, each.forward): each for each in trials}
+    for settings in kinds.values():
+        try:
+            build(settings, images, "cpu", *settings.networks[:1])
+        except InputError as error:
+            raise InputError(f"{settings.network}: {error}") from None
+        except Exception:
+            pass  # a user's network: its trials fail and say why, those of others go on
 
 
 def _drawn(settings: Settings, images: Images) -> nn.Module:

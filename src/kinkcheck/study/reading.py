@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.study import schema
 from kinkcheck.study.job import State
 from kinkcheck.study.lock import holder
+from kinkcheck.study.settings import Settings
 from kinkcheck.study.store import LOCK
 
 Rows = list[dict[str, Any]]
@@ -27,8 +28,9 @@ class Trial:
     Attributes:
         trial: its id.
         state: see :data:`kinkcheck.study.job.State`.
-        network, batch_norm, precision, optimizer, forward, max_pool, relu, seed, learning_rate:
-            what it is; the learning rate is None as long as it is searched.
+        network, batch_norm, precision, optimizer, forward, seed, learning_rate: what it is;
+            the learning rate is None as long as it is searched.
+        selections: by family of operations; a family that is not there is native.
         epochs: that it is to have.
         done: epochs that it has.
         test_accuracy: after the last of them, from 0 to 1; None before the first.
@@ -46,8 +48,7 @@ class Trial:
     precision: str
     optimizer: str
     forward: str
-    max_pool: str | None
-    relu: str | None
+    selections: Mapping[str, str]
     seed: int
     learning_rate: float | None
     epochs: int
@@ -73,14 +74,17 @@ class Reading:
         """The trials in order; the candidates of searches instead, if asked."""
         found = self.rows(
             "SELECT trial, state, data, network, batch_norm, precision, optimizer, forward, "
-            "max_pool, relu, seed, trials.learning_rate, trials.epochs, "
+            "settings, seed, trials.learning_rate, trials.epochs, "
             "(SELECT coalesce(max(epoch), 0) FROM epochs WHERE epochs.trial = trials.trial) done, "
             "(SELECT test_accuracy FROM epochs WHERE epochs.trial = trials.trial "
             "ORDER BY epoch DESC LIMIT 1) test_accuracy, diverged_step, diverged_layer, reason "
             "FROM trials WHERE (search IS NOT NULL) = ? ORDER BY position, search, number",
             (candidates,),
         )
-        return [Trial(**{**row, "batch_norm": bool(row["batch_norm"])}) for row in found]
+        for row in found:
+            row["batch_norm"] = bool(row["batch_norm"])
+            row["selections"] = Settings.from_json(row.pop("settings")).selections
+        return [Trial(**row) for row in found]
 
     def losses(self) -> dict[str, list[float]]:
         """Training loss of each epoch, by trial; not a number where it was not finite."""
@@ -124,7 +128,7 @@ def reading(folder: Path) -> Iterator[Reading]:
     >>> from kinkcheck.study.run import run
     >>> from kinkcheck.study.spec import shipped
     >>> folder = getfixture("tmp_path") / "s"
-    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "precision": ("float32",)})
     >>> _ = run(spec, folder)
     >>> with reading(folder) as study:
     ...     [(trial.state, trial.done) for trial in study.trials()]

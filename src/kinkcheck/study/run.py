@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from kinkcheck.study import search
+from kinkcheck.study import model, search
 from kinkcheck.study.executor import Executor, Inline
 from kinkcheck.study.feed import digest, load
 from kinkcheck.study.job import Beat, EpochEnd, Job, Outcome, Record, Started
@@ -89,15 +89,15 @@ def run(
         Where each trial stands at the end. A failed trial is tried again next time.
 
     Raises:
-        InputError: the device, the data or the folder cannot be used; Optuna is needed and not
-            there.
+        InputError: the device, the data or the folder cannot be used; a network has no module that
+            a selection could be given to; Optuna is needed and not there.
 
     >>> from kinkcheck.study.spec import shipped
-    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "max_pool": ("minimal",)})
+    >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "precision": ("float32",)})
     >>> for trial in run(spec, getfixture("tmp_path") / "s"):
-    ...     print(trial.settings.precision, trial.settings.max_pool, trial.state)
-    float16 minimal finished
-    float32 minimal finished
+    ...     print(trial.settings.precision, trial.settings.selections, trial.state)
+    float32 {'max_pool': 'hybrid:0'} finished
+    float32 {'max_pool': 'hybrid:10'} finished
     """
     trials = spec.trials()
     executor = executor or Inline()
@@ -105,7 +105,8 @@ def run(
     if any(settings.search for settings in trials):
         search.require_optuna()
     where = None if data_dir is None else str(data_dir)
-    facts = {**_digests(trials[0], where), "device": torch.device(device).type}
+    facts = {**_digests(first := trials[0], where), "device": torch.device(device).type}
+    model.require_modules(trials, load(first.data, first.train_split, first.train_images, where))
     if threads is not None:
         facts["threads"] = str(threads)
     with Store(folder, trials, facts, spec.model_dump_json()) as store:

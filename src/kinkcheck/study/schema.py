@@ -10,8 +10,12 @@ from kinkcheck.errors import InputError
 FILE = "study.db"
 """Name of the file in a study's folder."""
 
-VERSION = 1
-"""Of the tables, in ``PRAGMA user_version``; the page on studies documents them."""
+VERSION = 2
+"""Of the tables, in ``PRAGMA user_version``; the page on studies documents them.
+
+Version 1 has the same tables, where only max pooling and ReLU have selections; it is written on as
+version 2, so that a kinkcheck that knows no others refuses to read the rest wrongly.
+"""
 
 _APPLICATION = 0x4B4E4B53  # "KNKS", in PRAGMA application_id: whose file this is
 

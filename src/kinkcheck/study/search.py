@@ -49,7 +49,7 @@ def template(settings: Settings, search: Search) -> Settings:
     1
     """
     if not search.per_selection:
-        settings = replace(settings, max_pool=None, relu=None, forward="exact")
+        settings = replace(settings, selections={}, forward="exact")
     shortened = replace(
         settings,
         search=search,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+COLUMNS = ("relu", "max_pool")
+"""The families whose selections have columns of their own, from when there were no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,7 @@ class Settings:
 
     Attributes:
         experiment: ``training`` or ``weight-divergence``.
-        max_pool: the selection of max pooling; None leaves it native.
-        relu: the selection of ReLU; None leaves it native.
+        selections: by family of operations; a family that is not there is native.
         forward: ``exact`` or ``compound``, see :class:`kinkcheck.nn.CompoundMaxPool2d`.
         networks: in a weight divergence, the max-pooling selections of the networks that train
             side by side, the first being the one that the others are compared with.
@@ -79,8 +81,7 @@ class Settings:
     schedule: str
     step_size: int
     step_factor: float
-    max_pool: str | None
-    relu: str | None
+    selections: Mapping[str, str] = field(hash=False)
     forward: str
     networks: tuple[str, ...] = ()
     seed: int
@@ -107,9 +108,14 @@ class Settings:
     def to_json(self) -> str:
         """The settings as a JSON object with sorted keys.
 
-        One device goes without saying, as it did before there could be several.
+        What could not be said once goes without saying, so that trials of old studies keep their
+        ids: one device, and that only max pooling and ReLU have selections.
         """
         said = asdict(self)
+        others = said.pop("selections")
+        said |= {family: others.pop(family, None) for family in COLUMNS}
+        if others:
+            said["selections"] = others
         if self.devices == 1:
             del said["devices"]
         return json.dumps(said, sort_keys=True, allow_nan=False)
@@ -117,11 +123,13 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """The settings that :meth:`to_json` wrote."""
-        read: Mapping[str, Any] = json.loads(text)
-        search = read["search"]
+        read: dict[str, Any] = json.loads(text)
+        search, others = read["search"], read.get("selections", {})
+        first = {family: chosen for family in COLUMNS if (chosen := read.pop(family)) is not None}
         return cls(
             **{
                 **read,
+                "selections": first | others,
                 "networks": tuple(read["networks"]),
                 "search": None if search is None else Search(**search),
             }

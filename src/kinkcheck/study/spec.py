@@ -30,27 +30,13 @@ from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
-from kinkcheck.ops.row import Row
-from kinkcheck.ops.table import BY_NAME
+from kinkcheck.ops.table import FAMILIES, ROWS
 from kinkcheck.selection import Hybrid, Minimal, Native
-from kinkcheck.study.settings import Search, Settings
+from kinkcheck.study.settings import COLUMNS, Search, Settings
 from kinkcheck.study.streams import stream
 
 _Item = TypeVar("_Item")
 _SPECS = resources.files("kinkcheck.study") / "specs"
-
-GRID = (
-    "seed",
-    "network",
-    "batch_norm",
-    "precision",
-    "optimizer",
-    "forward",
-    "relu",
-    "max_pool",
-    "learning_rate",
-)
-"""What a trial is one combination of, the slowest first: every seed completes a table."""
 
 
 def _tuple(value: Any) -> Any:
@@ -71,8 +57,14 @@ def _precision(value: Any) -> str:
     return canonical(str(value))
 
 
-def _selection(row: Row) -> BeforeValidator:
-    return BeforeValidator(lambda text: str(row.require_fixed(selection.parse(text))))
+def _selections(table: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    canonical = {}
+    for family, texts in table.items():
+        row = next((row for row in ROWS if row.family == family), None)
+        if row is None:
+            raise unknown("family", family, FAMILIES)
+        canonical[family] = tuple(str(row.require_fixed(selection.parse(text))) for text in texts)
+    return canonical
 
 
 def _network(name: str) -> str:
@@ -160,8 +152,7 @@ class Spec(_Table):
     batch_norm: Many[bool] = (False,)
     init: Literal[INITIALISATIONS] = "default"  # type: ignore[valid-type]
     precision: Many[Annotated[str, BeforeValidator(_precision)]] = ("float32",)
-    max_pool: Many[Annotated[str, _selection(BY_NAME["max_pool2d"])]] | None = None
-    relu: Many[Annotated[str, _selection(BY_NAME["relu"])]] | None = None
+    selections: Annotated[dict[str, Many[str]], AfterValidator(_selections)] = {}
     forward: Many[Literal["exact", "compound"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
 
@@ -204,8 +195,10 @@ class Spec(_Table):
             if isinstance(rate, SearchTable | Uniform) and rate.low > rate.high:
                 raise InputError(f"learning rates: low {rate.low:g} is above high {rate.high:g}")
         if self.experiment == "weight-divergence":
-            if len(self.max_pool or ()) < 1:
-                raise InputError("max_pool: name the selections of the networks to compare")
+            if "max_pool" not in self.selections:
+                raise InputError(
+                    "selections.max_pool: name the selections of the networks to compare"
+                )
             if self.learning_rate == "search":
                 raise InputError(
                     "learning_rate: a weight divergence takes a number, a list or "
@@ -233,7 +226,10 @@ class Spec(_Table):
         Raises:
             InputError: the rules of ``exclude`` leave nothing, or a compound forward without β.
         """
-        rules = [{key: _matching(key, value) for key, value in r.items()} for r in self.exclude]
+        rules = [
+            {key: self._matching(key, value) for key, value in rule.items()}
+            for rule in self.exclude
+        ]
         cells = [
             cell
             for cell in self._cells()
@@ -243,18 +239,23 @@ class Spec(_Table):
             raise InputError("exclude: the rules leave no trial")
         for cell in cells:
             if cell["forward"] == "compound":
-                alone = (cell["max_pool"],) if cell["max_pool"] else ()
-                for text in self._side_by_side or alone:
+                for text in self._side_by_side or (cell.get("max_pool", "native"),):
                     beta_of(text)
         return tuple(self._settings(cell) for cell in cells)
 
     @property
     def _side_by_side(self) -> tuple[str, ...]:
         """The selections of the networks that one trial trains together."""
-        return (self.max_pool or ()) if self.experiment == "weight-divergence" else ()
+        return self.selections["max_pool"] if self.experiment == "weight-divergence" else ()
+
+    @property
+    def _varied(self) -> tuple[str, ...]:
+        """The families whose selections tell trials apart."""
+        return tuple(f for f in self.selections if not (f == "max_pool" and self._side_by_side))
 
     @property
     def _axes(self) -> dict[str, tuple[Any, ...]]:
+        """What a trial is one combination of, the slowest first: every seed completes a table."""
         rates = self.learning_rate
         return {
             "seed": self.seeds,
@@ -263,19 +264,19 @@ class Spec(_Table):
             "precision": self.precision,
             "optimizer": self.optimizer,
             "forward": self.forward,
-            "relu": self.relu or (None,),
-            "max_pool": (None,) if self._side_by_side else self.max_pool or (None,),
+            **{family: self.selections[family] for family in self._varied},
             "learning_rate": rates if isinstance(rates, tuple) else (None,),
         }
 
     def _require_rule(self, number: int, rule: Mapping[str, Any]) -> None:
         if not rule:
             raise InputError(f"exclude: rule {number} is empty")
+        axes = self._axes
         for key, value in rule.items():
-            if key not in GRID:
-                raise InputError(f"exclude: unknown key {key!r}; accepted: {', '.join(GRID)}")
-            there = self._axes[key]
-            for item in _matching(key, value):
+            if key not in axes:
+                raise InputError(f"exclude: rule {number}: {unknown('key', key, axes)}")
+            there = axes[key]
+            for item in self._matching(key, value):
                 if item not in there:
                     listed = ", ".join(str(each) for each in there if each is not None)
                     raise InputError(
@@ -285,8 +286,13 @@ class Spec(_Table):
 
     def _cells(self) -> Iterator[dict[str, Any]]:
         axes = self._axes
-        for values in product(*(dict.fromkeys(axes[key]) for key in GRID)):
-            yield dict(zip(GRID, values, strict=True))
+        for values in product(*map(dict.fromkeys, axes.values())):
+            yield dict(zip(axes, values, strict=True))
+
+    def _matching(self, key: str, value: Any) -> tuple[Any, ...]:
+        """The values of a grid key that a rule speaks of, in canonical form."""
+        canonical = _precision if key == "precision" else _text if key in self.selections else None
+        return tuple(canonical(item) if canonical else item for item in _tuple(value))
 
     def _settings(self, cell: Mapping[str, Any]) -> Settings:
         seed, sgd = cell["seed"], cell["optimizer"] == "sgd"
@@ -299,8 +305,11 @@ class Spec(_Table):
         augment = self.augment
         if augment is None:
             augment = lookup(self.data).augments
+        varied = self._varied
         return Settings(
-            **{**cell, "learning_rate": rate},
+            **{key: value for key, value in cell.items() if key not in varied}
+            | {"learning_rate": rate},
+            selections={family: cell[family] for family in varied},
             experiment=self.experiment,
             data=self.data,
             train_split=self.train_split,
@@ -441,6 +450,7 @@ def _is_toml(name: str) -> bool:
 
 
 def _with_base(values: dict[str, Any], where: str) -> dict[str, Any]:
+    values = _with_table(values)
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -448,15 +458,22 @@ def _with_base(values: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f"extends: must be the name of a shipped spec, not {base!r}")
     below = _with_base(tomllib.loads(source(base)), base)
     merged = {**below, **values}
-    if isinstance(below.get("search"), dict) and isinstance(values.get("search"), dict):
-        merged["search"] = {**below["search"], **values["search"]}
+    for table in ("search", "selections"):
+        if isinstance(below.get(table), dict) and isinstance(values.get(table), dict):
+            merged[table] = {**below[table], **values[table]}
     return merged
 
 
-def _matching(key: str, value: Any) -> tuple[Any, ...]:
-    """The values of a grid key that a rule speaks of, in canonical form."""
-    canonical = {"precision": _precision, "max_pool": _text, "relu": _text}.get(key)
-    return tuple(canonical(item) if canonical else item for item in _tuple(value))
+def _with_table(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with selections that are keys of their own, as there once were, in the table."""
+    keys = {family: values.pop(family) for family in COLUMNS if family in values}
+    table = values.get("selections", {})
+    if not keys or not isinstance(table, dict):
+        return values
+    for family in keys:
+        if family in table:
+            raise InputError(f"{family}: is a key and in [selections]; keep it in one of them")
+    return {**values, "selections": keys | table}
 
 
 def _text(value: Any) -> str:
@@ -468,7 +485,7 @@ def _first(error: ValidationError) -> str:
     # An unknown key is likelier a slip than what is missing because of it.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = [str(part) for part in first["loc"] if isinstance(part, str)]
-    key = ".".join(where[:2] if where[:1] == ["search"] else where[:1])
+    key = ".".join(where[:2] if where[:1] in (["search"], ["selections"]) else where[:1])
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
@@ -486,6 +503,6 @@ def _unknown(key: str) -> str:
         accepted = [f"search.{field.name}" for field in fields(Search)]
     else:
         accepted = [*Spec.model_fields, "extends"]
-    close = get_close_matches(key, accepted, n=1)
+    close = [f"selections.{key}"] if key in FAMILIES else get_close_matches(key, accepted, n=1)
     hint = f" did you mean {close[0]!r}?" if close else ""
     return f"unknown key {key!r};{hint} accepted: {', '.join(accepted)}"

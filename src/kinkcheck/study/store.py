@@ -21,7 +21,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.study import schema
 from kinkcheck.study.job import EpochEnd, Outcome, Record, Started, State
 from kinkcheck.study.lock import Lock
-from kinkcheck.study.settings import Settings
+from kinkcheck.study.settings import COLUMNS, Settings
 
 LOCK = "lock"
 """Name of the file in a study's folder that says who writes."""
@@ -226,6 +226,7 @@ class Store:
 
     def _declare(self) -> None:
         with self._transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {schema.VERSION}")
             for name, value in {**self._facts, "spec": self._spec}.items():
                 connection.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (name, value))
             connection.execute("INSERT OR IGNORE INTO study VALUES ('begun', ?)", (_now(),))
@@ -251,8 +252,7 @@ class Store:
             "precision": settings.precision,
             "optimizer": settings.optimizer,
             "forward": settings.forward,
-            "max_pool": settings.max_pool,
-            "relu": settings.relu,
+            **{family: settings.selections.get(family) for family in COLUMNS},
             "seed": settings.seed,
             "learning_rate": settings.learning_rate,
             "epochs": settings.epochs,
@@ -384,9 +384,12 @@ def _now() -> str:
 
 def _peculiarity(one: Settings, others: Sequence[Settings]) -> str:
     """The first setting that no other trial has; if each alone is to be had, its seed."""
+    for family, selection in one.selections.items():
+        if all(other.selections.get(family) != selection for other in others):
+            return f"{family} {selection}"
     for key in asdict(one):
-        if key not in ("init_seed", "order_seed", "augment_seed"):
+        if key not in ("selections", "init_seed", "order_seed", "augment_seed"):
             value = getattr(one, key)
             if all(getattr(other, key) != value for other in others):
                 return f"{key} {value}"
-    return f"{one.precision} {one.max_pool} seed {one.seed}"
+    return " ".join((one.precision, *one.selections.values(), f"seed {one.seed}"))

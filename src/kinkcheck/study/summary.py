@@ -17,10 +17,8 @@ FACTORS = (
     "optimizer",
     "learning_rate",
     "forward",
-    "relu",
-    "max_pool",
 )
-"""What tells configurations apart: all of a trial but its seed."""
+"""What tells configurations apart besides their selections: all of a trial but its seed."""
 
 
 @dataclass
@@ -29,15 +27,22 @@ class Group:
 
     Attributes:
         factors: the value of each of :data:`FACTORS`.
+        selections: by family of operations; a family that is not there is native.
         accuracies: final test accuracies of the finished runs, from 0 to 1, in the order of seeds.
         diverged: runs that diverged.
         left: runs that are not over, or failed.
     """
 
     factors: Mapping[str, object]
+    selections: Mapping[str, str]
     accuracies: list[float] = field(default_factory=list)
     diverged: int = 0
     left: int = 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What no other configuration of the study has."""
+        return (*self.factors.values(), *self.selections.items())
 
     @property
     def runs(self) -> int:
@@ -48,7 +53,7 @@ class Group:
     def mean(self) -> float:
         """Mean accuracy of the finished runs; not a number if there are none.
 
-        >>> Group({}, [0.5, 1.0]).mean
+        >>> Group({}, {}, [0.5, 1.0]).mean
         0.75
         """
         return statistics.fmean(self.accuracies) if self.accuracies else math.nan
@@ -57,7 +62,7 @@ class Group:
     def deviation(self) -> float:
         """Standard deviation over the finished runs (n - 1); not a number for fewer than two.
 
-        >>> round(Group({}, [0.5, 1.0]).deviation, 3)
+        >>> round(Group({}, {}, [0.5, 1.0]).deviation, 3)
         0.354
         """
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
@@ -76,7 +81,8 @@ def groups(trials: Sequence[Trial], *, by_rate: bool = True) -> list[Group]:
         factors = {
             name: getattr(trial, name) for name in FACTORS if by_rate or name != "learning_rate"
         }
-        group = found.setdefault(tuple(factors.values()), Group(factors))
+        new = Group(factors, trial.selections)
+        group = found.setdefault(new.key, new)
         if trial.state == "diverged":
             group.diverged += 1
         elif trial.state == "finished" and trial.test_accuracy is not None:
@@ -89,13 +95,25 @@ def groups(trials: Sequence[Trial], *, by_rate: bool = True) -> list[Group]:
 def varying(found: Sequence[Group]) -> list[str]:
     """The factors that differ between groups.
 
-    >>> varying([Group({"network": name, "relu": None}) for name in ("vgg11", "mlp")])
+    >>> varying([Group({"data": "mnist", "network": name}, {}) for name in ("vgg11", "mlp")])
     ['network']
     """
     return [
         name
         for name in (found[0].factors if found else ())
         if len({str(group.factors[name]) for group in found}) > 1
+    ]
+
+
+def varied(found: Sequence[Group]) -> list[str]:
+    """The families whose selections differ between groups.
+
+    >>> varied([Group({}, {"relu": "native", "max_pool": name}) for name in ("last", "minimal")])
+    ['max_pool']
+    """
+    families = dict.fromkeys(family for group in found for family in group.selections)
+    return [
+        family for family in families if len({group.selections.get(family) for group in found}) > 1
     ]
 
 
