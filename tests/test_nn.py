@@ -327,6 +327,11 @@ def test_convert_changes_the_selection_of_modules_that_have_one() -> None:
             "max_pool: the model has no max_pool module to give minimal to; functional calls "
             "cannot be converted",
         ),
+        (
+            {"abs": "minimal"},
+            "abs: the model has no abs module to give minimal to; functional calls cannot be "
+            "converted",
+        ),
         ({"relu": "most"}, f"unknown selection 'most'; accepted: {RELU_ACCEPTS}"),
     ],
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kinkcheck import ops
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.ops.row import Row
-from kinkcheck.ops.table import BY_NAME
+from kinkcheck.ops.table import BY_NAME, ROWS
 from kinkcheck.selection import Minimal, Native, Selection, parse
 
 __all__ = [
@@ -364,10 +364,10 @@ def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module
     """
     converted: dict[nn.Module, nn.Module] = {}
     for family, text in selections.items():
-        if family not in _CONVERTED:
+        row = next((row for row in ROWS if row.family == family), None)
+        if row is None:
             raise unknown("argument", family, _CONVERTED)
         if text is not None:
-            row = next(kind.row for kind in _NAMESAKES.values() if kind.row.family == family)
             converted |= _namesakes(model, row, row.require_fixed(parse(text)))
     # Only here, where nothing can be refused any more, does the model change.
     for parent in list(model.modules()):

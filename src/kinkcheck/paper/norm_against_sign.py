@@ -157,7 +157,7 @@ def _pair(row: Row) -> str:
 
 def _spec(setup: Setup) -> Spec:
     listed = "[" + ", ".join(f'"{name}"' for name in SELECTIONS) + "]"
-    keys = {"max_pool": listed, "forward": '"exact"', "precision": '"32"'}
+    keys = {"selections.max_pool": listed, "forward": '"exact"', "precision": '"32"'}
     if setup.reduced:
         return trainings.changed("mnist-lenet5-small", **keys, epochs="5")
     return trainings.changed("mnist-lenet5", **keys, batch_norm="false")
