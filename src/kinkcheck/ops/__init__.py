@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from kinkcheck.lazy import import_when_used
 
 if TYPE_CHECKING:
+    from torch import is_tensor
+
     from kinkcheck.ops.ball import Ball
     from kinkcheck.ops.calls import call, kind_of, operation
     from kinkcheck.ops.differences import Apart, Both, Pairs
     from kinkcheck.ops.gathered import Gathered
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
     from kinkcheck.ops.operation import Choice, Operation
-    from kinkcheck.ops.picks import Along, Between, Picks, Windowed
+    from kinkcheck.ops.picks import Along, Between, Picks, Windowed, as_tensor
     from kinkcheck.ops.relu import ReLU
-    from kinkcheck.ops.sides import Sides
     from kinkcheck.ops.sums import Sums
+    from kinkcheck.ops.sides import Sides, rounded
 
 __all__ = [
     "Along",
@@ -39,7 +41,10 @@ __all__ = [
     "Windowed",
     "call",
     "kind_of",
+    "as_tensor",
+    "is_tensor",
     "operation",
+    "rounded",
     "sliding_windows",
 ]
 
@@ -64,4 +69,7 @@ import_when_used(
     "kinkcheck.ops.relu:ReLU",
     "kinkcheck.ops.sides:Sides",
     "kinkcheck.ops.sums:Sums",
+    "kinkcheck.ops.sides:rounded",
+    "kinkcheck.ops.picks:as_tensor",
+    "torch:is_tensor",
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -112,21 +112,25 @@ def functions(row: Row) -> Iterator[tuple[Any, Any, Any]]:
     """What PyTorch has of a row: a function to read, the same out of place, and itself if in."""
     for name in row.spellings.split():
         if "." in name:
-            plain = attrgetter(name)(torch)
-            yield plain, plain, None
+            module, _, name = name.rpartition(".")
+            yield from _in(operator.attrgetter(module)(torch), name)
             continue
         for namespace in _NAMESPACES:
-            plain, in_place = (getattr(namespace, name + suffix, None) for suffix in ("", "_"))
-            if plain is not None:
-                yield plain, plain, None
-            if plain is not None and in_place is not None:
-                yield in_place, plain, in_place
+            yield from _in(namespace, name)
         packet = getattr(torch.ops.aten, name, None)
         if packet is not None:
             yield from ((each, each, None) for each in _overloads(packet))
             if hasattr(torch.ops.aten, f"{name}_"):
                 written = getattr(torch.ops.aten, f"{name}_")
                 yield from ((each, packet, each) for each in _overloads(written))
+
+
+def _in(namespace: Any, name: str) -> Iterator[tuple[Any, Any, Any]]:
+    plain, in_place = (getattr(namespace, name + suffix, None) for suffix in ("", "_"))
+    if plain is not None:
+        yield plain, plain, None
+    if plain is not None and in_place is not None:
+        yield in_place, plain, in_place
 
 
 def _overloads(packet: Any) -> list[Any]:

@@ -20,9 +20,10 @@ from kinkcheck.kernels import Ties, Windows, random_rank
 from kinkcheck.ops.branches import Active, Branches, may_ask, times
 from kinkcheck.selection import Random, Selection, weight
 
-Wins = Literal["largest", "smallest"] | int
+Wins = Literal["largest", "smallest", "clamped"] | int
 """Which of the active entries stays active along a tangent: by its tangent, or by its place in the
-ascending order of tangents."""
+ascending order of tangents. Of ``clamped`` the entries are a number, its least and its largest
+value."""
 
 
 class Contest(ABC):
@@ -170,7 +171,14 @@ class ActivePicks(Active):
         """Weight 1 for the first of the entries that win a tie."""
         contest, moved = self.contest, self.contest.entries(*tangents)
         tied = contest.spread(self.tied())
-        if isinstance(self.wins, str):
+        if self.wins == "clamped":
+            least, most = (
+                torch.where(self.attains, moved, away).unbind(-1) for away in (-torch.inf, torch.inf)
+            )
+            raised = torch.maximum(least[0], least[1])
+            raised = torch.where(raised == -torch.inf, torch.inf, raised)
+            best = torch.minimum(raised, most[2])
+        elif isinstance(self.wins, str):
             largest = self.wins == "largest"
             away = -torch.inf if largest else torch.inf
             best = contest.best(torch.where(self.attains, moved, away), largest)
@@ -327,6 +335,15 @@ class Between(Contest):
     def best(self, entries: Tensor, largest: bool) -> Tensor:
         """The extreme along that dimension."""
         return entries.amax(-1) if largest else entries.amin(-1)
+
+
+def as_tensor(number: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a tensor that competes with another; a tensor as it is.
+
+    >>> as_tensor(1, torch.zeros(2, dtype=torch.float64))
+    tensor(1., dtype=torch.float64)
+    """
+    return torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else like.dtype)
 
 
 @dataclass(frozen=True)

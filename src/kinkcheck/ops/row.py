@@ -48,6 +48,7 @@ class Row:
         spellings: under which names PyTorch has it, separated by spaces; by default its own. They
             are looked for in ``torch``, ``torch.nn.functional``, ATen, and among the methods of
             tensors, also with an underscore behind; ``linalg.norm`` stands for itself.
+        surrogate: of what its derivative is that of, if it is not the derivative of its value.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Row:
     read: Callable[..., Any] | None = field(default=None, repr=False)
     family: str = ""
     spellings: str = field(default="", repr=False)
+    surrogate: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.name)

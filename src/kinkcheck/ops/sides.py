@@ -140,3 +140,16 @@ def _product(weight: Number, slope: Number) -> Number:
     if not isinstance(weight, Tensor):
         return 0.0 if weight == 0 else weight * slope
     return torch.where(weight == 0, 0.0, weight * slope)
+
+
+def rounded(input: Tensor, scale: float | Tensor, zero_point: int | Tensor) -> Tensor:
+    """The whole numbers that fake quantisation makes of a tensor, before they are clamped.
+
+    As PyTorch computes them: the nearest even of input · (1 / scale), all in float32.
+
+    >>> rounded(torch.tensor([0.26, 1.0]), 0.1, 3)
+    tensor([ 6., 13.])
+    """
+    with torch.no_grad():
+        per_step = 1 / torch.as_tensor(scale, dtype=torch.float32, device=input.device)
+        return torch.round(input.detach().float() * per_step) + zero_point

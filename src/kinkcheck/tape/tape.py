@@ -332,6 +332,8 @@ class Tape:
         with self._watcher.looking_away():
             output = self._carry_out(operation, site)
         self._notes.site(first)
+        if operation.row.surrogate:
+            self._notes.span(first, layer, name, operation.row.surrogate)
         with torch._C.DisableTorchFunction():
             self._jumps.made(output, operation.inputs, name, jumps=False)
         if torch._C._are_functorch_transforms_active():
