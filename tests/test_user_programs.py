@@ -78,7 +78,7 @@ class Straight(torch.autograd.Function):
     [
         (lambda h: torch.where(h > 0, h, 0 * h), {"where"}),
         (lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, 0, 255),
-         {"fake_quantize_per_tensor_affine_cachemask"}),
+         {"fake_quantize_per_tensor_affine"}),
         (lambda h: h.pow(2).sum().sqrt(), {"sqrt"}),
         (lambda h: torch.maximum(h.abs(), torch.zeros(2)), set()),
         (Straight.apply, {"Straight"}),
@@ -438,7 +438,6 @@ def hand_relu(h: Tensor) -> Tensor:
         (hand_relu, ["where"]),
         (lambda h: h * (h > 0), ["mul"]),
         (lambda h: h.masked_fill(h < 0, 0.0), ["masked_fill"]),
-        (lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, -8, 7), ["fake_quantize"]),
         (lambda h: (0 * h).pow(2).sum(1, keepdim=True).sqrt() + h, ["sqrt"]),
         (lambda h: h.round() + h, ["round"]),
         (lambda h: h - h.gather(1, h.argmax(1, keepdim=True)), ["gather"]),
@@ -543,3 +542,16 @@ def test_passes_that_run_again_in_part_are_compared_with_a_whole_one(
     )
     with pytest.raises(InputError, match="ran again in part is not a whole one"):
         audit()
+
+
+def test_fake_quantisation_is_switched_at_its_bounds_and_named_a_surrogate() -> None:
+    model = nn.Sequential(
+        nn.Linear(3, 4),
+        Function(lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, -8, 7)),
+        nn.Linear(4, 3),
+    )
+    report = kinkcheck.audit(model, [labelled()])
+    assert [site.operation for site in report.sites] == ["fake_quantize_per_tensor_affine"]
+    (unseen,) = report.unseen
+    assert unseen.reason == "rounds; its derivative is a straight-through estimator"
+    assert "fake_quantize_per_tensor_affine" in verdict(report)

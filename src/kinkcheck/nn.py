@@ -20,18 +20,24 @@ from kinkcheck.ops.table import BY_NAME, ROWS
 from kinkcheck.selection import Minimal, Native, Selection, parse
 
 __all__ = [
+    "ELU",
+    "SELU",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "CompoundMaxPool2d",
+    "Hardsigmoid",
+    "Hardswish",
     "Hardtanh",
     "LeakyReLU",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "NormPool2d",
+    "PReLU",
     "ReLU",
     "ReLU6",
+    "Softshrink",
     "convert",
 ]
 
@@ -235,6 +241,93 @@ class LeakyReLU(_Selected, nn.LeakyReLU):
     arguments = ("negative_slope", "inplace")
 
 
+class PReLU(_Selected, nn.PReLU):
+    """``torch.nn.PReLU`` with a chosen derivative at 0.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> PReLU(selection="branch:1")(x).backward()
+    >>> x.grad
+    tensor([1.])
+    """
+
+    row = BY_NAME["prelu"]
+    function = staticmethod(F.prelu)
+    arguments = ("weight",)
+
+
+class ELU(_Selected, nn.ELU):
+    """``torch.nn.ELU`` with a chosen derivative at 0, where it has a kink unless α is 1.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> ELU(0.5, selection="branch:0.5")(x).backward()
+    >>> x.grad
+    tensor([0.7500])
+    """
+
+    row = BY_NAME["elu"]
+    function = staticmethod(F.elu)
+    arguments = ("alpha", "inplace")
+
+
+class SELU(_Selected, nn.SELU):
+    """``torch.nn.SELU`` with a chosen derivative at 0.
+
+    >>> SELU(selection="minimal")
+    SELU(selection='minimal')
+    """
+
+    row = BY_NAME["selu"]
+    function = staticmethod(F.selu)
+    arguments = ("inplace",)
+
+
+class Hardswish(_Selected, nn.Hardswish):
+    """``torch.nn.Hardswish`` with a chosen derivative at −3 and 3.
+
+    >>> import torch
+    >>> x = torch.tensor([-3.0, 3.0], requires_grad=True)
+    >>> Hardswish(selection="last")(x).sum().backward()
+    >>> x.grad
+    tensor([-0.5000,  1.0000])
+    """
+
+    row = BY_NAME["hardswish"]
+    function = staticmethod(F.hardswish)
+    arguments = ("inplace",)
+
+
+class Hardsigmoid(_Selected, nn.Hardsigmoid):
+    """``torch.nn.Hardsigmoid`` with a chosen derivative at −3 and 3.
+
+    >>> import torch
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> Hardsigmoid(selection="first")(x).backward()
+    >>> x.grad
+    tensor([0.1667])
+    """
+
+    row = BY_NAME["hardsigmoid"]
+    function = staticmethod(F.hardsigmoid)
+    arguments = ("inplace",)
+
+
+class Softshrink(_Selected, nn.Softshrink):
+    """``torch.nn.Softshrink`` with a chosen derivative at −λ and λ.
+
+    >>> import torch
+    >>> x = torch.tensor([0.5], requires_grad=True)
+    >>> Softshrink(0.5, selection="last")(x).backward()
+    >>> x.grad
+    tensor([1.])
+    """
+
+    row = BY_NAME["softshrink"]
+    function = staticmethod(F.softshrink)
+    arguments = ("lambd",)
+
+
 class NormPool2d(_Selected):
     """The 2-norm of each window, with a chosen derivative where it is 0.
 
@@ -329,6 +422,12 @@ _NAMESAKES: dict[type[nn.Module], type[_Selected]] = {
         Hardtanh,
         ReLU6,
         LeakyReLU,
+        PReLU,
+        ELU,
+        SELU,
+        Hardswish,
+        Hardsigmoid,
+        Softshrink,
     )
 }
 """By the module of PyTorch whose name they have."""

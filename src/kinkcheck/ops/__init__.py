@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from kinkcheck.ops.operation import Choice, Operation
     from kinkcheck.ops.picks import Along, Between, Picks, Windowed, as_tensor
     from kinkcheck.ops.relu import ReLU
-    from kinkcheck.ops.sums import Sums
     from kinkcheck.ops.sides import Sides, rounded
+    from kinkcheck.ops.sums import Sums
 
 __all__ = [
     "Along",
@@ -39,10 +39,10 @@ __all__ = [
     "Sides",
     "Sums",
     "Windowed",
-    "call",
-    "kind_of",
     "as_tensor",
+    "call",
     "is_tensor",
+    "kind_of",
     "operation",
     "rounded",
     "sliding_windows",

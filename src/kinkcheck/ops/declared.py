@@ -50,6 +50,11 @@ class Declared(Operation):
         """The tensors that compete."""
         return self.branches.inputs
 
+    @property
+    def writes(self) -> bool:
+        """Whether the result is written to the input."""
+        return self.in_place is not None
+
     def ties(self) -> Ties:
         """The census of kinks."""
         value = self._value()

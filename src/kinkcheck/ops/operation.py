@@ -39,6 +39,11 @@ class Operation(ABC):
         """The tensors whose kinks are met."""
 
     @property
+    def writes(self) -> bool:
+        """Whether the result is written to the input."""
+        return False
+
+    @property
     def name(self) -> str:
         """The name of the operation: ``max_pool2d``."""
         return self.row.name

@@ -173,7 +173,8 @@ class ActivePicks(Active):
         tied = contest.spread(self.tied())
         if self.wins == "clamped":
             least, most = (
-                torch.where(self.attains, moved, away).unbind(-1) for away in (-torch.inf, torch.inf)
+                torch.where(self.attains, moved, away).unbind(-1)
+                for away in (-torch.inf, torch.inf)
             )
             raised = torch.maximum(least[0], least[1])
             raised = torch.where(raised == -torch.inf, torch.inf, raised)

@@ -41,6 +41,11 @@ class ReLU(Operation):
         """The input."""
         return (self.input,)
 
+    @property
+    def writes(self) -> bool:
+        """Whether the result is written to the input."""
+        return self.inplace
+
     def ties(self) -> Ties:
         """Elements equal to zero."""
         (at_zero,) = count_equal(self.input.detach(), (0.0,))

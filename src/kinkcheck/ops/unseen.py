@@ -125,9 +125,8 @@ _INFINITE = "its slope is infinite where an entry is 0"
 
 _REASONS = {
     NO_BRANCHES: """
-        abs maximum minimum max min amax amin aminmax fmax fmin median nanmedian mode kthvalue
-        sort topk msort cummax cummin clamp clamp_min clamp_max hardtanh hardswish hardsigmoid
-        leaky_relu _prelu_kernel rrelu_with_noise elu softshrink
+        max min fmax fmin median nanmedian mode kthvalue
+        sort topk msort cummax cummin rrelu_with_noise
         fractional_max_pool2d fractional_max_pool3d
         renorm std std_mean _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
@@ -139,6 +138,8 @@ _REASONS = {
         _linalg_svd _linalg_eigh linalg_eig _linalg_eigvals
     """,
     NOT_PYTHON: """
+        abs maximum minimum amax amin aminmax clamp clamp_min clamp_max hardtanh hardswish
+        hardsigmoid leaky_relu _prelu_kernel elu softshrink
         relu max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d
         max_pool2d adaptive_max_pool2d adaptive_max_pool3d
         scatter_reduce index_reduce segment_reduce _embedding_bag

@@ -329,6 +329,7 @@ class Tape:
         self.sites.append(site)
         self._known.add(site)
         first = next_number()
+        hides = not torch.is_grad_enabled() and operation.inputs[0].grad_fn is not None
         with self._watcher.looking_away():
             output = self._carry_out(operation, site)
         self._notes.site(first)
@@ -339,6 +340,9 @@ class Tape:
         if torch._C._are_functorch_transforms_active():
             reason = "ties are not counted under torch.func and vmap"
             self._notes.span(first, layer, name, reason)
+        elif operation.writes and hides:
+            reason = "writes into a tensor of the graph where gradients are off"
+            self._notes.from_here(layer, f"{name}_", reason)
         elif not torch.is_grad_enabled():
             self._notes.met(layer, name, "called where gradients are off")
         return output

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kinkcheck.ops.branches import Branches
+    from kinkcheck.ops.picks import Wins
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -19,7 +20,7 @@ def _clamp(input: Tensor, min: Any = None, max: Any = None) -> Branches:
     bounds = [each for each in (min, max) if each is not None]
     if any(map(ops.is_tensor, bounds)):
         tensors = (input, *(ops.as_tensor(each, input) for each in bounds))
-        wins = "clamped" if len(bounds) == 2 else "smallest" if min is None else "largest"
+        wins: Wins = "clamped" if len(bounds) == 2 else "smallest" if min is None else "largest"
         return ops.Picks(tensors, ops.Between.of(*tensors), wins)
     if len(bounds) == 2 and min >= max:
         return ops.Sides(input, [(max, 0.0, 0.0)])  # a constant, of whatever derivative
