@@ -108,7 +108,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     common = torch.promote_types(x1.dtype, x2.dtype)
     x1, x2 = torch.broadcast_tensors(x1.to(common), x2.to(common))
     norms = [_vector_norm(each, 2, dim, True).clone() for each in (x1, x2)]
-    with torch.no_grad():
+    with torch.no_grad(), torch._C.DisableTorchFunction():
         for each in norms:
             each.clamp_min_(eps)
     return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
