@@ -212,7 +212,8 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
 
     Args:
         selection: any selection but ``limit``, whose weights the directions decide.
-        rank: the place of the branch among the active ones, from 0.
+        rank: the place of the branch among the active ones, from 0; not asked by ``native``,
+            ``minimal`` and ``hybrid``.
         size: how many are active, at least 2.
         least: its weight in the element of least norm.
         drawn: the rank that a seed draws, of ``random`` alone.

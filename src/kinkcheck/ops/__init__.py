@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import is_tensor
 
     from kinkcheck.ops.ball import Ball
+    from kinkcheck.ops.brought import Brought
     from kinkcheck.ops.calls import call, kind_of, operation
     from kinkcheck.ops.differences import Apart, Both, Pairs
     from kinkcheck.ops.gathered import Gathered
@@ -29,6 +30,7 @@ __all__ = [
     "Ball",
     "Between",
     "Both",
+    "Brought",
     "Choice",
     "Gathered",
     "MaxPool",
@@ -51,6 +53,7 @@ __all__ = [
 import_when_used(
     __name__,
     "kinkcheck.ops.ball:Ball",
+    "kinkcheck.ops.brought:Brought",
     "kinkcheck.ops.calls:call",
     "kinkcheck.ops.calls:kind_of",
     "kinkcheck.ops.calls:operation",

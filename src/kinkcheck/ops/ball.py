@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties
-from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.kernels import Ties, count_equal
+from kinkcheck.ops.branches import Active, Branches, may_ask, times
 from kinkcheck.ops.picks import Contest
 from kinkcheck.selection import Selection, weight
 
@@ -33,6 +33,12 @@ class Ball(Branches):
     inputs: tuple[Tensor, ...]
     contest: Contest
     power: float
+
+    def where_tied(self, value: Tensor) -> ActiveBall | None:
+        """The ball; None where it could be asked and no output is 0."""
+        if may_ask(value) and not count_equal(value.detach(), (0.0,))[0]:
+            return None
+        return self.active(value)
 
     def active(self, value: Tensor) -> ActiveBall:
         """The ball at each output that is 0."""

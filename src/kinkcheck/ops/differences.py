@@ -122,6 +122,11 @@ class Both(Contest):
         entry, negative = entries.unflatten(-1, (-1, 2)).unbind(-1)
         return self.of.back(entry - negative)
 
+    def apart(self, value: Tensor, *inputs: Tensor) -> bool:
+        """Whether none is 0, and as many attain one as there are; NaN attains none."""
+        attains = self.of.entries(*inputs).abs() == self.of.spread(value)
+        return bool((value > 0).all()) and int(torch.count_nonzero(attains)) == value.numel()
+
     def spread(self, output: Tensor) -> Tensor:
         """Twice as many."""
         return self.of.spread(output).repeat_interleave(2, -1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties, Windows, random_rank
 from kinkcheck.ops.branches import Active, Branches, may_ask, times
-from kinkcheck.selection import Random, Selection, weight
+from kinkcheck.selection import First, Last, Random, Selection, weight
 
 Wins = Literal["largest", "smallest", "clamped"] | int
 """Which of the active entries stays active along a tangent: by its tangent, or by its place in the
@@ -52,8 +52,8 @@ class Contest(ABC):
         Of bools it is their number.
         """
 
-    def apart(self, *inputs: Tensor) -> bool:
-        """Whether it is plain that no two entries that compete are equal."""
+    def apart(self, value: Tensor, *inputs: Tensor) -> bool:
+        """Whether it is plain that one entry alone attains each output, given these."""
         return False
 
     def filled(self) -> bool:
@@ -107,7 +107,7 @@ class Picks(Branches):
         """The same; None where it could be asked and nothing is tied."""
         if not may_ask(value):
             return self.active(value)
-        if self.contest.apart(*(each.detach() for each in self.inputs)):
+        if self.contest.apart(value.detach(), *(each.detach() for each in self.inputs)):
             return None
         active = self.active(value)
         if self.ignored is not None or not self.contest.filled():
@@ -163,7 +163,8 @@ class ActivePicks(Active):
         if isinstance(selection, Random):
             drawn = self.contest.spread(random_rank(size, selection.seed))
         sizes = self.contest.spread(size).clamp(min=1)
-        ranks = self.contest.ranks(self.attains)
+        ranked = isinstance(selection, (First, Last, Random))
+        ranks = self.contest.ranks(self.attains) if ranked else None
         given = weight(selection, ranks, sizes, 1 / sizes.to(torch.float64), drawn)
         return torch.where(self.attains & self.contest.spread(self.tied()), given, 0.0)
 
@@ -317,7 +318,7 @@ class Between(Contest):
             for part, shape in zip(entries.unbind(-1), self.shapes, strict=True)
         )
 
-    def apart(self, *inputs: Tensor) -> bool:
+    def apart(self, value: Tensor, *inputs: Tensor) -> bool:
         """Whether two inputs are equal nowhere."""
         return len(inputs) == 2 and not bool(torch.eq(*inputs).any())
 

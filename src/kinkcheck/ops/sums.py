@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties
-from kinkcheck.ops.branches import Active, Branches
+from kinkcheck.kernels import Ties, count_equal
+from kinkcheck.ops.branches import Active, Branches, may_ask
 from kinkcheck.ops.picks import Contest
 from kinkcheck.ops.sides import ActiveSides
 from kinkcheck.selection import Selection
@@ -36,13 +36,23 @@ class Sums(Branches):
 
     def windows(self, value: Tensor) -> int:
         """All entries."""
-        return self.active(value).sides.on.numel()
+        return self._entries().numel()
+
+    def where_tied(self, value: Tensor) -> ActiveSums | None:
+        """The sides; None where it could be asked and no entry is 0."""
+        if not may_ask(value):
+            return self.active(value)
+        (zeros,) = count_equal(self._entries(), (0.0,))
+        return self.active(value) if zeros else None
 
     def active(self, value: Tensor) -> ActiveSums:
         """The sides that meet in each entry."""
+        at_zero = self._entries() == 0
+        return ActiveSums(self.contest, ActiveSides(at_zero, ((True, -1.0, 1.0),)))
+
+    def _entries(self) -> Tensor:
         with torch.no_grad():
-            entries = self.contest.entries(*(each.detach() for each in self.inputs))
-        return ActiveSums(self.contest, ActiveSides(entries == 0, ((True, -1.0, 1.0),)))
+            return self.contest.entries(*(each.detach() for each in self.inputs))
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,6 @@ class ActiveSums(Active):
     def tied(self) -> Tensor:
         """Outputs with an entry that is 0."""
         return self.contest.total(self.sides.on) > 0
-
-    def any_tied(self) -> bool:
-        """Whether an entry is 0."""
-        return bool(self.sides.on.any())
 
     def ties(self, value: Tensor, inputs: tuple[Tensor, ...]) -> Ties:
         """Entries, and those that are 0."""

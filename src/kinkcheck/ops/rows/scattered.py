@@ -26,18 +26,7 @@ def _scatter(
 ) -> Branches | None:
     if reduce not in _WINS:
         return None
-    import torch
-
-    # PyTorch reads as much of the source as it has indices.
-    near = tuple(slice(size) for size in index.shape)
-    numbers = _numbers(input)
-    inside = list(near)
-    if index.dim():
-        inside[dim] = slice(None)
-    to = numbers[tuple(inside)].gather(dim, index)
-    of = torch.full_like(src, input.numel(), dtype=torch.int64)
-    of[near] = to
-    return _competing(input, src, of.flatten(), to.flatten(), reduce, include_self)
+    return ops.Brought(input, src, dim, index, _WINS[reduce], include_self)
 
 
 def _index(
@@ -51,33 +40,11 @@ def _index(
 ) -> Branches | None:
     if reduce not in _WINS:
         return None
-    to = _numbers(input).index_select(dim, index).flatten()
-    return _competing(input, source, to, to, reduce, include_self)
-
-
-def _competing(
-    input: Tensor, source: Tensor, of: Tensor, met: Tensor, reduce: str, include_self: bool
-) -> Branches:
-    """The entries of a tensor and those that are brought to it.
-
-    Args:
-        input: the tensor.
-        source: what is brought.
-        of: the output that each entry of the source competes for.
-        met: the outputs that any of them competes for.
-        reduce: the name of the extreme.
-        include_self: whether the tensor's own entries compete where others do.
-    """
-    import torch
-
-    own, ignored = _numbers(input).flatten(), None
-    if not include_self:
-        # PyTorch shares the gradient with an entry that it left out, and then drops that share.
-        own = own.index_fill(0, met, input.numel())
-        ignored = input.detach().masked_fill((own < input.numel()).reshape(input.shape), torch.nan)
-    shapes = tuple(input.shape), tuple(source.shape)
-    contest = ops.Gathered(torch.cat([own, of]), shapes, shapes[0])
-    return ops.Picks((input, source), contest, _WINS[reduce], ignored)
+    shape = [1] * source.dim()
+    if shape:
+        shape[dim] = -1
+    index = index.reshape(shape).expand(source.shape)
+    return ops.Brought(input, source, dim, index, _WINS[reduce], include_self)
 
 
 def _segment(
@@ -113,7 +80,8 @@ def _segment(
     if initial is None:
         return ops.Picks((data,), ops.Gathered(of, (shape,), output, gaps=True), _WINS[reduce])
     own = data.new_full(output, initial)
-    contest = ops.Gathered(torch.cat([_numbers(own).flatten(), of]), (output, shape), output)
+    of = torch.cat([torch.arange(own.numel(), device=data.device), of])
+    contest = ops.Gathered(of, (output, shape), output)
     return ops.Picks((own, data), contest, _WINS[reduce])
 
 
@@ -165,13 +133,6 @@ def _rows(numbers: Tensor, size: int) -> Tensor:
     import torch
 
     return numbers[..., None] * size + torch.arange(size, device=numbers.device)
-
-
-def _numbers(input: Tensor) -> Tensor:
-    """The elements by their number in row-major order."""
-    import torch
-
-    return torch.arange(input.numel(), device=input.device).reshape(input.shape)
 
 
 SCATTERED: tuple[Row, ...] = (
