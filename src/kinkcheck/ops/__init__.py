@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.brought import Brought
     from kinkcheck.ops.calls import call, kind_of, operation
     from kinkcheck.ops.differences import Apart, Both, Pairs
+    from kinkcheck.ops.fractional import fractional_windows
     from kinkcheck.ops.gathered import Gathered
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
     from kinkcheck.ops.operation import Choice, Operation
@@ -43,6 +44,7 @@ __all__ = [
     "Windowed",
     "as_tensor",
     "call",
+    "fractional_windows",
     "is_tensor",
     "kind_of",
     "operation",
@@ -60,6 +62,7 @@ import_when_used(
     "kinkcheck.ops.differences:Apart",
     "kinkcheck.ops.differences:Both",
     "kinkcheck.ops.differences:Pairs",
+    "kinkcheck.ops.fractional:fractional_windows",
     "kinkcheck.ops.gathered:Gathered",
     "kinkcheck.ops.max_pool:MaxPool",
     "kinkcheck.ops.max_pool:sliding_windows",

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn._reduction import legacy_get_string
 
+from kinkcheck.ops import fractional
+
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest and the largest entry.
@@ -250,5 +252,6 @@ COMPOSITIONS: dict[Any, Callable[..., Any]] = {
         if hasattr(torch, f"_foreach_{name}{suffix}")
         and (hasattr(torch, f"{name}{suffix}") or hasattr(Tensor, f"{name}{suffix}"))
     },
+    **fractional.COMPOSITIONS,
 }
 """What each function of PyTorch is written as."""

@@ -127,7 +127,6 @@ _REASONS = {
     NO_BRANCHES: """
         max min fmax fmin median nanmedian mode kthvalue
         sort topk msort cummax cummin rrelu_with_noise
-        fractional_max_pool2d fractional_max_pool3d
         renorm std std_mean _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
         grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
@@ -142,6 +141,7 @@ _REASONS = {
         hardsigmoid leaky_relu _prelu_kernel elu softshrink
         relu max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d
         max_pool2d adaptive_max_pool2d adaptive_max_pool3d
+        fractional_max_pool2d fractional_max_pool3d
         scatter_reduce index_reduce segment_reduce _embedding_bag
         norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist
     """,
