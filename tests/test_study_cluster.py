@@ -178,7 +178,11 @@ def test_an_exception_in_a_trial_is_its_outcome(own: spec.Spec, cluster: Cluster
         assert {trial.reason for trial in study.trials()} == {"ValueError: first second"}
 
 
-def test_bad_input_on_a_worker_is_raised_here(own: spec.Spec, cluster: Cluster) -> None:
+def test_bad_input_on_a_worker_is_raised_here(
+    own: spec.Spec, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where this machine has what the worker's has not.
+    monkeypatch.setattr("kinkcheck.study.model.require_modules", lambda trials, images: None)
     wrong = own.model_copy(update={"network": ("nets.py:Nothing",)})
     with pytest.raises(InputError, match=r"^network: nets.py has no 'Nothing'$"):
         run(wrong, Path("s"), threads=1, executor=cluster)

@@ -51,25 +51,28 @@ def build(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     others = dict(settings.selections)
     chosen = others.pop("max_pool", None) if max_pool is None else max_pool
-    if settings.forward == "compound":
-        model = _compound(model, beta_of(chosen or "native"))
-    else:
-        model = _pooling(model, chosen)
-    return kinkcheck.nn.convert(model, **others)
+    try:
+        if settings.forward == "compound":
+            model = _compound(model, beta_of(chosen or "native"))
+        else:
+            model = _pooling(model, chosen)
+        return kinkcheck.nn.convert(model, **others)
+    except InputError as error:
+        raise InputError(f"{settings.network}: {error}") from None
 
 
 def require_modules(trials: Iterable[Settings], images: Images) -> None:
     """Check that each network of some trials has the modules that its selections are for.
 
     Raises:
-        InputError: one cannot be built, or has none; the message begins with its name.
+        InputError: one cannot be found, or has none.
     """
     kinds = {(each.network, each.batch_norm, each.forward): each for each in trials}
     for settings in kinds.values():
         try:
             build(settings, images, "cpu", *settings.networks[:1])
-        except InputError as error:
-            raise InputError(f"{settings.network}: {error}") from None
+        except InputError:
+            raise
         except Exception:
             pass  # a user's network: its trials fail and say why, those of others go on
 
