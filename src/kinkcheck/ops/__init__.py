@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.picks import Along, Between, Picks, Windowed, as_tensor
     from kinkcheck.ops.relu import ReLU
     from kinkcheck.ops.sides import Sides, rounded
+    from kinkcheck.ops.sorting import Sorted
     from kinkcheck.ops.sums import Sums
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Picks",
     "ReLU",
     "Sides",
+    "Sorted",
     "Sums",
     "Windowed",
     "as_tensor",
@@ -74,6 +76,7 @@ import_when_used(
     "kinkcheck.ops.picks:Windowed",
     "kinkcheck.ops.relu:ReLU",
     "kinkcheck.ops.sides:Sides",
+    "kinkcheck.ops.sorting:Sorted",
     "kinkcheck.ops.sums:Sums",
     "kinkcheck.ops.sides:rounded",
     "kinkcheck.ops.picks:as_tensor",

@@ -80,7 +80,8 @@ class Picks(Branches):
     Attributes:
         inputs: the tensors that hold the entries.
         contest: which of them compete for which output.
-        wins: which active entry stays active along a tangent.
+        wins: which active entry stays active along a tangent; a number is a place in the
+            ascending order of all entries.
         ignored: one value an output that does not compete, but which PyTorch gives a part of the
             gradient where it equals the output; NaN where there is none.
 
@@ -101,7 +102,11 @@ class Picks(Branches):
             entries = self.contest.entries(*(each.detach() for each in self.inputs))
             attains = entries == self.contest.spread(value.detach())
             lost = None if self.ignored is None else self.ignored == value.detach()
-        return ActivePicks(self.contest, attains, self.wins, lost)
+            wins = self.wins
+            if not isinstance(wins, str):
+                # Among those that are active: behind all that are smaller.
+                wins = wins - self.contest.total(entries < self.contest.spread(value.detach()))
+        return ActivePicks(self.contest, attains, wins, lost)
 
     def where_tied(self, value: Tensor) -> Active | None:
         """The same; None where it could be asked and nothing is tied."""

@@ -28,9 +28,36 @@ def _between(wins: Any) -> Any:
     return read
 
 
+def _either(wins: Any) -> Any:
+    """``torch.max`` and ``torch.min``: of all entries, along a dimension, or of two tensors."""
+
+    def read(
+        input: Tensor,
+        dim: int | Tensor | str | None = None,
+        keepdim: bool = False,
+        *,
+        other: Tensor | None = None,
+        axis: int | None = None,
+    ) -> Branches | None:
+        if isinstance(dim, str):
+            return None
+        if other is None and ops.is_tensor(dim):
+            other = dim
+        if other is not None:
+            return ops.Picks((input, other), ops.Between.of(input, other), wins)
+        over: Any = axis if dim is None else dim
+        return ops.Picks((input,), ops.Along.of(input, over, keepdim), wins)
+
+    return read
+
+
 EXTREMES: tuple[Row, ...] = (
+    Row("max", OF_PICKS, _either("largest")),
+    Row("min", OF_PICKS, _either("smallest")),
     Row("amax", OF_PICKS, _along("largest")),
     Row("amin", OF_PICKS, _along("smallest")),
     Row("maximum", OF_PICKS, _between("largest")),
     Row("minimum", OF_PICKS, _between("smallest")),
+    Row("fmax", OF_PICKS, _between("largest")),
+    Row("fmin", OF_PICKS, _between("smallest")),
 )
