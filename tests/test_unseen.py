@@ -19,6 +19,7 @@ from kinkcheck import InputError, record
 
 NO_BRANCHES = "kinkcheck does not define its branches"
 JUMPS = "it jumps: there is no derivative to choose"
+NOT_PYTHON = "called from scripted or C++ code"
 EDGE = "its slope is infinite where its domain ends"
 MEET = "it has no derivative where singular values or eigenvalues meet"
 CUSTOM = "a custom autograd function: its backward pass is its own choice"
@@ -51,11 +52,8 @@ def into_view(h: Tensor) -> Tensor:
 KINKS: list[tuple[str, str, Program]] = [
     ("cummin", NO_BRANCHES, lambda h, x: h.cummin(0).values),
     ("_foreach_sqrt", EDGE, lambda h, x: torch._foreach_sqrt([h.exp()])[0]),
-    ("max", NO_BRANCHES, lambda h, x: h.max(1).values),
     ("rrelu_with_noise", NO_BRANCHES, lambda h, x: F.rrelu(h, training=True)),
-    ("sort", NO_BRANCHES, lambda h, x: h.sort().values),
-    ("sort", NO_BRANCHES, lambda h, x: h.quantile(0.5)),
-    ("topk", NO_BRANCHES, lambda h, x: h.topk(2).values),
+    ("sort", NOT_PYTHON, lambda h, x: h.nanquantile(0.5)),
     ("cummax", NO_BRANCHES, lambda h, x: h.cummax(0).values),
     ("std", NO_BRANCHES, lambda h, x: h.std()),
     ("std_mean", NO_BRANCHES, lambda h, x: torch.std_mean(h)[0]),

@@ -32,6 +32,55 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return torch.return_types.aminmax(extremes)
 
 
+def quantile(
+    input: Tensor,
+    q: float | Tensor,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
+) -> Tensor:
+    """The number between two sorted entries that has a part q of them below it.
+
+    >>> quantile(torch.tensor([1.0, 3.0, 2.0]), 0.75)
+    tensor(2.5000)
+    """
+    parts = torch.as_tensor(q, dtype=input.dtype, device=input.device)
+    entries = input.flatten() if dim is None or not input.dim() else input.movedim(dim, -1)
+    if interpolation not in _BETWEEN or parts.dim() > 1 or not entries.numel():
+        refused: Tensor = _original(torch.quantile)(
+            input, q, dim, keepdim, interpolation=interpolation
+        )
+        return refused
+    in_order = torch.sort(entries, -1).values
+    last = in_order.shape[-1] - 1
+    with torch.no_grad():
+        broken = in_order.isnan().any(-1, keepdim=True)
+        ranks = torch.where(broken, float(last), parts.reshape(-1) * last)
+        ranks = _BETWEEN[interpolation](ranks)
+        below, above = ranks.to(torch.int64), ranks.ceil().to(torch.int64)
+        share = ranks - below if interpolation != "midpoint" else torch.full_like(ranks, 0.5)
+    found = in_order.gather(-1, below)
+    if interpolation in ("linear", "midpoint"):
+        found = found.lerp(in_order.gather(-1, above), share)
+    moved = found.movedim(-1, 0)
+    if keepdim:
+        sizes = [
+            1 if dim is None or d == dim % input.dim() else n for d, n in enumerate(input.shape)
+        ]
+        moved = moved.reshape(-1, *sizes)
+    return moved if parts.dim() else moved.squeeze(0)
+
+
+_BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda ranks: ranks,
+    "lower": torch.floor,
+    "higher": torch.ceil,
+    "midpoint": lambda ranks: ranks,
+    "nearest": torch.round,
+}
+
+
 _vector_norm: Callable[..., Tensor] = torch.linalg.vector_norm
 _matrix_norm: Callable[..., Tensor] = torch.linalg.matrix_norm
 # Not taken for themselves once more.
@@ -237,6 +286,8 @@ def _each(name: str, in_place: bool) -> Callable[..., Any]:
 COMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.aminmax: aminmax,
     Tensor.aminmax: aminmax,
+    torch.quantile: quantile,
+    Tensor.quantile: quantile,
     torch.linalg.norm: norm,
     torch.linalg.matrix_norm: matrix_norm,
     torch.pairwise_distance: pairwise_distance,

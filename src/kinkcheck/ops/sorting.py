@@ -100,7 +100,7 @@ class ActiveSorted(Active):
         return self._as_output(torch.empty_like(same).scatter(-1, self.places, same))
 
     def weights(self, selection: Selection) -> tuple[Any, ...]:
-        """Which entry each output is paired with, how much that weighs, and the weight of a share."""
+        """The entry that each output is paired with, its weight, and that of an equal share."""
         place = torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order)
         start, size = self._starts(), self._sizes()
         match selection:

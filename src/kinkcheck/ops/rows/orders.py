@@ -31,9 +31,7 @@ def _nanmedian(
     return ops.Picks((input,), contest, (count - 1) // 2)
 
 
-def _kthvalue(
-    input: Tensor, k: int, dim: int | str = -1, keepdim: bool = False
-) -> Branches | None:
+def _kthvalue(input: Tensor, k: int, dim: int | str = -1, keepdim: bool = False) -> Branches | None:
     if isinstance(dim, str):
         return None
     return ops.Picks((input,), ops.Along.of(input, dim, keepdim), k - 1)
