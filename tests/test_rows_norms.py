@@ -226,13 +226,48 @@ def test_the_similarity_of_cosines_is_pytorch_s(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda z: z.abs(), "abs_complex"),
+        (lambda z: torch.absolute(z), "abs_complex"),
+        (lambda z: z[0, 0].abs(), "abs_complex"),
+        (lambda z: z.norm(dim=1), "norm"),
+        (lambda z: torch.linalg.vector_norm(z, 2, (0, -1), True), "norm"),
+        (lambda z: torch.linalg.norm(z[:, 0]), "norm"),
+        (lambda z: z[0, 0].norm(), "norm"),
+        (lambda z: torch.dist(z, 2 * z[:1]), "dist"),
+        (lambda z: torch.linalg.matrix_norm(z), "norm"),
+    ],
+)
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_complex_numbers_have_the_norm_of_their_parts(
+    function: Any, operation: str, scale: float
+) -> None:
+    parts = (each.detach() * scale for each in some(((5, 3), (5, 3))))
+    z = torch.complex(*parts).requires_grad_()
+    expected = function(z)
+    (native,) = torch.autograd.grad(expected.sum(), z)
+    tape, output, loss = recorded(lambda z: function(z), [z])
+    assert torch.equal(output, expected)
+    (site,) = tape.sites
+    assert (site.operation, site.tied) == (operation, int((expected == 0).sum()))
+    assert tape.unseen_behind(loss, z) == []
+    assert torch.equal(tape.gradient(output.sum(), [z])[0], native)
+    assert torch.equal(tape.gradient(output.sum(), [z], choose="minimal")[0], native)
+    moved = (z.detach() + 1e-6 * direction([z], 5)[0]).requires_grad_()
+    (nearby,) = torch.autograd.grad(function(moved).sum(), moved)
+    limit = tape.gradient(output.sum(), [z], choose="limit:5")[0]
+    torch.testing.assert_close(limit, nearby, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("function", "reason"),
     [
         (lambda x: x.norm(0.5), "its slope is infinite where an entry is 0"),
         (lambda x: torch.cdist(x, x, 0.5), "its slope is infinite where an entry is 0"),
         (lambda x: torch.linalg.vector_norm(x, 0), "it jumps: there is no derivative to choose"),
         (lambda x: x.norm(-inf), "kinkcheck does not define its branches"),
-        (lambda x: torch.complex(x, x).norm(), "called with a complex tensor"),
+        (lambda x: torch.complex(x, x).norm(1), "called with a complex tensor"),
         (lambda x: torch.hypot(x, x), "PyTorch's derivative at 0 is not a number"),
         (lambda x: torch.ops.aten.norm_except_dim(x), "called from scripted or C++ code"),
     ],

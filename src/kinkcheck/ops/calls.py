@@ -41,11 +41,10 @@ def operation(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> O
         return None
     for read in _READERS.get(function, {}).values():
         found = read(args, kwargs)
-        if found is not None:
-            dense = all(
-                kind_of(each) == "dense" and each.is_floating_point() for each in found.inputs
-            )
-            return found if dense else None
+        if found is not None and all(
+            kind_of(each) == "dense" and each.is_floating_point() for each in found.inputs
+        ):
+            return found
     return None
 
 

@@ -30,7 +30,11 @@ def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
     """
     generator = torch.Generator().manual_seed(seed % 2**63)
     return [
-        torch.randn(each.shape, dtype=torch.float64, generator=generator).to(each)
+        torch.randn(
+            each.shape,
+            dtype=torch.complex128 if each.is_complex() else torch.float64,
+            generator=generator,
+        ).to(each)
         for each in tensors
     ]
 
@@ -54,7 +58,7 @@ def decide(loss: Tensor, tensors: Sequence[Tensor], seed: int) -> None:
                 loss, tensors, start, create_graph=True, allow_unused=True
             )
             along = [
-                (gradient * moved).sum()
+                (gradient.conj() * moved).real.sum()
                 for gradient, moved in zip(gradients, direction(tensors, seed), strict=True)
                 if gradient is not None and gradient.requires_grad
             ]

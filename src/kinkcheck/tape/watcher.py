@@ -118,7 +118,7 @@ def _arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Argu
 
 
 def _reason(row: Row, input: Tensor) -> str:
-    kind = "complex" if input.is_complex() else kind_of(input)
+    kind = kind_of(input)
     if row.reason == NOT_PYTHON and kind != "dense":
         return f"called with a {kind} tensor"
     return row.reason

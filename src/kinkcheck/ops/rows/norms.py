@@ -38,10 +38,34 @@ def _norm(
     if isinstance(power, str):
         return None
     input = input if dtype is None else input.to(dtype)
+    if input.is_complex():
+        return _complex_norm(input, dim, keepdim) if power == 2 else None
     return (input,), ops.Along.of(input, dim, keepdim), power
 
 
-def _dist(input: Tensor, other: Tensor, p: float = 2) -> _Parts:
+def _complex_norm(input: Tensor, dim: int | Sequence[int] | None, keepdim: bool) -> _Parts | None:
+    """The 2-norm of complex numbers is that of their parts, here side by side."""
+    import torch
+
+    if not input.dim():
+        return _modulus(input)
+    over = dim if isinstance(dim, int) else next(iter(dim or ()), 0)
+    parts = torch.cat([input.real, input.imag], over)
+    return (parts,), ops.Along.of(parts, dim, keepdim), 2
+
+
+def _modulus(input: Tensor) -> _Parts | None:
+    if not input.is_complex():
+        return None
+    import torch
+
+    parts = torch.view_as_real(input)
+    return (parts,), ops.Along.of(parts, -1), 2
+
+
+def _dist(input: Tensor, other: Tensor, p: float = 2) -> _Parts | None:
+    if input.is_complex() or other.is_complex():
+        return _norm(input - other, p)
     shape = ops.Between.of(input, other).output
     sizes = tuple(input.shape), tuple(other.shape)
     return (input, other), ops.Apart(ops.Along(shape, ()), sizes, sizes), p
@@ -63,11 +87,15 @@ def _pdist(input: Tensor, p: float = 2.0) -> _Parts:
     return (input,), contest, p
 
 
-def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -> tuple[Row, ...]:
-    def ball(*args: Any, **kwargs: Any) -> Branches | None:
+def _ball(parts: Callable[..., _Parts | None]) -> Callable[..., Branches | None]:
+    def read(*args: Any, **kwargs: Any) -> Branches | None:
         found = parts(*args, **kwargs)
         return ops.Ball(*found) if found and 1 < found[2] < inf else None
 
+    return read
+
+
+def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -> tuple[Row, ...]:
     def sums(*args: Any, **kwargs: Any) -> Branches | None:
         found = parts(*args, **kwargs)
         return ops.Sums(*found[:2]) if found and found[2] == 1 else None
@@ -78,7 +106,7 @@ def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -
 
     spellings = spellings or name
     return (
-        Row(name, OF_BALL, ball, "norm", spellings),
+        Row(name, OF_BALL, _ball(parts), "norm", spellings),
         Row(f"{name}_1", OF_SIDES, sums, "norm_1", spellings),
         Row(f"{name}_inf", OF_PICKS, picks, "norm_inf", spellings),
     )
@@ -86,6 +114,7 @@ def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -
 
 NORMS: tuple[Row, ...] = (
     *_rows("norm", _norm, "norm linalg.vector_norm linalg_vector_norm"),
+    Row("abs_complex", OF_BALL, _ball(_modulus), "norm", "abs absolute"),
     *_rows("dist", _dist),
     *_rows("cdist", _cdist),
     *_rows("pdist", _pdist),
