@@ -180,3 +180,51 @@ def test_a_volume_names_what_was_not_switched_when_it_goes_on_too(
         again = kinkcheck(*command, *out)  # nothing is left to measure
         for run in (first, again):
             assert what in run.text
+
+
+def test_weights_that_saturate_are_counted_and_their_choice_moves_float32(
+    kinkcheck: Kinkcheck,
+) -> None:
+    found, text = audited(kinkcheck, "quantised")
+    model, batches, step = make("quantised")
+    assert reported(found, "float32") == gradients_l1(model, batches, step)
+    sites = {(site["layer"], site["operation"]): site for site in found["sites"]}
+    for layer in ("1", "3"):
+        weight = model.get_submodule(layer).weight.detach()
+        steps = torch.round(weight * (1 / (weight.abs().quantile(0.8) / 7)))
+        saturated = int(((steps == -8) | (steps == 7)).sum())
+        site = sites[layer, "fake_quantize"]
+        assert (site["tied"], site["windows"]) == (2 * saturated, 2 * weight.numel())
+
+    # By hand: no gradient for what lies on a bound.
+    def clipped(input: Tensor, step: Any, zero: Any, low: int, high: int) -> Tensor:
+        steps = torch.round(input * (1 / torch.as_tensor(step))) + zero
+        inside = ((steps > low) & (steps < high)).to(input.dtype)
+        return ROUNDED(input, step, zero, low, high).detach() + (input - input.detach()) * inside
+
+    plain = [torch.autograd.grad(step(model, b), list(model.parameters())) for b in batches]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "fake_quantize_per_tensor_affine", clipped)
+        other = [torch.autograd.grad(step(model, b), list(model.parameters())) for b in batches]
+    for point, before, after in zip(found["points"], plain, other, strict=True):
+        moved = sum((a - b).double().abs().sum().item() for a, b in zip(before, after, strict=True))
+        assert point["variation"]["l1"] == pytest.approx(moved, rel=1e-3)
+    assert "straight-through estimator" in json.dumps(found["unseen"])
+    assert "kinkcheck.record" in text
+
+
+ROUNDED = torch.fake_quantize_per_tensor_affine
+
+
+def test_the_smaller_objective_ties_everywhere_before_the_first_update(
+    kinkcheck: Kinkcheck,
+) -> None:
+    found, text = audited(kinkcheck, "ppo")
+    model, batches, step = make("ppo")
+    assert reported(found, "float32") == gradients_l1(model, batches, step)
+    tied = {site["operation"]: (site["tied"], site["windows"]) for site in found["sites"]}
+    assert tied["minimum"] == tied["maximum"] == (128, 128)
+    assert tied["clamp"][0] == 0
+    # Both have one derivative there: the ratio is inside its bounds.
+    assert {point["variation"]["l1"] for point in found["points"]} == {0.0}
+    assert "does not matter" in text

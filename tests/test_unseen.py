@@ -69,9 +69,9 @@ KINKS: list[tuple[str, str, Program]] = [
     ("div", JUMPS, lambda h, x: torch.div(h, 2, rounding_mode="floor")),
     ("remainder", JUMPS, lambda h, x: h % 2),
     ("fmod", JUMPS, lambda h, x: h.fmod(2)),
-    ("fake_quantize_per_tensor_affine", STRAIGHT_THROUGH,
+    ("fake_quantize", STRAIGHT_THROUGH,
      lambda h, x: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, 0, 255)),
-    ("fake_quantize_per_channel_affine", STRAIGHT_THROUGH,
+    ("fake_quantize_channel", STRAIGHT_THROUGH,
      lambda h, x: torch.fake_quantize_per_channel_affine(
          h, torch.ones(4), torch.zeros(4).int(), 1, 0, 255)),
 ]  # fmt: skip

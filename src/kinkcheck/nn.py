@@ -432,7 +432,8 @@ _NAMESAKES: dict[type[nn.Module], type[_Selected]] = {
 }
 """By the module of PyTorch whose name they have."""
 
-_CONVERTED = tuple(dict.fromkeys(kind.row.family for kind in _NAMESAKES.values()))
+CONVERTED = tuple(dict.fromkeys(kind.row.family for kind in _NAMESAKES.values()))
+"""The families that have modules, which :func:`convert` takes."""
 
 
 def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module:
@@ -465,7 +466,7 @@ def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module
     for family, text in selections.items():
         row = next((row for row in ROWS if row.family == family), None)
         if row is None:
-            raise unknown("argument", family, _CONVERTED)
+            raise unknown("argument", family, CONVERTED)
         if text is not None:
             converted |= _namesakes(model, row, row.require_fixed(parse(text)))
     # Only here, where nothing can be refused any more, does the model change.

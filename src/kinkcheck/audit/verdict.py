@@ -12,7 +12,8 @@ from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
-from kinkcheck.ops.table import ROWS
+from kinkcheck.nn import CONVERTED
+from kinkcheck.ops.table import BY_NAME, ROWS
 from kinkcheck.selection import parse
 
 _ROUNDING = 10  # unit roundoffs
@@ -223,15 +224,21 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
     if reached:
         text += (
             f" At {_listed(reached)} the choice matters as much as rounding does: give it a name "
-            "with kinkcheck.nn.convert, or compute in a higher precision."
+            f"with {_naming(sites)}, or compute in a higher precision."
         )
     elif lost:
         where = "T" if len(lost) == len(by_precision) else f"At {_listed(lost)} t"
         text += (
             f" {where}he choice is lost in rounding: to name one, such as minimal, with "
-            "kinkcheck.nn.convert costs nothing and removes the dependence on scan order."
+            f"{_naming(sites)} costs nothing and removes the dependence on scan order."
         )
     return text
+
+
+def _naming(sites: Sequence[SiteCount]) -> str:
+    """What gives a choice a name: modules, if there are some for a site with ties."""
+    tied = {BY_NAME[site.operation].family for site in sites if site.tied}
+    return "kinkcheck.nn.convert" if tied & {*CONVERTED} else "kinkcheck.record"
 
 
 def _live_ties(sites: Sequence[SiteCount]) -> str:

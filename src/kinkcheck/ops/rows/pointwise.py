@@ -99,8 +99,8 @@ POINTWISE: tuple[Row, ...] = (
     Row("softshrink", OF_SIDES, _softshrink),
     Row("threshold", OF_SIDES, _threshold),
     Row("abs", OF_SIDES, lambda input: ops.Sides(input, [(0.0, -1.0, 1.0)]), "", "abs absolute"),
-    Row("fake_quantize_per_tensor_affine", OF_SIDES, _quantised, "fake_quantize",
-        surrogate=_STRAIGHT_THROUGH),
-    Row("fake_quantize_per_channel_affine", OF_SIDES, _quantised_by_channel, "fake_quantize",
-        surrogate=_STRAIGHT_THROUGH),
+    Row("fake_quantize", OF_SIDES, _quantised, "", "fake_quantize_per_tensor_affine",
+        _STRAIGHT_THROUGH),
+    Row("fake_quantize_channel", OF_SIDES, _quantised_by_channel, "fake_quantize",
+        "fake_quantize_per_channel_affine", _STRAIGHT_THROUGH),
 )  # fmt: skip
