@@ -40,6 +40,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "minimum": (torch.minimum, ("other",)),
     "max_pool2d": (F.max_pool2d, (2,)),
     "norm_pool2d": (F.lp_pool2d, (2.0, 2)),
+    "norm": (torch.norm, (2, -1)),
+    "norm_1": (torch.norm, (1, -1)),
+    "norm_inf": (torch.norm, (float("inf"), -1)),
+    "dist": (torch.dist, ("other",)),
 }
 """Function of PyTorch and its other arguments; ``other`` stands for a second tensor."""
 

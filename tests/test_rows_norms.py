@@ -225,6 +225,20 @@ def test_the_similarity_of_cosines_is_pytorch_s(dtype: torch.dtype) -> None:
     assert [each.operation for each in tape.unseen_behind(loss, x)] == ["clamp_min_"]
 
 
+@pytest.mark.parametrize("power", [1, 2, inf])
+def test_norms_of_lists_are_sites(power: float) -> None:
+    tensors = some(((2, 3), (4,), ()))
+    expected = torch._foreach_norm(tensors, power)
+    native = torch.autograd.grad(sum(expected, torch.zeros(())), tensors)
+    with record() as tape:
+        output = torch._foreach_norm(tensors, power)
+        loss = sum(output, torch.zeros(()))
+    assert all(map(torch.equal, output, expected))
+    assert all(map(torch.equal, tape.gradient(loss, tensors), native))
+    assert len(tape.sites) == 3
+    assert tape.unseen_behind(loss, tensors) == []
+
+
 @pytest.mark.parametrize(
     ("function", "operation"),
     [

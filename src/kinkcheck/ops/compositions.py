@@ -265,6 +265,19 @@ def _original(function: Any) -> Any:
     return call
 
 
+def foreach_norm(
+    self: Sequence[Tensor], ord: float = 2, dtype: torch.dtype | None = None
+) -> tuple[Tensor, ...]:
+    """The norm of each tensor; on a GPU one kernel adds in an order of its own.
+
+    >>> foreach_norm([torch.tensor([3.0, 4.0]), torch.zeros(2)])
+    (tensor(5.), tensor(0.))
+    """
+    if any(each.is_cuda for each in self):
+        return tuple(torch.ops.aten._foreach_norm(self, ord, dtype=dtype))
+    return tuple(_vector_norm(each, ord, dtype=dtype) for each in self)
+
+
 def _each(name: str, in_place: bool) -> Callable[..., Any]:
     """A function of lists as a call for each of their entries."""
     function = getattr(torch, name, None) or getattr(Tensor, name)
@@ -303,6 +316,7 @@ COMPOSITIONS: dict[Any, Callable[..., Any]] = {
         if hasattr(torch, f"_foreach_{name}{suffix}")
         and (hasattr(torch, f"{name}{suffix}") or hasattr(Tensor, f"{name}{suffix}"))
     },
+    torch._foreach_norm: foreach_norm,
     **fractional.COMPOSITIONS,
 }
 """What each function of PyTorch is written as."""
