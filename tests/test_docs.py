@@ -32,6 +32,7 @@ import typer
 from command_line import Kinkcheck
 from kinkcheck import cli, selection
 from kinkcheck.arithmetic import precision
+from kinkcheck.ops.table import ROWS
 from kinkcheck.study import spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,3 +249,9 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
         assert not re.findall(r":(?:func|class|meth|mod|data|attr):", html)
         assert not re.findall("(?:<|&lt;)autoref", html)
         assert "&gt;&gt;&gt;" not in re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL)
+
+
+def test_every_operation_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(\w+)`", page))
+    assert {row.name for row in ROWS} <= listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kinkcheck import ops
-from kinkcheck.ops.row import OF_SIDES, Row
+from kinkcheck.ops.row import OF_PICKS, OF_SIDES, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
-def _clamp(input: Tensor, min: Any = None, max: Any = None) -> Branches:
+def _clamp(input: Tensor, min: Any = None, max: Any = None) -> Branches | None:
     bounds = [each for each in (min, max) if each is not None]
     if any(map(ops.is_tensor, bounds)):
-        tensors = (input, *(ops.as_tensor(each, input) for each in bounds))
-        wins: Wins = "clamped" if len(bounds) == 2 else "smallest" if min is None else "largest"
-        return ops.Picks(tensors, ops.Between.of(*tensors), wins)
+        return None
     if len(bounds) == 2 and min >= max:
         return ops.Sides(input, [(max, 0.0, 0.0)])  # a constant, of whatever derivative
     kinks = [] if min is None else [(min, 0.0, 1.0)]
     return ops.Sides(input, [*kinks, *([] if max is None else [(max, 1.0, 0.0)])])
+
+
+def _clamp_between(input: Tensor, min: Any = None, max: Any = None) -> Branches | None:
+    bounds = [each for each in (min, max) if each is not None]
+    if not any(map(ops.is_tensor, bounds)):
+        return None
+    tensors = (input, *(ops.as_tensor(each, input) for each in bounds))
+    wins: Wins = "clamped" if len(bounds) == 2 else "smallest" if min is None else "largest"
+    return ops.Picks(tensors, ops.Between.of(*tensors), wins)
 
 
 def _elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Branches | None:
@@ -89,6 +96,11 @@ POINTWISE: tuple[Row, ...] = (
     Row("clamp", OF_SIDES, _clamp, spellings="clamp clip"),
     Row("clamp_min", OF_SIDES, lambda input, min: _clamp(input, min), "clamp"),
     Row("clamp_max", OF_SIDES, lambda input, max: _clamp(input, None, max), "clamp"),
+    Row("clamp_between", OF_PICKS, _clamp_between, "clamp", "clamp clip"),
+    Row("clamp_min_between", OF_PICKS, lambda input, min: _clamp_between(input, min), "clamp",
+        "clamp_min"),
+    Row("clamp_max_between", OF_PICKS, lambda input, max: _clamp_between(input, None, max), "clamp",
+        "clamp_max"),
     Row("hardswish", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(-3.0, 0.0, -0.5), (3.0, 1.5, 1.0)])),
     Row("hardsigmoid", OF_SIDES, lambda input, inplace=False: ops.Sides(
