@@ -48,6 +48,11 @@ CALLS: dict[str, tuple[str, Function]] = {
 }
 
 
+def sorts_for_quantiles() -> bool:
+    ones = torch.ones(4, requires_grad=True)
+    return bool(torch.autograd.grad(torch.quantile(ones, 0.3), ones)[0][0] != 0)
+
+
 @pytest.mark.parametrize("values", [PALETTE, BROKEN], ids=["ties", "broken"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", [*CALLS, "mode"])
@@ -57,6 +62,8 @@ def test_value_and_native_gradient_are_pytorch_s(
     operation, function = CALLS.get(name, ("mode", lambda x: x.mode(1).values))
     if name in ("quantile", "quantiles", "midpoint", "nearest") and dtype.itemsize == 2:
         pytest.skip("PyTorch has quantiles of float32 and float64 alone")
+    if name in ("quantile", "quantiles", "midpoint", "nearest") and not sorts_for_quantiles():
+        pytest.skip("this PyTorch sorts for a quantile only where a mode is active, as in a block")
     x = filled(SHAPE, values, dtype, 0).requires_grad_()
     with record() as tape:
         output = function(x * 1)

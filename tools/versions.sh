@@ -8,7 +8,7 @@ set -eu
 python=${PYTHON:-python3.11}
 versions=${VERSIONS:-2.6.0 2.9.1 2.13.0 newest}
 core="as_found audit causes derivatives exact* hooks lift max_pool monitor nn noise norm_pool opinfo
-      relu segments selection tape* torch_integration unseen user_programs*"
+      relu rows* segments selection tape* torch_integration unseen user_programs*"
 
 build=build/versions
 environment=$build/environment
