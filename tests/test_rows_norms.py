@@ -234,6 +234,37 @@ def test_the_similarity_of_cosines_is_pytorch_s(dtype: torch.dtype) -> None:
     assert [each.operation for each in tape.unseen_behind(loss, x)] == ["clamp_min_"]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.std(),
+        lambda x: x.std(1),
+        lambda x: x.std(False),
+        lambda x: torch.std(x, dim=(0, -1), unbiased=False, keepdim=True),
+        lambda x: torch.std(x, 1, correction=2, keepdim=True),
+        lambda x: torch.std_mean(x, 1)[0],
+        lambda x: sum(torch.std_mean(x, dim=0, correction=0)),
+        lambda x: torch.ops.aten.std.correction(x, [1], correction=1),
+    ],
+)
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_standard_deviation_has_a_kink_where_all_are_equal(function: Any, scale: float) -> None:
+    x = (some(((3, 4, 2),))[0].detach() * scale + 1).requires_grad_()
+    expected = function(x)
+    (native,) = torch.autograd.grad(expected.sum(), x)
+    tape, output, _ = recorded(function, [x])
+    assert torch.equal(output, expected)
+    (site,) = tape.sites
+    assert site.tied == (expected.numel() if scale == 0 else 0)
+    assert tape.unseen_behind(output.sum(), x) == []
+    for choice in ("native", "minimal"):
+        assert torch.equal(tape.gradient(output.sum(), [x], choose=choice)[0], native)
+    moved = (x.detach() + 1e-6 * direction([x], 5)[0]).requires_grad_()
+    (nearby,) = torch.autograd.grad(function(moved).sum(), moved)
+    limit = tape.gradient(output.sum(), [x], choose="limit:5")[0]
+    torch.testing.assert_close(limit, nearby, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("power", [1, 2, inf])
 def test_norms_of_lists_are_sites(power: float) -> None:
     tensors = some(((2, 3), (4,), ()))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.ball import Ball
     from kinkcheck.ops.brought import Brought
     from kinkcheck.ops.calls import call, kind_of, operation
-    from kinkcheck.ops.differences import Apart, Both, Pairs
+    from kinkcheck.ops.differences import Apart, Both, Centred, Pairs
     from kinkcheck.ops.fractional import fractional_windows
     from kinkcheck.ops.gathered import Gathered
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
@@ -33,6 +33,7 @@ __all__ = [
     "Between",
     "Both",
     "Brought",
+    "Centred",
     "Choice",
     "Gathered",
     "MaxPool",
@@ -63,6 +64,7 @@ import_when_used(
     "kinkcheck.ops.calls:operation",
     "kinkcheck.ops.differences:Apart",
     "kinkcheck.ops.differences:Both",
+    "kinkcheck.ops.differences:Centred",
     "kinkcheck.ops.differences:Pairs",
     "kinkcheck.ops.fractional:fractional_windows",
     "kinkcheck.ops.gathered:Gathered",

@@ -1,4 +1,4 @@
-"""Contests made of others: of differences of two inputs, and of entries with both signs."""
+"""Contests made of others: of differences, and of entries with both signs."""
 
 from __future__ import annotations
 
@@ -97,6 +97,31 @@ class Pairs(_Made):
     def _pairs(self, device: torch.device) -> tuple[Tensor, Tensor]:
         first, second = torch.triu_indices(self.rows, self.rows, 1, device=device)
         return first, second
+
+
+@dataclass(frozen=True)
+class Centred(_Made):
+    """Entries less their mean, to a scale: their 2-norm is a standard deviation.
+
+    Attributes:
+        scale: what they are multiplied with.
+
+    >>> Centred(Along((3,), ()), 0.5).entries(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([-0.5000,  0.0000,  0.5000])
+    """
+
+    scale: float
+
+    def entries(self, *inputs: Tensor) -> Tensor:
+        """Centred and scaled."""
+        return self._centred(self.of.entries(*inputs))
+
+    def back(self, entries: Tensor) -> tuple[Tensor, ...]:
+        """Centred and scaled once more: this is its own adjoint."""
+        return self.of.back(self._centred(entries))
+
+    def _centred(self, entries: Tensor) -> Tensor:
+        return (entries - entries.mean(-1, keepdim=True)) * self.scale
 
 
 @dataclass(frozen=True)

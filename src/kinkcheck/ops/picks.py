@@ -238,7 +238,7 @@ class Along(Contest):
     def entries(self, *inputs: Tensor) -> Tensor:
         """Outputs first, then the entries of each in row-major order."""
         (input,) = inputs
-        return input.permute(self._order()).reshape(*self._kept(), self._entries())
+        return input.permute(self._order()).reshape(*self._kept(), self.count())
 
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
         """The layout of the input."""
@@ -248,7 +248,7 @@ class Along(Contest):
 
     def spread(self, output: Tensor) -> Tensor:
         """One more dimension."""
-        return output.reshape(*self._kept(), 1).expand(*self._kept(), self._entries())
+        return output.reshape(*self._kept(), 1).expand(*self._kept(), self.count())
 
     def total(self, entries: Tensor) -> Tensor:
         """The sum along that dimension."""
@@ -278,7 +278,8 @@ class Along(Contest):
         over = self._over()
         return [size for d, size in enumerate(self.sizes) if d not in over]
 
-    def _entries(self) -> int:
+    def count(self) -> int:
+        """How many entries there are for each output."""
         count = 1
         for d in self._over():
             count *= self.sizes[d]

@@ -126,7 +126,7 @@ _INFINITE = "its slope is infinite where an entry is 0"
 _REASONS = {
     NO_BRANCHES: """
         cummax cummin rrelu_with_noise
-        renorm std std_mean _weight_norm _weight_norm_interface
+        renorm _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
         grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
     """,
@@ -143,7 +143,7 @@ _REASONS = {
         max_pool2d adaptive_max_pool2d adaptive_max_pool3d
         fractional_max_pool2d fractional_max_pool3d
         scatter_reduce index_reduce segment_reduce _embedding_bag
-        norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist
+        std std_mean norm linalg_vector_norm dist _cdist_forward _pdist_forward _euclidean_dist
     """,
 }
 

@@ -87,6 +87,25 @@ def _pdist(input: Tensor, p: float = 2.0) -> _Parts:
     return (input,), contest, p
 
 
+def _std(
+    input: Tensor,
+    dim: int | Sequence[int] | bool | None = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> _Parts | None:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = float(unbiased is not False)
+    contest = ops.Along.of(input, dim, keepdim)
+    freedom = contest.count() - correction
+    if freedom <= 0 or input.is_complex():
+        return None
+    return (input,), ops.Centred(contest, freedom**-0.5), 2
+
+
 def _ball(parts: Callable[..., _Parts | None]) -> Callable[..., Branches | None]:
     def read(*args: Any, **kwargs: Any) -> Branches | None:
         found = parts(*args, **kwargs)
@@ -115,6 +134,7 @@ def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -
 NORMS: tuple[Row, ...] = (
     *_rows("norm", _norm, "norm linalg.vector_norm linalg_vector_norm"),
     Row("abs_complex", OF_BALL, _ball(_modulus), "norm", "abs absolute"),
+    Row("std", OF_BALL, _ball(_std), "", "std std_mean"),
     *_rows("dist", _dist),
     *_rows("cdist", _cdist),
     *_rows("pdist", _pdist),
