@@ -89,6 +89,8 @@ class Forward:
         run: calls it and returns the loss, a single number.
         where: how a complaint names the point.
         backward: a context for every backward pass.
+        program: what the run consists of, to be left as it was found (see
+            :func:`kinkcheck.tape.record`).
 
     Attributes:
         loss: the loss.
@@ -109,6 +111,7 @@ class Forward:
         run: Callable[[], Any],
         where: str = "",
         backward: Callable[[], AbstractContextManager[object]] = nullcontext,
+        program: list[Any] | None = None,
     ) -> None:
         self.kinks: list[Kinks] = []
         self._backward = backward
@@ -119,7 +122,7 @@ class Forward:
             if not isinstance(model, torch.jit.ScriptModule):  # which takes no hook
                 see = model.register_forward_hook(lambda _, args, made: called.append((args, made)))
                 hooks.callback(see.remove)
-            with record(model, watch=self._watch) as self.tape:
+            with record(model, watch=self._watch, program=program) as self.tape:
                 self.loss: Tensor = run()
         once = len(called) == 1
         # Where a parameter has been cast since, autograd would not find it in this graph.

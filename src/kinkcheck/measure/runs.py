@@ -123,14 +123,21 @@ class Runs:
         """
         where = self.where if self._lift is None else f"{self.where}, lifted to float64"
         drawing, backward = self._drawing(samples, order)
-        return Forward(
-            self.model, lambda: self._run(drawing, samples, order), where, backward=backward
-        )
+        program = [self.model, self.step, self.batch]
+        with self._blamed():
+            return Forward(
+                self.model,
+                lambda: self._run(program, drawing, samples, order),
+                where,
+                backward,
+                program,
+            )
 
     def plain(self) -> Gradient:
         """The gradient as plain autograd returns it, without a tape."""
-        with as_found(self.model):
-            loss = self._run(self._drawing()[0])
+        program = [self.model, self.step, self.batch]
+        with self._blamed(), as_found(self.model, program):
+            loss = self._run(program, self._drawing()[0])
             named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
             parameters = [parameter for _, parameter in named]
             self.saved_bytes = saved_bytes(loss)
@@ -155,24 +162,19 @@ class Runs:
 
     def _run(
         self,
+        program: list[Any],
         drawing: AbstractContextManager[object],
         samples: Samples | None = None,
         order: Tensor | None = None,
     ) -> Tensor:
         precision = self.at if self._lift is None else FLOAT64
-        program = [self.model, self.step, self.batch]
-        try:
-            with as_found(None, program), precision.computation(self.on):
-                batch = moved(program[-1], self._cast)
-                if samples is not None and order is not None:
-                    batch = samples.take(batch, order)
-                _seed(self.seed)
-                with drawing, torch.enable_grad(), let_through():
-                    loss = self.step(self.model, batch)
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise InputError(self._failed(error)) from error
+        with precision.computation(self.on):
+            batch = moved(program[-1], self._cast)
+            if samples is not None and order is not None:
+                batch = samples.take(batch, order)
+            _seed(self.seed)
+            with drawing, torch.enable_grad(), let_through():
+                loss = self.step(self.model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             given = (
                 f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -194,6 +196,16 @@ class Runs:
         cast = cast if self._lift is None else FLOAT64.cast(cast, self.on)
         cast = cast.clone() if address(cast) == address(tensor) else cast
         return cast.requires_grad_(tensor.requires_grad)
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """A context in which what fails is said to be the program."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(self._failed(error)) from error
 
     def _failed(self, error: BaseException) -> str:
         first = next(iter(tensors(self.batch)), None)
@@ -225,6 +237,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # as it does, but that it keeps the call stack for each kind of device that is not there
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

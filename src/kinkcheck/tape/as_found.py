@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from operator import is_
 from typing import Any
@@ -62,19 +62,15 @@ def as_found(model: nn.Module | None, program: list[Any] | None = None) -> Itera
         torch.random.fork_rng(devices=devices),
         afterwards(partial(random.setstate, random.getstate())),
         afterwards(partial(np.random.set_state, np.random.get_state())),
-        ExitStack() as stack,
+        _Found([model, program], objects=program is not None).copied(),
     ):
-        if model is not None:
-            stack.enter_context(_Found(model).copied())
-        if program is not None:
-            stack.enter_context(_Found(program, objects=True).copied())
         yield
 
 
 class _Found:
-    """What can be reached from a model, or from a list, as it is now."""
+    """What can be reached from a list, as it is now."""
 
-    def __init__(self, root: nn.Module | list[Any], objects: bool = False) -> None:
+    def __init__(self, roots: list[Any], objects: bool) -> None:
         self._objects = objects
         self._containers: list[tuple[_Container, Any]] = []
         # Where in them a tensor lies that the block may overwrite.
@@ -85,7 +81,7 @@ class _Found:
         self._arrays: dict[int, np.ndarray[Any, Any]] = {}
         self._seen: set[int] = set()
         self._kept: list[object] = []  # so that no other object gets the number of one seen
-        self._look(root)
+        self._look(roots)
 
     @contextmanager
     def copied(self) -> Iterator[None]:

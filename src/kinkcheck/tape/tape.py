@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, overload
 
@@ -46,7 +46,12 @@ Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | S
 Watch = Callable[[Site, Operation, Tensor], None]
 
 
-def record(model: nn.Module | None = None, *, watch: Watch | None = None) -> Tape:
+def record(
+    model: nn.Module | None = None,
+    *,
+    watch: Watch | None = None,
+    program: list[Any] | None = None,
+) -> Tape:
     """Record the nonsmooth calls of a block, so that their derivatives can be chosen afterwards.
 
     When the block ends the model is as it was found: modes, buffers (batch-norm statistics),
@@ -64,6 +69,9 @@ def record(model: nn.Module | None = None, *, watch: Watch | None = None) -> Tap
             name of its class.
         watch: called with every new site, the operation as it was before it was carried out, and
             its output.
+        program: what else is left as it was found: functions that the block calls and anything
+            that they are given, with what they refer to. Where an entry holds tensors, the block
+            finds copies in its place.
 
     Returns:
         The tape, a context manager.
@@ -74,7 +82,7 @@ def record(model: nn.Module | None = None, *, watch: Watch | None = None) -> Tap
     >>> tape.sites
     [Site(layer='1', operation='relu', call=0)]
     """
-    return Tape(model, watch)
+    return Tape(model, watch, program)
 
 
 class Tape:
@@ -86,10 +94,16 @@ class Tape:
         sites: the nonsmooth calls that were recorded, in order.
     """
 
-    def __init__(self, model: nn.Module | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        watch: Watch | None = None,
+        program: list[Any] | None = None,
+    ) -> None:
         self.sites: list[Site] = []
         self._model = model
         self._watch = watch
+        self._program = program
         self._known: set[Site] = set()
         self._hooks_before = 0
         self._nodes_before = 0
@@ -156,7 +170,7 @@ class Tape:
 
     def __enter__(self) -> Tape:
         with ExitStack() as stack:
-            stack.enter_context(as_found(self._model))
+            stack.enter_context(as_found(self._model, self._program))
             stack.callback(self._parameters.put_back)
             if self._model is not None:
                 self._parameters.find(self._model.parameters())
@@ -177,6 +191,7 @@ class Tape:
         self._recording.__exit__(kind, error, traceback)
         self._leave_compiled()
         self._jumps.forget()
+        self._program = None
         self._watch = None  # who watched may hold this tape: a circle, which would keep the graph
 
     @overload
@@ -241,11 +256,7 @@ class Tape:
         try:
             for site, selection in chosen.items():
                 site._chosen = selection
-            # Activation checkpointing runs calls again inside the backward pass; they have to save
-            # what the recorded ones saved.
-            # They may change the model once more, and random states.
-            again = as_found(self._model) if self._runs_again else nullcontext()
-            with again, self._parameters.as_written(), Interceptor(run_again):
+            with self._running_again(), self._parameters.as_written():
                 segments = self._segments(loss, tensors)
                 seeds = {each.seed for each in chosen.values() if isinstance(each, Limit)}
                 if seeds:
@@ -258,6 +269,17 @@ class Tape:
             for site in chosen:
                 site._chosen = site.winners = None
         return gradients if names is None else dict(zip(names, gradients, strict=True))
+
+    def _running_again(self) -> ExitStack:
+        """The context of a backward pass."""
+        with ExitStack() as stack:
+            if self._runs_again:
+                # Activation checkpointing runs calls again inside the backward pass; they have to
+                # save what the recorded ones saved.
+                # They may change the model once more, and random states.
+                stack.enter_context(as_found(self._model))
+                stack.enter_context(Interceptor(run_again))
+            return stack.pop_all()
 
     def _chosen(self, choose: Choose) -> dict[Site, Selection]:
         if isinstance(choose, str | Selection):
