@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kinkcheck.arithmetic import products
-from kinkcheck.arithmetic.products import one_product
+from kinkcheck.arithmetic.constants import ConstantsAs
+from kinkcheck.arithmetic.precision import PRECISIONS
 
 CASES = list(
     itertools.product(
@@ -64,7 +65,7 @@ def test_equals_pytorch(case: tuple[tuple[int, int], ...], layout: torch.memory_
     weight, bias = leaf(5, 4, *kernel), leaf(5) if with_bias else None
     expected = derivatives(x, weight, bias, tuple(how))
     assert not taken
-    with one_product():
+    with ConstantsAs(PRECISIONS["float64"]):
         found = derivatives(x, weight, bias, tuple(how))
     # Sums of at most 36 products of numbers of a few units, in any order.
     for one, other in zip(found, expected, strict=True):
@@ -76,7 +77,7 @@ def test_equals_pytorch(case: tuple[tuple[int, int], ...], layout: torch.memory_
 def test_frozen_inputs_get_no_gradient(taken: list[bool]) -> None:
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
-    with one_product():
+    with ConstantsAs(PRECISIONS["float64"]):
         F.conv2d(x, weight).sum().backward()
     assert weight.grad is not None
     (expected,) = torch.autograd.grad(F.conv2d(x, weight).sum(), weight)
@@ -99,7 +100,7 @@ def test_others_are_left_to_pytorch(
     x: Tensor, weight: Tensor, options: dict[str, int], taken: list[bool]
 ) -> None:
     convolution = F.conv1d if x.dim() == 3 else F.conv2d
-    with one_product():
+    with ConstantsAs(PRECISIONS["float64"]):
         value = convolution(x, weight, **options)  # type: ignore[operator]
     assert value.dtype == x.dtype
     assert taken == [False]
@@ -108,7 +109,7 @@ def test_others_are_left_to_pytorch(
 def test_unbatched_images(taken: list[bool]) -> None:
     x = torch.randn(3, 4, 4, dtype=torch.float64)
     weight = torch.randn(5, 3, 3, 3, dtype=torch.float64)
-    with one_product():
+    with ConstantsAs(PRECISIONS["float64"]):
         found = F.conv2d(x, weight)
     torch.testing.assert_close(found, F.conv2d(x, weight), rtol=0, atol=1e-12)
     assert taken == [True]

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kinkcheck.arithmetic import products
 from kinkcheck.arithmetic.precision import Precision
 
 _aten = torch.ops.aten
@@ -38,7 +39,8 @@ _STORING = frozenset(
 class ConstantsAs(TorchDispatchMode):
     """A context in which float64 operations take numbers as a lower precision takes them.
 
-    All that is computed is computed in float64, whatever type a program names.
+    All that is computed is computed in float64, whatever type a program names; convolutions of
+    small images as one product (see :mod:`kinkcheck.arithmetic.products`).
 
     Args:
         precision: the precision; in float64 nothing is changed.
@@ -61,21 +63,21 @@ class ConstantsAs(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        drawing = torch.Tag.nondeterministic_seeded in func.tags
         named = kwargs.get("dtype")
         of_nothing = func is _aten.lift_fresh.default or not _any_tensor(args, kwargs)
         if not of_nothing:
-            if func is not _aten.view.dtype:  # which tells bits
+            given = {type(each) for each in (*args, *kwargs.values())}
+            if torch.dtype in given and func is not _aten.view.dtype:  # which tells bits
                 args = tuple(_widened(e) if type(e) is torch.dtype else e for e in args)
                 kwargs = {
                     n: _widened(v) if type(v) is torch.dtype else v for n, v in kwargs.items()
                 }
-            if not drawing and any(type(each) is float for each in (*args, *kwargs.values())):
+            if float in given and not _draws(func):
                 to = held_in(func, self._type, _device(args), args, kwargs)
                 to = named if named in (torch.float16, torch.bfloat16, torch.float32) else to
                 args = tuple(rounded(each, to) if type(each) is float else each for each in args)
                 kwargs = {n: rounded(v, to) if type(v) is float else v for n, v in kwargs.items()}
-        elif named == torch.float64 and not drawing:  # the type of a tensor of the lift
+        elif named == torch.float64 and not _draws(func):  # the type of a tensor of the lift
             kwargs["dtype"] = self._type
             args = tuple(_within(each, self._type) for each in args)
         elif func is _aten.lift_fresh.default and args[0].dtype == torch.float64:
@@ -83,18 +85,21 @@ class ConstantsAs(TorchDispatchMode):
             made = args[0]  # by torch.tensor or new_tensor
             args = (made.where(made.isinf(), made.clamp(-most, most)).to(self._type),)
         try:
-            made = func(*args, **kwargs)
+            made = products.call(func, args, kwargs)
         except Exception:
             self.failed = str(func.overloadpacket.__name__)
             raise
         return made.to(_widened(made.dtype)) if of_nothing and isinstance(made, Tensor) else made
 
 
+def _draws(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
 def _any_tensor(args: Any, kwargs: dict[str, Any]) -> bool:
-    first = next(iter(args), None)
-    return isinstance(first, Tensor) or any(
-        isinstance(each, Tensor) for each in tree_leaves((args, kwargs))
-    )
+    if args and isinstance(args[0], Tensor):
+        return True
+    return any(isinstance(each, Tensor) for each in tree_leaves((args, kwargs)))
 
 
 def _widened(dtype: torch.dtype) -> torch.dtype:

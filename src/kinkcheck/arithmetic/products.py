@@ -7,14 +7,12 @@ long as one product of all images. Every entry is still one sum over kernel plac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
 
@@ -22,40 +20,27 @@ _FEW_PLACES = 32  # of an image of the output, up to which one product was faste
 _LARGEST = 1 << 28  # bytes of the unfolded input
 
 
-@contextmanager
-def one_product() -> Iterator[None]:
-    """A context, or a decorator: float64 convolutions of small images are one product.
+def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call an operation of ATen; a float64 convolution of small images is one product.
 
     It concerns two-dimensional ones of CPU tensors without groups; others are left to PyTorch.
     Results differ from PyTorch's by the rounding of a sum.
 
     >>> x, weight = torch.rand(8, 3, 4, 4).double(), torch.rand(5, 3, 3, 3).double()
-    >>> with one_product():
-    ...     found = F.conv2d(x, weight, stride=2, padding=1)
+    >>> how = None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1
+    >>> found = call(_aten.convolution.default, (x, weight, *how), {})
     >>> torch.allclose(found, F.conv2d(x, weight, stride=2, padding=1), rtol=1e-14)
     True
     """
-    with _OneProduct():
-        yield
-
-
-class _OneProduct(TorchDispatchMode):
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is _aten.convolution.default:
-            x, weight, bias, *how = args
-            if _suits(x, weight, how):
-                return _convolve(x, weight, bias, how)
-        elif func is _aten.convolution_backward.default:
-            grad_output, x, weight, _, *how, wanted = args
-            if _suits(x, weight, how):
-                return _differentiate(grad_output, x, weight, how, wanted)
-        return func(*args, **(kwargs or {}))
+    if func is _aten.convolution.default:
+        x, weight, bias, *how = args
+        if _suits(x, weight, how):
+            return _convolve(x, weight, bias, how)
+    elif func is _aten.convolution_backward.default:
+        grad_output, x, weight, _, *how, wanted = args
+        if _suits(x, weight, how):
+            return _differentiate(grad_output, x, weight, how, wanted)
+    return func(*args, **kwargs)
 
 
 def _suits(x: Tensor, weight: Tensor, how: Sequence[Any]) -> bool:

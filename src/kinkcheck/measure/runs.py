@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from kinkcheck.arithmetic.casting import InPlace
 from kinkcheck.arithmetic.constants import ConstantsAs
 from kinkcheck.arithmetic.precision import PRECISIONS, Precision
-from kinkcheck.arithmetic.products import one_product
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, moved, tensors
@@ -105,7 +104,7 @@ class Runs:
         self._lift = ConstantsAs(self.at)
         at = self.held.at(FLOAT64, self.device, lifted_from=self.at, channels_last=channels_last)
         try:
-            with at, one_product():
+            with at:
                 yield
         finally:
             self._lift = None
