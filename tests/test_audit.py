@@ -628,7 +628,16 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
                 "cause_unknown": "int",
             }
         ],
-        "unseen": [{"layer": "str", "operation": "str", "reason": "str", "calls": "int"}],
+        "unseen": [
+            {
+                "layer": "str",
+                "operation": "str",
+                "reason": "str",
+                "calls": "int",
+                "elements": "NoneType",
+                "on_jump": "NoneType",
+            }
+        ],
         "operations": "NoneType",
         "left_out": [],
     }

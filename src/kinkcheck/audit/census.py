@@ -29,6 +29,7 @@ class Census:
     def __init__(self) -> None:
         self._tallies: defaultdict[tuple[str, str, str, int], _Tally] = defaultdict(_Tally)
         self._unseen: Counter[tuple[str, str, str]] = Counter()
+        self._jumps: defaultdict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def add(self, precision: str, found: Found) -> None:
         """Add one point, by the name of its precision."""
@@ -43,7 +44,10 @@ class Census:
                 tally.causes.append(site.causes)
                 tally.caused += site.tied
         for unseen in found.unseen:
-            self._unseen[unseen.layer, unseen.operation, unseen.reason] += unseen.calls
+            key = unseen.layer, unseen.operation, unseen.reason
+            self._unseen[key] += unseen.calls
+            if unseen.elements is not None and unseen.on_jump is not None:
+                self._jumps[key].append((unseen.elements, unseen.on_jump))
 
     def sites(self) -> list[SiteCount]:
         """One entry for each precision and site, in the order in which they were met."""
@@ -65,7 +69,10 @@ class Census:
 
     def unseen(self) -> list[UnseenCount]:
         """One entry for each layer and operation."""
-        return [UnseenCount(*key, calls) for key, calls in self._unseen.items()]
+        return [
+            UnseenCount(*key, calls, *map(sum, zip(*self._jumps.get(key, ()), strict=True)))
+            for key, calls in self._unseen.items()
+        ]
 
 
 def _mean(values: list[float]) -> float | None:

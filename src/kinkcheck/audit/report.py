@@ -70,12 +70,16 @@ class UnseenCount:
         operation: name of the operation or of the class of the module.
         reason: why it was out of reach.
         calls: how often it was met.
+        elements: of a jump, how many elements met it; None where that was not counted.
+        on_jump: how many of them lay exactly on it.
     """
 
     layer: str
     operation: str
     reason: str
     calls: int
+    elements: int | None = None
+    on_jump: int | None = None
 
 
 @dataclass(frozen=True)

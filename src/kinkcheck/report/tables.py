@@ -368,10 +368,14 @@ def _unseen(report: AuditReport) -> Table:
     for heading in ("layer", "operation", "reason"):
         table.add_column(heading)
     table.add_column("calls", justify="right")
+    counted = any(unseen.on_jump is not None for unseen in report.unseen)
+    if counted:
+        table.add_column("on the jump", justify="right")
     for unseen in report.unseen:
         layer = unseen.layer or "(root)"
         texts = map(escape, (layer, unseen.operation, unseen.reason))
-        table.add_row(*texts, f"{unseen.calls:,}")
+        on = "" if unseen.on_jump is None else f"{unseen.on_jump:,} of {unseen.elements:,}"
+        table.add_row(*texts, f"{unseen.calls:,}", *([on] if counted else []))
     return table
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from kinkcheck.ops.jumps import equal
 from kinkcheck.tape.memory import address, tensors_in
 
 _COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
@@ -45,11 +46,20 @@ class Jumps:
     def __init__(self) -> None:
         # By the memory of a tensor: the name of the last operation that jumped, or "".
         self._made_by: dict[int, str] = {}
+        # Of comparisons: which of the elements compared are equal.
+        self._equal: dict[int, Tensor] = {}
         self._jumped_once = False
         # Keeps addresses from being used again, not the memory itself.
         self._addresses: list[StorageWeakRef] = []
 
-    def made(self, outputs: Any, inputs: Sequence[Tensor], name: str, jumps: bool) -> None:
+    def made(
+        self,
+        outputs: Any,
+        inputs: Sequence[Tensor],
+        name: str,
+        jumps: bool,
+        args: tuple[Any, ...] = (),
+    ) -> None:
         """Follow a call.
 
         Args:
@@ -58,6 +68,7 @@ class Jumps:
             name: of the operation.
             jumps: whether the operation jumps where its outputs are real numbers; what makes bools
                 and integers of real numbers always does.
+            args: all that it was given by position.
         """
         made = tensors_in(outputs)
         if not jumps and self._in_graph(made, inputs, name):
@@ -71,6 +82,18 @@ class Jumps:
         from_real = jumps or any(map(_is_real, inputs))
         for output in made:
             self._mark(output, new if jumps or from_real > _is_real(output) else source)
+        self._meets_equality(made, inputs, name, args)
+
+    def _meets_equality(
+        self, made: list[Tensor], inputs: Sequence[Tensor], name: str, args: tuple[Any, ...]
+    ) -> None:
+        """Keep where a comparison meets equality, for what is made of its result alone as well."""
+        met = self.on_jump(inputs) if len(inputs) == 1 else None
+        if name in _COMPARISONS and len(args) > 1 and any(map(_is_real, inputs)):
+            met = equal(*args[:2])
+        where = address(made[0]) if made else None
+        if met is not None and where is not None and made[0].numel() == met.numel():
+            self._equal[where] = met
 
     def leaves_graph(self, tensor: Tensor) -> None:
         """Follow a tensor whose numbers are about to be used as constants."""
@@ -87,8 +110,17 @@ class Jumps:
             and any(tensor.requires_grad for tensor in inputs)
         )
 
+    def on_jump(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """Where the comparison that steers a call meets equality, if it does so directly."""
+        for tensor in inputs:
+            where = None if tensor.requires_grad else address(tensor)
+            if where in self._equal:
+                return self._equal[where]
+        return None
+
     def forget(self) -> None:
         """Nothing is followed any more."""
+        self._equal.clear()
         self._made_by.clear()
         self._addresses.clear()
 

@@ -162,7 +162,8 @@ class Tape:
         ...     loss = torch.where(x > 0, x, 0 * x) + x.exp()
         ...     other = x.abs()
         >>> tape.unseen_behind(loss, x)
-        [Unseen(layer='', operation='where', reason='steered by a comparison (gt)', calls=1)]
+        [Unseen(layer='', operation='where', reason='steered by a comparison (gt)', calls=1,
+        elements=1, on_jump=0)]
         """
         tensors = self._trained()[1] if inputs is None else _checked(inputs)
         _require_graph(loss)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kinkcheck.ops import kind_of
+from kinkcheck.ops.jumps import on_jump
 from kinkcheck.ops.unseen import NOT_PYTHON, Argument, Row, key, unseen_row
 from kinkcheck.tape.jumps import GET_DATA, Jumps, only_tells_finite
 from kinkcheck.tape.memory import tensors_in
@@ -72,29 +73,31 @@ class Watcher(TorchDispatchMode):
     def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
         inputs = tensors_in((*args, *kwargs.values()))
-        row = unseen_row(key(name), _arguments(func, args, kwargs))
+        argument = _arguments(func, args, kwargs)
+        row = unseen_row(key(name), argument)
         decided = None if self._checking else self._jumps.decided(name, inputs)
         if decided:
             reason = f"{decided} is read, and may steer what comes after"
             self._notes.from_here(self._layer(), "item", reason)
         elif torch.is_grad_enabled():
             if any(tensor.requires_grad for tensor in inputs):
-                self._note(name, row, inputs)
+                self._note(name, row, inputs, argument)
         elif name.endswith("_") and inputs and inputs[0].grad_fn is not None:
             self._note_hidden(name, row, inputs)
         output = func(*args, **kwargs)
         if not only_tells_finite(name, args):
             made = args if output is None else output  # _foreach_*_ returns nothing
-            self._jumps.made(made, inputs, name, row is not None and row.jumps)
+            self._jumps.made(made, inputs, name, row is not None and row.jumps, args)
         return output
 
-    def _note(self, name: str, row: Row | None, inputs: list[Tensor]) -> None:
+    def _note(self, name: str, row: Row | None, inputs: list[Tensor], argument: Argument) -> None:
         """Note a call that autograd differentiates."""
         if row is not None:
-            self._notes.call(self._layer(), name, _reason(row, inputs[0]))
+            met = on_jump(name, argument) if row.jumps else None
+            self._notes.call(self._layer(), name, _reason(row, inputs[0]), met)
         steered = self._jumps.steering(inputs, name)
         if steered:
-            self._notes.steered(self._layer(), name, steered)
+            self._notes.steered(self._layer(), name, steered, self._jumps.on_jump(inputs))
 
     def _note_hidden(self, name: str, row: Row | None, inputs: list[Tensor]) -> None:
         """Note a call that writes into a tensor of the graph where gradients are off."""
