@@ -49,7 +49,7 @@ def _whole(argument: Argument) -> Tensor:
 
 
 def _whole_but_zero(argument: Argument) -> Tensor:
-    return _whole(argument) & (argument("self") != 0)
+    return _whole(argument) & torch.ne(argument("self"), 0)
 
 
 def _half(argument: Argument) -> Tensor | None:
@@ -60,7 +60,7 @@ def _half(argument: Argument) -> Tensor | None:
 
 
 def _zero(name: str) -> Callable[[Argument], Tensor]:
-    return lambda argument: argument(name) == 0
+    return lambda argument: torch.eq(argument(name), 0)
 
 
 def _divides(argument: Argument) -> Tensor | None:
