@@ -41,6 +41,8 @@ CALLS: dict[str, tuple[str, Function]] = {
     "msort": ("msort", torch.msort),
     "topk": ("topk", lambda x: x.topk(3, 1).values),
     "least": ("topk", lambda x: x.topk(2, 0, largest=False, sorted=False).values),
+    "cummax": ("cummax", lambda x: x.cummax(1).values),
+    "cummin": ("cummin", lambda x: torch.cummin(x, 0)[0]),
     "quantile": ("sort", lambda x: x.quantile(0.3, 1)),
     "quantiles": ("sort", lambda x: torch.quantile(x, x.new_tensor([0.2, 0.5]), 0, True)),
     "midpoint": ("sort", lambda x: x.quantile(0.4, interpolation="midpoint")),
@@ -135,3 +137,24 @@ def test_the_middle_one_of_equal_entries_may_be_any_of_them() -> None:
     assert _gradient(median, values, [1.0], "first") == [0, 1, 0, 0]
     assert _gradient(median, values, [1.0], "last") == [0, 0, 1, 0]
     assert _gradient(median, values, [1.0], "minimal") == [0, 0.5, 0.5, 0]
+
+
+def test_a_running_maximum_is_any_of_the_entries_up_to_there() -> None:
+    def running(x: Tensor) -> Tensor:
+        return x.cummax(0).values
+
+    values, cotangent = [2.0, 1.0, 2.0, 2.0, 3.0], [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    assert _gradient(running, values, cotangent, "first") == [1111, 0, 0, 0, 10000]
+    assert _gradient(running, values, cotangent, "last") == [11, 0, 100, 1000, 10000]
+    shared = [11 + 50 + 1000 / 3, 0, 50 + 1000 / 3, 1000 / 3, 10000]
+    assert _gradient(running, values, cotangent, "minimal") == pytest.approx(shared)
+    drawn = {tuple(_gradient(running, values, cotangent, f"random:{s}")) for s in range(60)}
+    one, two = (0, 2), (0, 2, 3)
+    possible = set()
+    for third in one:
+        for fourth in two:
+            found = [11.0, 0.0, 0.0, 0.0, 10000.0]
+            found[third] += 100
+            found[fourth] += 1000
+            possible.add(tuple(found))
+    assert drawn == possible

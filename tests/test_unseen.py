@@ -50,11 +50,9 @@ def into_view(h: Tensor) -> Tensor:
 
 
 KINKS: list[tuple[str, str, Program]] = [
-    ("cummin", NO_BRANCHES, lambda h, x: h.cummin(0).values),
     ("_foreach_sqrt", EDGE, lambda h, x: torch._foreach_sqrt([h.exp()])[0]),
     ("rrelu_with_noise", NO_BRANCHES, lambda h, x: F.rrelu(h, training=True)),
     ("sort", NOT_PYTHON, lambda h, x: h.nanquantile(0.5)),
-    ("cummax", NO_BRANCHES, lambda h, x: h.cummax(0).values),
     ("renorm", NO_BRANCHES, lambda h, x: h.renorm(2, 0, 1.0)),
     ("_linalg_svd", MEET, lambda h, x: torch.linalg.svdvals(h)),
     ("_linalg_svd", MEET, lambda h, x: torch.svd(h)[0]),

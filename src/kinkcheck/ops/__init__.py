@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.operation import Choice, Operation
     from kinkcheck.ops.picks import Along, Between, Picks, Windowed, as_tensor
     from kinkcheck.ops.relu import ReLU
+    from kinkcheck.ops.running import Running
     from kinkcheck.ops.sides import Sides, rounded
     from kinkcheck.ops.sorting import Sorted
     from kinkcheck.ops.sums import Sums
@@ -41,6 +42,7 @@ __all__ = [
     "Pairs",
     "Picks",
     "ReLU",
+    "Running",
     "Sides",
     "Sorted",
     "Sums",
@@ -77,6 +79,7 @@ import_when_used(
     "kinkcheck.ops.picks:Picks",
     "kinkcheck.ops.picks:Windowed",
     "kinkcheck.ops.relu:ReLU",
+    "kinkcheck.ops.running:Running",
     "kinkcheck.ops.sides:Sides",
     "kinkcheck.ops.sorting:Sorted",
     "kinkcheck.ops.sums:Sums",

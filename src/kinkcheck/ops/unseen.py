@@ -125,7 +125,7 @@ _INFINITE = "its slope is infinite where an entry is 0"
 
 _REASONS = {
     NO_BRANCHES: """
-        cummax cummin rrelu_with_noise
+        rrelu_with_noise
         renorm _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
         grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
@@ -136,7 +136,7 @@ _REASONS = {
         _linalg_svd _linalg_eigh linalg_eig _linalg_eigvals
     """,
     NOT_PYTHON: """
-        max min fmax fmin median nanmedian mode kthvalue sort topk msort
+        max min fmax fmin median nanmedian mode kthvalue sort topk msort cummax cummin
         abs maximum minimum amax amin aminmax clamp clamp_min clamp_max hardtanh hardswish
         hardsigmoid leaky_relu _prelu_kernel elu softshrink
         relu max_pool2d_with_indices max_pool3d_with_indices mkldnn_max_pool2d mkldnn_max_pool3d

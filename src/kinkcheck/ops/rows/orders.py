@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinkcheck import ops
 from kinkcheck.ops.row import OF_PICKS, Row
@@ -53,6 +53,13 @@ def _topk(
     return ops.Sorted.of(input, dim, largest)
 
 
+def _running(largest: bool) -> Any:
+    def read(input: Tensor, dim: int | str) -> Branches | None:
+        return None if isinstance(dim, str) else ops.Running(input, dim, largest)
+
+    return read
+
+
 # Where entries move apart, the mode is another entry altogether: it jumps.
 _OF_MODE = tuple(kind for kind in OF_PICKS if kind is not Limit)
 
@@ -64,4 +71,6 @@ ORDERS: tuple[Row, ...] = (
     Row("nanmedian", OF_PICKS, _nanmedian),
     Row("kthvalue", OF_PICKS, _kthvalue),
     Row("mode", _OF_MODE, _mode),
+    Row("cummax", OF_PICKS, _running(True)),
+    Row("cummin", OF_PICKS, _running(False)),
 )
