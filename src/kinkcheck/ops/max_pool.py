@@ -13,7 +13,7 @@ from torch import Tensor
 from kinkcheck import kernels
 from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows, library
 from kinkcheck.ops.branches import Active
-from kinkcheck.ops.function import like, shared
+from kinkcheck.ops.function import like, shared, signed
 from kinkcheck.ops.operation import Choice, Operation
 from kinkcheck.ops.picks import Picks, Windowed
 from kinkcheck.ops.row import Row
@@ -198,6 +198,7 @@ class _MaxPool(torch.autograd.Function):
     """The pooled value; its derivatives ask the choice for the selection."""
 
     @staticmethod
+    @signed
     def forward(
         input: Tensor, windows: Windows, choice: Choice, census: list[Ties] | None
     ) -> Tensor:
@@ -277,6 +278,7 @@ def _linear(
 
 class _Linear(torch.autograd.Function):
     @staticmethod
+    @signed
     def forward(
         direction: Tensor, input: Tensor, windows: Windows, selection: Selection, backward: bool
     ) -> Tensor:

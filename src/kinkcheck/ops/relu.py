@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
 from kinkcheck.ops.branches import may_ask, times
-from kinkcheck.ops.function import like, shared
+from kinkcheck.ops.function import like, shared, signed
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.sides import ActiveSides
@@ -114,6 +114,7 @@ class _ReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
         return torch.relu(input)
 
@@ -145,6 +146,7 @@ class _ReLUWithJvp(_ReLU):
 
 class _InplaceReLU(_ReLU):
     @staticmethod
+    @signed
     def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
         return torch.relu_(input)
 

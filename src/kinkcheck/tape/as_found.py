@@ -185,7 +185,7 @@ class _Found:
 
 
 def _copied(container: _Container) -> Any:
-    if isinstance(container, MutableMapping):
+    if isinstance(container, dict | MutableMapping):
         return dict(container)
     return set(container) if isinstance(container, set) else list(container)
 
@@ -201,7 +201,7 @@ def _put_back(container: _Container, found: Any) -> None:
     if not container and not found:
         return
     same = len(container) == len(found) and all(map(is_, container, found))
-    if isinstance(container, MutableMapping):
+    if isinstance(container, dict | MutableMapping):
         if same and all(map(is_, container.values(), found.values())):
             return
         found = {key: container.get(key) if key in _LEFT_ALONE else found[key] for key in found}

@@ -317,8 +317,9 @@ class Tape:
         # An operation in place gives the same tensor another graph.
         key = (loss.grad_fn, loss.output_nr, *map(id, tensors))
         if key not in of_loss:
-            _refuse_reentrant(loss)
-            older = self._reaches_out(loss)
+            graph = list(nodes(loss.grad_fn))
+            _refuse_reentrant(graph)
+            older = self._reaches_out(graph)
             of_loss[key] = None if older else Segments(loss, tensors, self._site_at)
         return None if self._hooked(tensors) else of_loss[key]
 
@@ -329,11 +330,10 @@ class Tape:
             or any(tensor._backward_hooks for tensor in tensors)
         )
 
-    def _reaches_out(self, loss: Tensor) -> bool:
-        """Whether the graph has nodes from before the block, which may have been hooked then."""
+    def _reaches_out(self, graph: Iterable[Any]) -> bool:
+        """Whether a graph has nodes from before the block, which may have been hooked then."""
         return any(
-            node._sequence_nr() < self._nodes_before and leaf_of(node) is None
-            for node in nodes(loss.grad_fn)
+            node._sequence_nr() < self._nodes_before and leaf_of(node) is None for node in graph
         )
 
     def _site_at(self, node: Any) -> Site | None:
@@ -421,9 +421,9 @@ def _require_graph(loss: Tensor) -> None:
         raise InputError("loss: does not depend on anything that requires a gradient")
 
 
-def _refuse_reentrant(loss: Tensor) -> None:
+def _refuse_reentrant(graph: Iterable[Any]) -> None:
     """Refuse a graph that hides the parameters of a checkpointed part, as PyTorch does."""
-    if any(function_of(node) is CheckpointFunction for node in nodes(loss.grad_fn)):
+    if any(function_of(node) is CheckpointFunction for node in graph):
         raise InputError(
             "loss: activation checkpointing with use_reentrant=True hides part of its graph; "
             "checkpoint with use_reentrant=False"
