@@ -17,6 +17,7 @@ from kinkcheck.audit import Variation, gradient_variation
 from kinkcheck.errors import InputError
 from kinkcheck.measure.draws import Draws
 from kinkcheck.measure.noise import another_order
+from kinkcheck.tape import record
 
 Batch = tuple[Tensor, Tensor]
 
@@ -138,7 +139,7 @@ DROPOUTS = [F.dropout, F.dropout1d, F.dropout2d, F.dropout3d]
 def drawn(function: Callable[[], Tensor]) -> tuple[Draws, Tensor]:
     draws = Draws()
     torch.manual_seed(0)
-    with draws.kept():
+    with record(draw=draws.keep):
         return draws, function()
 
 

@@ -37,8 +37,9 @@ _DROPOUT = _aten.native_dropout
 class Draws:
     """What one forward pass draws at random.
 
+    >>> from kinkcheck.tape import record
     >>> draws, x = Draws(), torch.ones(4, dtype=torch.float16)
-    >>> with draws.kept():
+    >>> with record(draw=draws.keep):
     ...     first = torch.nn.functional.dropout(x)
     >>> with draws.given().forward():
     ...     torch.equal(torch.nn.functional.dropout(x.double()), first.double())
@@ -48,10 +49,17 @@ class Draws:
     def __init__(self) -> None:
         self._drawn: list[tuple[str, Tensor | None]] = []
 
-    def kept(self) -> AbstractContextManager[object]:
-        """A context for the first run: keep what is drawn."""
-        self._drawn = []
-        return _Keep(self._drawn)
+    def keep(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Carry out an operation of the first run that draws, and keep what it draws."""
+        before = _state()
+        result = func(*args, **kwargs)
+        if func.overloadpacket in _PURE:
+            halves = result.is_floating_point() and bool(((result == 0) | (result == 1)).all())
+            self._drawn.append((_name(func), result.bool() if halves else result.clone()))
+        elif not torch.equal(before, _state()):
+            mask = result[1].clone() if func.overloadpacket is _DROPOUT else None
+            self._drawn.append((_name(func), mask))
+        return result
 
     def given(self, order: Tensor | None = None, samples: int = 0, dim: int = 0) -> Given:
         """Contexts for another run: give what was kept.
@@ -130,28 +138,6 @@ class Given:
             return None if drawn is None or drawn.shape != shape else drawn
 
         return _Give(give, set())
-
-
-class _Keep(TorchDispatchMode):
-    def __init__(self, drawn: list[tuple[str, Tensor | None]]) -> None:
-        super().__init__()
-        self._drawn = drawn
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        before = _state()
-        result = func(*args, **kwargs)
-        if func.overloadpacket in _PURE:
-            halves = result.is_floating_point() and bool(((result == 0) | (result == 1)).all())
-            self._drawn.append((_name(func), result.bool() if halves else result.clone()))
-        elif not torch.equal(before, _state()):
-            mask = result[1].clone() if func.overloadpacket is _DROPOUT else None
-            self._drawn.append((_name(func), mask))
-        return result
 
 
 class _Give(TorchDispatchMode):

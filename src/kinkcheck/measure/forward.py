@@ -18,6 +18,7 @@ from kinkcheck.tape import Site, Tape, record
 from kinkcheck.tape.graph import leaf_of, nodes
 from kinkcheck.tape.hooks import look_at
 from kinkcheck.tape.tape import Choose
+from kinkcheck.tape.watcher import Draw
 
 Gradient = dict[str, Tensor]
 Chooser = Callable[[Tape], Choose]
@@ -91,6 +92,7 @@ class Forward:
         backward: a context for every backward pass.
         program: what the run consists of, to be left as it was found (see
             :func:`kinkcheck.tape.record`).
+        draw: carries out what draws at random (see there).
 
     Attributes:
         loss: the loss.
@@ -112,6 +114,7 @@ class Forward:
         where: str = "",
         backward: Callable[[], AbstractContextManager[object]] = nullcontext,
         program: list[Any] | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.kinks: list[Kinks] = []
         self._backward = backward
@@ -122,7 +125,8 @@ class Forward:
             if not isinstance(model, torch.jit.ScriptModule):  # which takes no hook
                 see = model.register_forward_hook(lambda _, args, made: called.append((args, made)))
                 hooks.callback(see.remove)
-            with record(model, watch=self._watch, program=program) as self.tape:
+            recording = record(model, watch=self._watch, program=program, draw=draw)
+            with recording as self.tape:
                 self.loss: Tensor = run()
         once = len(called) == 1
         # Where a parameter has been cast since, autograd would not find it in this graph.

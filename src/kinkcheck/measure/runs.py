@@ -49,7 +49,7 @@ def pairs(loss: Callable[[Any, Any], Tensor]) -> Step:
 class Runs:
     """Runs of one program on one mini-batch, all from one random state.
 
-    What the first of them draws at random, the others are given.
+    What the first recorded one draws at random, those after it are given.
 
     Args:
         model: the user's own; it is cast in place, and left as it was.
@@ -82,8 +82,7 @@ class Runs:
     held: InPlace | None = None
     loss: float | None = field(default=None, init=False)
     saved_bytes: int = field(default=0, init=False)
-    _draws: Draws = field(default_factory=Draws, init=False)
-    _drawn: bool = field(default=False, init=False)
+    _draws: Draws | None = field(default=None, init=False)
     _lift: ConstantsAs | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +121,10 @@ class Runs:
         """
         where = self.where if self._lift is None else f"{self.where}, lifted to float64"
         drawing, backward = self._drawing(samples, order)
+        draw = None
+        if self._draws is None:
+            self._draws = Draws()
+            draw = self._draws.keep
         program = [self.model, self.step, self.batch]
         with self._blamed():
             return Forward(
@@ -130,6 +133,7 @@ class Runs:
                 where,
                 backward,
                 program,
+                draw,
             )
 
     def plain(self) -> Gradient:
@@ -152,9 +156,8 @@ class Runs:
     ) -> tuple[AbstractContextManager[object], Callable[[], AbstractContextManager[object]]]:
         """The contexts of a forward pass and of its backward passes."""
         lift: AbstractContextManager[object] = self._lift or nullcontext()
-        if not self._drawn:
-            self._drawn = True
-            return _both(lift, self._draws.kept()), lambda: lift
+        if self._draws is None:
+            return lift, lambda: lift
         of = () if samples is None else (samples.count, samples.drawn)
         given = self._draws.given(order, *of)
         return _both(lift, given.forward()), lambda: _both(lift, given.backward())

@@ -35,7 +35,7 @@ from kinkcheck.tape.notes import Notes, Unseen, next_number
 from kinkcheck.tape.parameters import Parameters
 from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
-from kinkcheck.tape.watcher import Watcher
+from kinkcheck.tape.watcher import Draw, Watcher
 
 if torch.__version__ < "2.7":
     # Checkpointing, optimizers and vmap import it, which fails there while a block is recorded.
@@ -51,6 +51,7 @@ def record(
     *,
     watch: Watch | None = None,
     program: list[Any] | None = None,
+    draw: Draw | None = None,
 ) -> Tape:
     """Record the nonsmooth calls of a block, so that their derivatives can be chosen afterwards.
 
@@ -72,6 +73,8 @@ def record(
         program: what else is left as it was found: functions that the block calls and anything
             that they are given, with what they refer to. Where an entry holds tensors, the block
             finds copies in its place.
+        draw: carries out each operation of ATen that draws random numbers; called with it, its
+            arguments and its keyword arguments.
 
     Returns:
         The tape, a context manager.
@@ -82,7 +85,7 @@ def record(
     >>> tape.sites
     [Site(layer='1', operation='relu', call=0)]
     """
-    return Tape(model, watch, program)
+    return Tape(model, watch, program, draw)
 
 
 class Tape:
@@ -99,6 +102,7 @@ class Tape:
         model: nn.Module | None = None,
         watch: Watch | None = None,
         program: list[Any] | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.sites: list[Site] = []
         self._model = model
@@ -119,7 +123,7 @@ class Tape:
         self._layers = Layers(model, self._notes)
         self._parameters = Parameters()
         self._watcher = Watcher(
-            self._notes, self._jumps, self._parameters, lambda: self._layers.current
+            self._notes, self._jumps, self._parameters, lambda: self._layers.current, draw
         )
         self._recording = ExitStack()
 

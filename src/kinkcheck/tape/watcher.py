@@ -19,6 +19,9 @@ from kinkcheck.tape.memory import tensors_in
 from kinkcheck.tape.notes import Notes
 from kinkcheck.tape.parameters import Parameters
 
+Draw = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Carries out an operation of ATen, given its arguments."""
+
 
 class Watcher(TorchDispatchMode):
     """Notes operations of ATen that have kinks or jumps, or that a jump steers.
@@ -28,16 +31,23 @@ class Watcher(TorchDispatchMode):
         jumps: what jumped in the tensors of the block.
         parameters: what is told before they are written.
         layer: tells the layer that is being called.
+        draw: carries out what draws random numbers; None if nothing has to.
     """
 
     def __init__(
-        self, notes: Notes, jumps: Jumps, parameters: Parameters, layer: Callable[[], str]
+        self,
+        notes: Notes,
+        jumps: Jumps,
+        parameters: Parameters,
+        layer: Callable[[], str],
+        draw: Draw | None = None,
     ) -> None:
         super().__init__()
         self._parameters = parameters
         self._notes = notes
         self._jumps = jumps
         self._layer = layer
+        self._draw = draw
         self._away = False
         self._checking = False
 
@@ -65,10 +75,16 @@ class Watcher(TorchDispatchMode):
     ) -> Any:
         # Below autograd there is nothing left to intercept.
         with torch._C.DisableTorchFunction():
-            self._parameters.about_to_call(func, args, kwargs or {})
+            kwargs = kwargs or {}
+            self._parameters.about_to_call(func, args, kwargs)
             if self._away or torch._C._current_autograd_node() is not None:
-                return func(*args, **(kwargs or {}))
-            return self._watch(func, args, kwargs or {})
+                return self._call(func, args, kwargs)
+            return self._watch(func, args, kwargs)
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._draw is not None and torch.Tag.nondeterministic_seeded in func.tags:
+            return self._draw(func, args, kwargs)
+        return func(*args, **kwargs)
 
     def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
@@ -84,7 +100,7 @@ class Watcher(TorchDispatchMode):
                 self._note(name, row, inputs, argument)
         elif name.endswith("_") and inputs and inputs[0].grad_fn is not None:
             self._note_hidden(name, row, inputs)
-        output = func(*args, **kwargs)
+        output = self._call(func, args, kwargs)
         if not only_tells_finite(name, args):
             made = args if output is None else output  # _foreach_*_ returns nothing
             self._jumps.made(made, inputs, name, row is not None and row.jumps, args)
