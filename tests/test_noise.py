@@ -143,6 +143,19 @@ def drawn(function: Callable[[], Tensor]) -> tuple[Draws, Tensor]:
         return draws, function()
 
 
+def test_what_is_drawn_is_kept_where_the_program_puts_the_random_state_back() -> None:
+    def forked(x: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            return F.dropout(x)
+
+    x = torch.ones(64, dtype=torch.float16)
+    draws, first = drawn(lambda: forked(x))
+    assert not torch.equal(forked(x.double()), first.double())
+    with draws.given().forward():
+        assert torch.equal(forked(x.double()), first.double())
+
+
 @pytest.mark.parametrize("dropout", DROPOUTS)
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
