@@ -15,6 +15,7 @@ environment=$build/environment
 rm -rf $build
 mkdir -p $build
 trap 'rm -rf $environment' EXIT
+trap 'exit 1' INT TERM
 
 # PyTorch has pins of its own, other ones in each version.
 grep -vE '^(torch|triton|sympy)==' constraints.txt >$build/constraints.txt
