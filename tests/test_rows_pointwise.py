@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.ao.quantization import (
+    FusedMovingAvgObsFakeQuantize,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+)
 
 import kinkcheck.nn as knn
 from kinkcheck import record
@@ -62,6 +68,13 @@ QUANTISED: dict[str, Function] = {
         x, torch.tensor([0.5, 1.0]), torch.zeros(2), 1, -1, 1
     ),
 }
+
+
+def _written(call: Callable[..., None], tensors: list[Tensor], *others: Any) -> Tensor:
+    call(tensors, *others)
+    return torch.stack(tensors)
+
+
 TARGET = filled(SHAPE, PALETTE, torch.float32, 9)
 SIGN = filled(SHAPE, (-1.0, 1.0), torch.float32, 8)
 LOSSES: dict[str, Function] = {
@@ -71,8 +84,24 @@ LOSSES: dict[str, Function] = {
     "smooth_l1": lambda x: F.smooth_l1_loss(x, TARGET.to(x.dtype), beta=0.0),
     "hinge": lambda x: F.hinge_embedding_loss(x, SIGN.to(x.dtype)),
     "ranking": lambda x: F.margin_ranking_loss(x, TARGET.to(x.dtype), SIGN.to(x.dtype), 0.5),
+    "ranking by number": lambda x: torch.margin_ranking_loss(
+        x, TARGET.to(x.dtype), SIGN.to(x.dtype)
+    ),
+    "hinge summed": lambda x: nn.HingeEmbeddingLoss(reduction="sum")(x, SIGN.to(x.dtype)),
+    "cosine": lambda x: F.cosine_embedding_loss(
+        x[:, 0], TARGET[:, 0].to(x.dtype), SIGN[:, 0, 0].to(x.dtype)
+    ),
+    "triplet": lambda x: F.triplet_margin_loss(
+        x, TARGET.to(x.dtype), -TARGET.to(x.dtype), p=1, eps=0, swap=True, reduction="none"
+    ),
+    "triplet by distance": lambda x: F.triplet_margin_with_distance_loss(
+        x, TARGET.to(x.dtype), -TARGET.to(x.dtype), distance_function=F.l1_loss
+    ),
+    "normalize": lambda x: F.normalize(x, p=1, dim=2),
     "foreach": lambda x: torch.stack(torch._foreach_abs([x, 2 * x])),
     "foreach bounds": lambda x: torch.stack(torch._foreach_clamp_min([x, 2 * x], [0.0, 1.0])),
+    "foreach numbers": lambda x: torch.stack(torch._foreach_minimum([x, 2 * x], 0.5)),
+    "foreach in place": lambda x: _written(torch._foreach_maximum_, [x.clone(), 2 * x], [1 - x, x]),
 }
 EVERY = {
     **{f"row {name}": case[0] for name, case in KINKS.items()},
@@ -149,6 +178,55 @@ def test_rounded_values_on_the_bound_are_counted_and_the_surrogate_is_named() ->
     assert tape.gradient(loss, x, choose="minimal")[0].tolist() == [0, 0, 1, 0, 0, 0]
     (named,) = tape.unseen_behind(loss, x)
     assert named.reason == "rounds; its derivative is a straight-through estimator"
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_slopes_that_are_drawn_are_pytorch_s(dtype: torch.dtype, inplace: bool) -> None:
+    x = _input(dtype)
+    torch.manual_seed(0)
+    expected = F.rrelu(x * 1, training=True)
+    drawn_next = torch.rand(1)
+    torch.manual_seed(0)
+    with record() as tape:
+        output = F.rrelu(x * 1, training=True, inplace=inplace)
+        loss = output.sum()
+        then = torch.rand(1)
+    assert torch.equal(output, expected)
+    assert torch.equal(then, drawn_next)
+    (native,) = torch.autograd.grad(expected.sum(), x)
+    assert torch.equal(tape.gradient(loss, x)[0], native)
+    kink = x == 0
+    assert tape.sites[0].tied == kink.sum() > 0
+    assert (tape.gradient(loss, x, choose="last")[0][kink] == 1).all()
+    assert torch.equal(tape.gradient(loss, x, choose="first")[0], native)
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_fake_quantisation_that_observes_is_a_site(by_channel: bool) -> None:
+    def quantiser() -> FusedMovingAvgObsFakeQuantize:
+        return FusedMovingAvgObsFakeQuantize(
+            MovingAveragePerChannelMinMaxObserver if by_channel else MovingAverageMinMaxObserver,
+            quant_min=-8,
+            quant_max=7,
+            dtype=torch.qint8,
+            qscheme=torch.per_channel_symmetric if by_channel else torch.per_tensor_symmetric,
+        )
+
+    x = filled((4, 5), PALETTE, torch.float32, 2).requires_grad_()
+    plain, recorded = quantiser(), quantiser()
+    expected = plain(x)
+    with record() as tape:
+        output = recorded(x)
+        loss = (output**2).sum()
+    assert torch.equal(output, expected)
+    (native,) = torch.autograd.grad((expected**2).sum(), x)
+    assert torch.equal(tape.gradient(loss, x)[0], native)
+    for name, there in plain.state_dict().items():
+        assert torch.equal(recorded.state_dict()[name], there), name
+    (site,) = tape.sites
+    steps = torch.round(x.detach() / (plain.scale[:, None] if by_channel else plain.scale))
+    assert site.tied == int(((steps == -8) | (steps == 7)).sum()) > 0
 
 
 @pytest.mark.parametrize(

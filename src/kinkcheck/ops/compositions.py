@@ -12,11 +12,9 @@ from math import inf
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn._reduction import legacy_get_string
 
-from kinkcheck.ops import fractional
+from kinkcheck.ops import fractional, losses, observed
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -165,96 +163,6 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
 
 
-def l1_loss(
-    input: Tensor,
-    target: Tensor,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    weight: Tensor | None = None,
-) -> Tensor:
-    """Of each entry the distance from its target.
-
-    >>> l1_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 3.0]))
-    tensor(0.5000)
-    """
-    if weight is not None:
-        plain: Tensor = _original(F.l1_loss)(input, target, weight=weight, reduction=reduction)
-        return plain
-    return _reduced((input - target).abs(), size_average, reduce, reduction)
-
-
-def smooth_l1_loss(
-    input: Tensor,
-    target: Tensor,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    beta: float = 1.0,
-) -> Tensor:
-    """The same, rounded off within β of the target; smooth unless β is 0.
-
-    >>> smooth_l1_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 3.0]), beta=0.0)
-    tensor(0.5000)
-    """
-    if beta == 0:
-        return l1_loss(input, target, size_average, reduce, reduction)
-    smooth: Tensor = _original(F.smooth_l1_loss)(
-        input, target, size_average, reduce, reduction, beta
-    )
-    return smooth
-
-
-def hinge_embedding_loss(
-    input: Tensor,
-    target: Tensor,
-    margin: float = 1.0,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Tensor:
-    """The distance of pairs that are alike, and what others lack of the margin.
-
-    >>> hinge_embedding_loss(torch.tensor([0.25, 0.25]), torch.tensor([1.0, -1.0]))
-    tensor(0.5000)
-    """
-    zeros = torch.zeros_like(input)
-    apart = torch.where(target != 1, (margin - input).clamp_min(0), zeros)
-    alike = torch.where(target != -1, input, zeros)
-    return _reduced(apart + alike, size_average, reduce, reduction)
-
-
-def margin_ranking_loss(
-    input1: Tensor,
-    input2: Tensor,
-    target: Tensor,
-    margin: float = 0,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Tensor:
-    """What the first lacks to be larger than the second by the margin, or the other way.
-
-    >>> one, other = torch.tensor([1.0]), torch.tensor([0.5])
-    >>> margin_ranking_loss(one, other, torch.tensor([-1.0]))
-    tensor(0.5000)
-    """
-    lacking = (-target * (input1 - input2) + margin).clamp_min(0)
-    return _reduced(lacking, size_average, reduce, reduction)
-
-
-def _reduced(
-    losses: Tensor, size_average: bool | None, reduce: bool | None, reduction: str
-) -> Tensor:
-    if size_average is not None or reduce is not None:
-        reduction = legacy_get_string(size_average, reduce)
-    if reduction == "none":
-        return losses
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
-    return losses.mean() if reduction == "mean" else losses.sum()
-
-
 def _original(function: Any) -> Any:
     """A function of PyTorch without what is written here in its place."""
 
@@ -280,20 +188,57 @@ def foreach_norm(
 
 def _each(name: str, in_place: bool) -> Callable[..., Any]:
     """A function of lists as a call for each of their entries."""
-    function = getattr(torch, name, None) or getattr(Tensor, name)
+    function = getattr(torch, name)
+    takes_numbers = name not in ("maximum", "minimum")
 
     def call(self: Sequence[Tensor], *others: Any, **named: Any) -> tuple[Tensor, ...] | None:
-        made = [
-            function(
-                each,
-                *(other[place] if isinstance(other, tuple | list) else other for other in others),
-                **{n: o[place] if isinstance(o, tuple | list) else o for n, o in named.items()},
-            )
-            for place, each in enumerate(self)
-        ]
-        return None if in_place else tuple(made)
+        made = []
+        for place, each in enumerate(self):
+            # What the derivative needs of an entry must not be overwritten.
+            given = [each.clone() if in_place else each]
+            for other in (*others, *named.values()):
+                at = other[place] if isinstance(other, tuple | list) else other
+                if not takes_numbers and not isinstance(at, Tensor):
+                    dtype = each.dtype if each.is_floating_point() else None
+                    at = torch.tensor(at, dtype=dtype, device=each.device)
+                given.append(at)
+            made.append(function(*given))
+        if not in_place:
+            return tuple(made)
+        for each, value in zip(self, made, strict=True):
+            each.copy_(value)
+        return None
 
     return call
+
+
+def rrelu(
+    input: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """In training each element has a slope of its own, which is drawn first.
+
+    >>> rrelu(torch.tensor([-1.0, 2.0]), 0.5, 0.5)
+    tensor([-0.5000,  2.0000])
+    """
+    rrelu_of: Callable[..., Tensor] = torch.ops.aten.rrelu  # not taken for itself once more
+    # PyTorch takes the mean for a slope if there is next to nothing between, and in half precision
+    # it does not keep the slopes that it multiplied by.
+    kept = upper - lower > 1e-6 and input.dtype in (torch.float32, torch.float64)
+    if not training or not kept:
+        return rrelu_of(input, lower, upper, training, generator)
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        slopes = torch.empty_like(input)
+        torch.ops.aten.rrelu_with_noise(input, slopes, lower, upper, True, generator)
+    return torch._prelu_kernel(input, slopes)
+
+
+def rrelu_(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The same, written to its input."""
+    return input.copy_(rrelu(input.clone(), *args, **kwargs))
 
 
 COMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -305,18 +250,16 @@ COMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.linalg.matrix_norm: matrix_norm,
     torch.pairwise_distance: pairwise_distance,
     torch.cosine_similarity: cosine_similarity,
-    F.l1_loss: l1_loss,
-    F.smooth_l1_loss: smooth_l1_loss,
-    F.hinge_embedding_loss: hinge_embedding_loss,
-    F.margin_ranking_loss: margin_ranking_loss,
     **{
-        getattr(torch, f"_foreach_{name}{suffix}"): _each(f"{name}{suffix}", bool(suffix))
+        getattr(torch, f"_foreach_{name}{suffix}"): _each(name, bool(suffix))
         for name in ("abs", "clamp_min", "clamp_max", "maximum", "minimum")
         for suffix in ("", "_")
-        if hasattr(torch, f"_foreach_{name}{suffix}")
-        and (hasattr(torch, f"{name}{suffix}") or hasattr(Tensor, f"{name}{suffix}"))
     },
     torch._foreach_norm: foreach_norm,
+    torch.rrelu: rrelu,
+    torch.rrelu_: rrelu_,
     **fractional.COMPOSITIONS,
+    **losses.COMPOSITIONS,
+    **observed.COMPOSITIONS,
 }
 """What each function of PyTorch is written as."""

@@ -95,6 +95,7 @@ _UNLESS: dict[str, Callable[[Argument], bool]] = {
     "index_reduce": _not_extreme,
     "segment_reduce": _not_extreme,
     "_embedding_bag": lambda argument: argument("mode") in (0, 1),
+    "multi_margin_loss": lambda argument: argument("p") == 2,
     "_cudnn_rnn": lambda argument: argument("mode") in (1, 2, 3),  # but for ReLU, which is 0
     "miopen_rnn": lambda argument: argument("mode") in (1, 2, 3),
 }

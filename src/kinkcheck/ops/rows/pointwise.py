@@ -49,7 +49,7 @@ def _rrelu(
     lower: float = 1 / 8,
     upper: float = 1 / 3,
     training: bool = False,
-    inplace: bool = False,
+    generator: Any = None,
 ) -> Branches | None:
     # In training each element has a slope of its own, which PyTorch keeps to itself.
     return None if training else ops.Sides(input, [(0.0, (lower + upper) / 2, 1.0)])
@@ -92,7 +92,9 @@ POINTWISE: tuple[Row, ...] = (
     Row("leaky_relu", OF_SIDES, lambda input, negative_slope=0.01, inplace=False: ops.Sides(
         input, [(0.0, negative_slope, 1.0)])),
     Row("prelu", OF_SIDES, _prelu),
-    Row("rrelu", OF_SIDES, _rrelu, spellings="nn.functional.rrelu"),
+    Row("prelu_kernel", OF_SIDES, lambda input, weight: ops.Sides(input, [(0.0, weight, 1.0)]),
+        "prelu", "_prelu_kernel"),
+    Row("rrelu", OF_SIDES, _rrelu),
     Row("clamp", OF_SIDES, _clamp, spellings="clamp clip"),
     Row("clamp_min", OF_SIDES, lambda input, min: _clamp(input, min), "clamp"),
     Row("clamp_max", OF_SIDES, lambda input, max: _clamp(input, None, max), "clamp"),
