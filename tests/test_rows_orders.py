@@ -47,7 +47,10 @@ CALLS: dict[str, tuple[str, Function]] = {
     "quantiles": ("sort", lambda x: torch.quantile(x, x.new_tensor([0.2, 0.5]), 0, True)),
     "midpoint": ("sort", lambda x: x.quantile(0.4, interpolation="midpoint")),
     "nearest": ("sort", lambda x: x.quantile(0.4, keepdim=True, interpolation="nearest")),
+    "nanquantile": ("sort", lambda x: x.nanquantile(0.3, 1)),
+    "nanquantiles": ("sort", lambda x: torch.nanquantile(x, x.new_tensor([0.2, 0.5]), 0, True)),
 }
+QUANTILES = ("quantile", "quantiles", "midpoint", "nearest", "nanquantile", "nanquantiles")
 
 
 def sorts_for_quantiles() -> bool:
@@ -62,9 +65,9 @@ def test_value_and_native_gradient_are_pytorch_s(
     name: str, dtype: torch.dtype, values: tuple[float, ...]
 ) -> None:
     operation, function = CALLS.get(name, ("mode", lambda x: x.mode(1).values))
-    if name in ("quantile", "quantiles", "midpoint", "nearest") and dtype.itemsize == 2:
+    if name in QUANTILES and dtype.itemsize == 2:
         pytest.skip("PyTorch has quantiles of float32 and float64 alone")
-    if name in ("quantile", "quantiles", "midpoint", "nearest") and not sorts_for_quantiles():
+    if name in QUANTILES and not sorts_for_quantiles():
         pytest.skip("this PyTorch sorts for a quantile only where a mode is active, as in a block")
     x = filled(SHAPE, values, dtype, 0).requires_grad_()
     with record() as tape:

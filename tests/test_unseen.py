@@ -52,7 +52,7 @@ def into_view(h: Tensor) -> Tensor:
 KINKS: list[tuple[str, str, Program]] = [
     ("_foreach_sqrt", EDGE, lambda h, x: torch._foreach_sqrt([h.exp()])[0]),
     ("rrelu_with_noise", NO_BRANCHES, lambda h, x: torch.ops.aten.rrelu(h, 0.1, 0.3, True)),
-    ("sort", NOT_PYTHON, lambda h, x: h.nanquantile(0.5)),
+    ("sort", NOT_PYTHON, lambda h, x: torch.ops.aten.nanquantile(h, 0.5)),
     ("renorm", NO_BRANCHES, lambda h, x: h.renorm(2, 0, 1.0)),
     ("_linalg_svd", MEET, lambda h, x: torch.linalg.svdvals(h)),
     ("_linalg_svd", MEET, lambda h, x: torch.svd(h)[0]),

@@ -43,18 +43,48 @@ def quantile(
     >>> quantile(torch.tensor([1.0, 3.0, 2.0]), 0.75)
     tensor(2.5000)
     """
+    return _between_sorted(torch.quantile, input, q, dim, keepdim, interpolation)
+
+
+def nanquantile(
+    input: Tensor,
+    q: float | Tensor,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
+) -> Tensor:
+    """The same among the entries that are not NaN.
+
+    >>> nanquantile(torch.tensor([1.0, torch.nan, 3.0, 2.0]), 0.75)
+    tensor(2.5000)
+    """
+    return _between_sorted(torch.nanquantile, input, q, dim, keepdim, interpolation)
+
+
+def _between_sorted(
+    function: Callable[..., Tensor],
+    input: Tensor,
+    q: float | Tensor,
+    dim: int | None,
+    keepdim: bool,
+    interpolation: str,
+) -> Tensor:
     parts = torch.as_tensor(q, dtype=input.dtype, device=input.device)
     entries = input.flatten() if dim is None or not input.dim() else input.movedim(dim, -1)
     if interpolation not in _BETWEEN or parts.dim() > 1 or not entries.numel():
-        refused: Tensor = _original(torch.quantile)(
-            input, q, dim, keepdim, interpolation=interpolation
-        )
+        refused: Tensor = _original(function)(input, q, dim, keepdim, interpolation=interpolation)
         return refused
     in_order = torch.sort(entries, -1).values
     last = in_order.shape[-1] - 1
     with torch.no_grad():
-        broken = in_order.isnan().any(-1, keepdim=True)
-        ranks = torch.where(broken, float(last), parts.reshape(-1) * last)
+        broken = in_order.isnan()
+        if function is torch.nanquantile:
+            numbers = (~broken).sum(-1, keepdim=True)
+            ranks = parts.reshape(-1) * (numbers - 1).clamp(min=0)
+        else:
+            ranks = parts.reshape(-1) * last
+            ranks = torch.where(broken.any(-1, keepdim=True), float(last), ranks)
         ranks = _BETWEEN[interpolation](ranks)
         below, above = ranks.to(torch.int64), ranks.ceil().to(torch.int64)
         share = ranks - below if interpolation != "midpoint" else torch.full_like(ranks, 0.5)
@@ -246,6 +276,8 @@ COMPOSITIONS: dict[Any, Callable[..., Any]] = {
     Tensor.aminmax: aminmax,
     torch.quantile: quantile,
     Tensor.quantile: quantile,
+    torch.nanquantile: nanquantile,
+    Tensor.nanquantile: nanquantile,
     torch.linalg.norm: norm,
     torch.linalg.matrix_norm: matrix_norm,
     torch.pairwise_distance: pairwise_distance,
