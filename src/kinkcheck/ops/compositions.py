@@ -155,7 +155,8 @@ def matrix_norm(
     """
     over = [each % max(input.dim(), 1) for each in dim]
     extreme = not isinstance(ord, str) and abs(ord) in (1, inf)
-    if len(set(over)) != 2 or input.dim() < 2 or not (extreme or ord == "fro"):
+    possible = len(set(over)) == 2 and input.dim() > 1 and input.numel()
+    if not possible or not (extreme or ord == "fro"):
         return _other_matrix_norm(input, ord, dim, keepdim, dtype=dtype)
     if isinstance(ord, str):
         return _vector_norm(input, 2, over, keepdim, dtype=dtype)
