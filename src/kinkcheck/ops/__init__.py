@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.gathered import Gathered
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
     from kinkcheck.ops.operation import Choice, Operation
-    from kinkcheck.ops.picks import Along, Between, Picks, Windowed, as_tensor
+    from kinkcheck.ops.picks import Along, Between, Picks, Windowed, competing
     from kinkcheck.ops.relu import ReLU
     from kinkcheck.ops.running import Running
     from kinkcheck.ops.sides import Sides, rounded
@@ -47,8 +47,8 @@ __all__ = [
     "Sorted",
     "Sums",
     "Windowed",
-    "as_tensor",
     "call",
+    "competing",
     "fractional_windows",
     "is_tensor",
     "kind_of",
@@ -84,6 +84,6 @@ import_when_used(
     "kinkcheck.ops.sorting:Sorted",
     "kinkcheck.ops.sums:Sums",
     "kinkcheck.ops.sides:rounded",
-    "kinkcheck.ops.picks:as_tensor",
+    "kinkcheck.ops.picks:competing",
     "torch:is_tensor",
 )

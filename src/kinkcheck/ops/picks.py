@@ -101,6 +101,11 @@ class Picks(Branches):
         with torch.no_grad():
             entries = self.contest.entries(*(each.detach() for each in self.inputs))
             attains = entries == self.contest.spread(value.detach())
+            if self.wins == "clamped":
+                number, least, _ = entries.unbind(-1)
+                larger = torch.stack([number >= least, least >= number], -1)
+                # The smaller of these two is hidden, even where it equals the largest value.
+                attains = attains & torch.nn.functional.pad(larger, (0, 1), value=True)
             lost = None if self.ignored is None else self.ignored == value.detach()
             wins = self.wins
             if not isinstance(wins, str):
@@ -345,13 +350,22 @@ class Between(Contest):
         return entries.amax(-1) if largest else entries.amin(-1)
 
 
-def as_tensor(number: float | Tensor, like: Tensor) -> Tensor:
-    """A number as a tensor that competes with another; a tensor as it is.
+def competing(*given: float | Tensor) -> tuple[Tensor, ...]:
+    """Numbers and tensors as tensors that compete, integers in the type of the others.
 
-    >>> as_tensor(1, torch.zeros(2, dtype=torch.float64))
-    tensor(1., dtype=torch.float64)
+    >>> competing(torch.zeros(1, dtype=torch.float64), torch.tensor([2]), 1)
+    (tensor([0.], dtype=torch.float64), tensor([2.], dtype=torch.float64), tensor(1., dtype=...))
     """
-    return torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else like.dtype)
+    tensors = [each for each in given if isinstance(each, Tensor)]
+    common = tensors[0].dtype
+    for each in tensors[1:]:
+        common = torch.promote_types(common, each.dtype)
+    return tuple(
+        each
+        if isinstance(each, Tensor) and each.is_floating_point()
+        else torch.as_tensor(each, dtype=common)
+        for each in given
+    )
 
 
 @dataclass(frozen=True)

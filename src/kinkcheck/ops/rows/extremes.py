@@ -23,9 +23,13 @@ def _along(wins: Any) -> Any:
 
 def _between(wins: Any) -> Any:
     def read(input: Tensor, other: Tensor) -> Branches:
-        return ops.Picks((input, other), ops.Between.of(input, other), wins)
+        return _of_two(input, other, wins)
 
     return read
+
+
+def _of_two(input: Tensor, other: Tensor, wins: Any) -> Branches:
+    return ops.Picks(ops.competing(input, other), ops.Between.of(input, other), wins)
 
 
 def _either(wins: Any) -> Any:
@@ -44,7 +48,7 @@ def _either(wins: Any) -> Any:
         if other is None and ops.is_tensor(dim):
             other = dim
         if other is not None:
-            return ops.Picks((input, other), ops.Between.of(input, other), wins)
+            return _of_two(input, other, wins)
         over: Any = axis if dim is None else dim
         return ops.Picks((input,), ops.Along.of(input, over, keepdim), wins)
 

@@ -30,7 +30,7 @@ def _clamp_between(input: Tensor, min: Any = None, max: Any = None) -> Branches 
     bounds = [each for each in (min, max) if each is not None]
     if not any(map(ops.is_tensor, bounds)):
         return None
-    tensors = (input, *(ops.as_tensor(each, input) for each in bounds))
+    tensors = ops.competing(input, *bounds)
     wins: Wins = "clamped" if len(bounds) == 2 else "smallest" if min is None else "largest"
     return ops.Picks(tensors, ops.Between.of(*tensors), wins)
 
@@ -85,8 +85,8 @@ _STRAIGHT_THROUGH = "rounds; its derivative is a straight-through estimator"
 
 POINTWISE: tuple[Row, ...] = (
     Row("relu", OF_SIDES),
-    Row("hardtanh", OF_SIDES, lambda input, min_val=-1.0, max_val=1.0, inplace=False: ops.Sides(
-        input, [(min_val, 0.0, 1.0), (max_val, 1.0, 0.0)])),
+    Row("hardtanh", OF_SIDES, lambda input, min_val=-1.0, max_val=1.0, inplace=False: _clamp(
+        input, min_val, max_val)),
     Row("relu6", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(0.0, 0.0, 1.0), (6.0, 1.0, 0.0)]), "hardtanh"),
     Row("leaky_relu", OF_SIDES, lambda input, negative_slope=0.01, inplace=False: ops.Sides(
