@@ -94,6 +94,8 @@ _UNLESS: dict[str, Callable[[Argument], bool]] = {
     "scatter_reduce": _not_extreme,
     "index_reduce": _not_extreme,
     "segment_reduce": _not_extreme,
+    "_sparse_mm_reduce_impl": _not_extreme,
+    "logit": lambda argument: argument("eps") is None,  # with it, it is clamped
     "_embedding_bag": lambda argument: argument("mode") in (0, 1),
     "multi_margin_loss": lambda argument: argument("p") == 2,
     "_cudnn_rnn": lambda argument: argument("mode") in (1, 2, 3),  # but for ReLU, which is 0
@@ -126,13 +128,16 @@ _INFINITE = "its slope is infinite where an entry is 0"
 
 _REASONS = {
     NO_BRANCHES: """
-        rrelu_with_noise
+        rrelu_with_noise rrelu_with_noise_functional special_i0e logit
         renorm _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
-        grid_sampler_2d grid_sampler_3d _cudnn_rnn miopen_rnn
+        grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback cudnn_grid_sampler
+        _sparse_mm_reduce_impl _cudnn_rnn miopen_rnn
     """,
     "PyTorch's derivative at 0 is not a number": "hypot",
-    "its slope is infinite where its domain ends": "sqrt pow asin acos acosh xlogy special_entr",
+    "its slope is infinite where its domain ends": """
+        sqrt pow asin acos acosh xlogy special_xlog1py special_entr
+    """,
     "it has no derivative where singular values or eigenvalues meet": """
         _linalg_svd _linalg_eigh linalg_eig _linalg_eigvals
     """,
@@ -152,7 +157,8 @@ _NO_DERIVATIVE = "it jumps: there is no derivative to choose"
 _JUMPS = {
     _NO_DERIVATIVE: """
         sign sgn floor ceil round trunc frac fmod remainder heaviside copysign div floor_divide
-        hardshrink threshold bernoulli atan2 angle linalg_pinv linalg_lu linalg_lu_factor_ex
+        hardshrink threshold bernoulli atan2 angle frexp
+        linalg_pinv linalg_lstsq linalg_lu linalg_lu_factor_ex
     """,
     "rounds; its derivative is a straight-through estimator": """
         fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
