@@ -75,7 +75,7 @@ _SMOOTH = {
     """,
     "draws, without a gradient or as if what was drawn were given": """
         _standard_gamma native_dropout normal normal_ cauchy_ exponential_ geometric_ log_normal_
-        poisson random_ uniform_
+        random_ uniform_
     """,
     "piecewise constant: what it steers is named": "eq_ ge_ gt_ le_ lt_ ne_ nextafter",
     "moves what is not finite alone": "nan_to_num",

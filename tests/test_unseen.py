@@ -407,3 +407,21 @@ def test_the_derivative_of_a_kink_jumps_where_it_is_differentiated_again() -> No
     forward_mode = behind(lambda h, x: torch.func.jvp(F.leaky_relu, (h,), (h,))[1])
     assert forward_mode == [("leaky_relu", "ties are not counted under torch.func and vmap")]
     assert behind(lambda h, x: torch.func.jvp(torch.sin, (h,), (h,))[1]) == []
+
+
+@pytest.mark.parametrize("name", ["huber_loss", "smooth_l1_loss"])
+def test_the_kinks_of_a_derivative_are_named_where_it_is_differentiated(name: str) -> None:
+    h = torch.tensor([0.5, 1.0, 2.0], requires_grad=True)
+    with record() as tape:
+        loss = getattr(F, name)(h, torch.zeros(3), reduction="sum")
+        (slope,) = torch.autograd.grad(loss, h, create_graph=True)
+        twice = slope.square().sum()
+    assert tape.unseen_behind(loss, h) == []
+    assert f"{name}_backward" in {each.operation for each in tape.unseen_behind(twice, h)}
+
+
+def test_draws_of_counts_jump() -> None:
+    h = torch.tensor([0.5, 1.0, 2.0], requires_grad=True)
+    with record() as tape:
+        loss = (h + torch.poisson(h)).sum()
+    assert [each.operation for each in tape.unseen_behind(loss, h)] == ["poisson"]

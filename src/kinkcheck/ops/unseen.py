@@ -132,7 +132,7 @@ _REASONS = {
         renorm _weight_norm _weight_norm_interface
         multi_margin_loss multilabel_margin_loss_forward
         grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback cudnn_grid_sampler
-        _sparse_mm_reduce_impl _cudnn_rnn miopen_rnn
+        _sparse_mm_reduce_impl _cudnn_rnn miopen_rnn huber_loss_backward smooth_l1_loss_backward
     """,
     "PyTorch's derivative at 0 is not a number": "hypot",
     "its slope is infinite where its domain ends": """
@@ -157,7 +157,7 @@ _NO_DERIVATIVE = "it jumps: there is no derivative to choose"
 _JUMPS = {
     _NO_DERIVATIVE: """
         sign sgn floor ceil round trunc frac fmod remainder heaviside copysign div floor_divide
-        hardshrink threshold bernoulli atan2 angle frexp
+        hardshrink threshold bernoulli binomial poisson atan2 angle frexp
         linalg_pinv linalg_lstsq linalg_lu linalg_lu_factor_ex
     """,
     "rounds; its derivative is a straight-through estimator": """
