@@ -161,3 +161,8 @@ def test_a_running_maximum_is_any_of_the_entries_up_to_there() -> None:
             found[fourth] += 1000
             possible.add(tuple(found))
     assert drawn == possible
+
+
+def test_a_part_that_is_none_is_refused_by_pytorch() -> None:
+    with record(), pytest.raises(RuntimeError, match=r"q must be in the range \[0, 1\]"):
+        torch.ones(3).quantile(1.5)

@@ -672,3 +672,15 @@ def test_a_layer_is_refused_where_nothing_was_recorded() -> None:
         tape.gradient(loss, [loss], choose={"": "minimal"})
     assert str(error.value) == "choose: no site in layer ''; layers with sites: none"
     assert tape.gradient(loss, [loss], choose="minimal")[0].item() == 1
+
+
+def test_a_limit_is_along_one_direction() -> None:
+    x = torch.zeros(1, requires_grad=True)
+    with record() as tape:
+        loss = (torch.relu(x) + x.abs()).sum()
+    one, other = tape.sites
+    with pytest.raises(InputError) as error:
+        tape.gradient(loss, x, choose={one: "limit:1", other: "limit:0"})
+    message = "choose: a limit is along one direction, not several (limit:0, limit:1)"
+    assert str(error.value) == message
+    assert tape.gradient(loss, x, choose={one: "limit:1"})[0].item() in (0, 1)

@@ -72,7 +72,8 @@ def _between_sorted(
 ) -> Tensor:
     parts = torch.as_tensor(q, dtype=input.dtype, device=input.device)
     entries = input.flatten() if dim is None or not input.dim() else input.movedim(dim, -1)
-    if interpolation not in _BETWEEN or parts.dim() > 1 or not entries.numel():
+    known = interpolation in _BETWEEN and parts.dim() < 2 and entries.numel()
+    if not known or not bool(((parts >= 0) & (parts <= 1)).all()):
         refused: Tensor = _original(function)(input, q, dim, keepdim, interpolation=interpolation)
         return refused
     in_order = torch.sort(entries, -1).values

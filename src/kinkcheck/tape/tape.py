@@ -263,7 +263,7 @@ class Tape:
                 site._chosen = selection
             with self._running_again(), self._parameters.as_written():
                 segments = self._segments(loss, tensors)
-                seeds = {each.seed for each in chosen.values() if isinstance(each, Limit)}
+                seeds = _seeds(chosen.values())
                 if seeds:
                     decide(loss, tensors, seeds.pop())
                 if seeds or segments is None:
@@ -405,6 +405,15 @@ class Tape:
             reason = "a compiled function, run uncompiled while recorded"
             self._notes.span(self._compiled_since, self._layers.current, "compile", reason)
             self._compiled_since = None
+
+
+def _seeds(chosen: Iterable[Selection]) -> set[int]:
+    """The seed of the direction that a limit is asked for; none, or one."""
+    seeds = {each.seed for each in chosen if isinstance(each, Limit)}
+    if len(seeds) > 1:
+        listed = ", ".join(f"limit:{seed}" for seed in sorted(seeds))
+        raise InputError(f"choose: a limit is along one direction, not several ({listed})")
+    return seeds
 
 
 def _checked(inputs: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
