@@ -31,6 +31,7 @@ docs: $(READY)  ## The site, into build/site; a warning is an error.
 bench: $(READY)  ## Measure speed, as ratios in one run.
 	$(VENV)/bin/python benchmarks/max_pool.py --grid
 	$(VENV)/bin/python benchmarks/networks.py
+	$(VENV)/bin/python benchmarks/operations.py
 	$(VENV)/bin/python benchmarks/audit.py
 	$(VENV)/bin/python benchmarks/study.py
 
