@@ -53,6 +53,7 @@ NOT_BESIDE = {
 """Calls that a small move takes elsewhere."""
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:index_reduce.. is in beta"),
     pytest.mark.filterwarnings("ignore:std.*degrees of freedom is <= 0"),
 ]
@@ -332,7 +333,6 @@ def test_vmap_is_a_loop(name: str) -> None:
             torch.testing.assert_close(one, torch.stack(other), equal_nan=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", _INFOS)
 def test_away_from_ties_the_second_derivative_is_the_difference_of_the_first(name: str) -> None:
     info = _INFOS[name]
