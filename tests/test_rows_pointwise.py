@@ -257,3 +257,24 @@ def test_modules_have_namesakes(theirs: nn.Module, argument: str) -> None:
         loss = theirs(x).sum()
     wanted = tape.gradient(loss, x, choose="last")[0]
     assert torch.equal(torch.autograd.grad(converted(x).sum(), x)[0], wanted)
+
+
+@pytest.mark.parametrize("loss", [F.l1_loss, F.cosine_similarity], ids=lambda each: each.__name__)
+def test_what_autocast_computes_in_float32_stays_so(loss: Callable[..., Tensor]) -> None:
+    x = filled((4, 3), (0.125, 1.0, -3.0), torch.bfloat16, 0).requires_grad_()
+    y = filled((4, 3), (0.5, 1.0, 0.1), torch.bfloat16, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = loss(x, y)
+        with record() as tape:
+            found = loss(x, y)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+    assert tape.sites or tape.unseen_behind(found.sum(), x)
+
+
+def test_cosines_of_two_types_are_pytorch_s() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = torch.tensor([[0.1, 0.2, 0.7]]).half()
+    with record():
+        found = F.cosine_similarity(x, y)
+    assert torch.equal(found, F.cosine_similarity(x, y))

@@ -684,3 +684,13 @@ def test_a_limit_is_along_one_direction() -> None:
     message = "choose: a limit is along one direction, not several (limit:0, limit:1)"
     assert str(error.value) == message
     assert tape.gradient(loss, x, choose={one: "limit:1"})[0].item() in (0, 1)
+
+
+def test_a_limit_goes_through_activation_checkpointing() -> None:
+    x = torch.tensor([0.0, 1.0], requires_grad=True)
+    with record() as tape:
+        again = checkpoint(torch.relu, x * 1, use_reentrant=False).sum()
+        plain = torch.relu(x * 1).sum()
+    for seed in range(4):
+        (expected,) = tape.gradient(plain, x, choose=f"limit:{seed}")
+        assert torch.equal(tape.gradient(again, x, choose=f"limit:{seed}")[0], expected)

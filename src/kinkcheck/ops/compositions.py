@@ -72,7 +72,9 @@ def _between_sorted(
 ) -> Tensor:
     parts = torch.as_tensor(q, dtype=input.dtype, device=input.device)
     entries = input.flatten() if dim is None or not input.dim() else input.movedim(dim, -1)
-    known = interpolation in _BETWEEN and parts.dim() < 2 and entries.numel()
+    types = {input.dtype, q.dtype if isinstance(q, Tensor) else input.dtype}
+    known = types in ({torch.float32}, {torch.float64}) and interpolation in _BETWEEN
+    known = known and parts.dim() < 2 and entries.numel() > 0
     if not known or not bool(((parts >= 0) & (parts <= 1)).all()):
         refused: Tensor = _original(function)(input, q, dim, keepdim, interpolation=interpolation)
         return refused
@@ -186,8 +188,10 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> cosine_similarity(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.6000])
     """
-    common = torch.promote_types(x1.dtype, x2.dtype)
-    x1, x2 = torch.broadcast_tensors(x1.to(common), x2.to(common))
+    if x1.dtype != x2.dtype:
+        plain: Tensor = _original(torch.cosine_similarity)(x1, x2, dim, eps)
+        return plain
+    x1, x2 = torch.broadcast_tensors(x1, x2)
     norms = [_vector_norm(each, 2, dim, True).clone() for each in (x1, x2)]
     with torch.no_grad(), torch._C.DisableTorchFunction():
         for each in norms:

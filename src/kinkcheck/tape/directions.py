@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
@@ -28,7 +29,7 @@ def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
     >>> torch.equal(direction([x], 7)[0], direction([x.double()], 7)[0].float())
     True
     """
-    generator = torch.Generator().manual_seed(seed % 2**63)
+    generator = torch.Generator().manual_seed(seed)
     return [
         torch.randn(
             each.shape,
@@ -54,18 +55,27 @@ def decide(loss: Tensor, tensors: Sequence[Tensor], seed: int) -> None:
     start = torch.ones_like(loss, requires_grad=True)
     try:
         with let_through(), torch.enable_grad():
-            gradients = torch.autograd.grad(
-                loss, tensors, start, create_graph=True, allow_unused=True
-            )
+            gradients = _run(loss, start, tensors, create_graph=True)
             along = [
                 (gradient.conj() * moved).real.sum()
                 for gradient, moved in zip(gradients, direction(tensors, seed), strict=True)
                 if gradient is not None and gradient.requires_grad
             ]
             if along:
-                torch.autograd.grad(sum(along[1:], along[0]), start, retain_graph=True)
+                moved = sum(along[1:], along[0])
+                _run(moved, torch.ones_like(moved), [start], create_graph=False)
     except RuntimeError as error:
         raise InputError(
             f"limit: the program cannot be differentiated in forward mode: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
+
+
+def _run(
+    of: Tensor, gradient: Tensor, inputs: Sequence[Tensor], create_graph: bool
+) -> tuple[Tensor | None, ...]:
+    # torch.autograd.grad would switch function modes off, which activation checkpointing needs on.
+    found: tuple[Tensor | None, ...] = _engine_run_backward(
+        (of,), (gradient,), True, create_graph, tuple(inputs), True, accumulate_grad=False
+    )
+    return found

@@ -42,7 +42,10 @@ class Interceptor(TorchFunctionMode):
         kwargs = kwargs or {}
         self._look(func, args)
         own: Choice = Native()
-        if func in COMPOSITIONS and kwargs.get("out") is None:
+        # Under autocast PyTorch computes some of them in another type than what they are written
+        # with.
+        apart = not any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        if func in COMPOSITIONS and apart and kwargs.get("out") is None:
             with self:
                 return COMPOSITIONS[func](*args, **kwargs)
         if func is ops.call:
