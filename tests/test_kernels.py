@@ -734,3 +734,32 @@ def test_kernels_and_reference_have_the_same_functions() -> None:
     ):
         theirs, ours = getattr(module, name), getattr(reference, name)
         assert theirs.__annotations__ == ours.__annotations__
+
+
+@pytest.mark.skipif(cpu is None, reason="compiled kernels are not installed")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 8191, 8193, 100_003])
+def test_entries_equal_to_numbers_are_counted(size: int, dtype: torch.dtype, threads: int) -> None:
+    assert cpu is not None
+    values = torch.tensor([0.0, -0.0, 0.1, 6.0, -1.0, float("nan"), float("inf")], dtype=dtype)
+    generator = torch.Generator().manual_seed(size)
+    x = values[torch.randint(len(values), (size,), generator=generator)]
+    numbers = (0.0, 0.1, float("inf"), -1.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for some in (numbers, numbers[:1], numbers[2:]):
+            assert cpu.takes_entries(x)
+            expected = [int((x == torch.tensor(each, dtype=dtype)).sum()) for each in some]
+            assert cpu.count_equal(x, some) == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_entries_of_other_layouts_are_counted_too() -> None:
+    x = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    for each, zeros in ((x[:, 0], 2), (x.t(), 3), (images, 96), (x.to(torch.int64), 3)):
+        (count,) = kernels.count_equal(each, (0.0,))
+        assert int(count) == zeros
