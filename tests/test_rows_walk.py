@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+import torch
 import torchgen
 
 from kinkcheck.ops.compositions import COMPOSITIONS
@@ -105,6 +107,9 @@ def _known() -> set[str]:
     return {key(name) for name in names | {function.__name__ for function in COMPOSITIONS}}
 
 
+@pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="other PyTorches have other operations"
+)
 def test_every_differentiated_operation_is_classified() -> None:
     differentiated, known = _differentiated(), _known()
     assert {"exp", "amax", "hardtanh"} < differentiated
