@@ -1,8 +1,8 @@
 """Quantisation-aware training: 4-bit weights and 8-bit activations of a network that reads digits.
 
 Rounded weights saturate exactly on the bound of their range, where clamping has a kink: the
-gradient of each of them is a choice, in float32 too. PyTorch 2.13 lets it through, and 2.15 does
-for fake quantisation, though no longer for ``clamp``. ``--layers`` counts them::
+gradient of each of them is a choice, in float32 too. PyTorch lets it through; the choice of least
+norm does not. The sites count them::
 
     kinkcheck audit examples/quantised.py:make --precision 32 --layers
 """

@@ -60,13 +60,15 @@ class Contest(ABC):
         """Whether entries compete for every output."""
         return True
 
-    @abstractmethod
     def ranks(self, chosen: Tensor) -> Tensor:
         """How many chosen entries come before each, among those of its output.
+
+        Counted along the last dimension, where the entries of an output mostly lie.
 
         Args:
             chosen: a bool for each entry.
         """
+        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
 
     @abstractmethod
     def best(self, entries: Tensor, largest: bool) -> Tensor:
@@ -259,10 +261,6 @@ class Along(Contest):
         """The sum along that dimension."""
         return self._output(entries.sum(-1))
 
-    def ranks(self, chosen: Tensor) -> Tensor:
-        """Counted along that dimension."""
-        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
-
     def best(self, entries: Tensor, largest: bool) -> Tensor:
         """The extreme along that dimension; infinite where there is no entry."""
         if not entries.shape[-1]:
@@ -341,10 +339,6 @@ class Between(Contest):
         """The sum along that dimension."""
         return entries.sum(-1)
 
-    def ranks(self, chosen: Tensor) -> Tensor:
-        """Counted along that dimension."""
-        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
-
     def best(self, entries: Tensor, largest: bool) -> Tensor:
         """The extreme along that dimension."""
         return entries.amax(-1) if largest else entries.amin(-1)
@@ -410,10 +404,6 @@ class Windowed(Contest):
     def total(self, entries: Tensor) -> Tensor:
         """The sum over places."""
         return self._output(entries.sum(-1))
-
-    def ranks(self, chosen: Tensor) -> Tensor:
-        """Counted over places."""
-        return chosen.to(torch.int64).cumsum(-1) - chosen.to(torch.int64)
 
     def best(self, entries: Tensor, largest: bool) -> Tensor:
         """The extreme over places."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties, random_rank
 from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.sorting import from_last, to_last
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
 
@@ -43,7 +44,7 @@ class Running(Branches):
 
     def active(self, value: Tensor) -> ActiveRunning:
         """The entries that attain the output at their own place, and the runs."""
-        entries, outputs = (_last(each.detach(), self.dim) for each in (self.input, value))
+        entries, outputs = (to_last(each.detach(), self.dim) for each in (self.input, value))
         changes = outputs[..., 1:] != outputs[..., :-1]
         run = torch.nn.functional.pad(changes.to(torch.int64).cumsum(-1), (1, 0))
         return ActiveRunning(entries == outputs, run, self.dim, self.largest, self.input.dim())
@@ -78,7 +79,7 @@ class ActiveRunning(Active):
 
     def persists(self, lifted: Branches, value: Tensor) -> Tensor:
         """Outputs whose active entries have one value in the lift."""
-        above = _last(lifted.inputs[0].detach(), self.dim)
+        above = to_last(lifted.inputs[0].detach(), self.dim)
         most = self._gathered(torch.where(self.attains, above, -torch.inf), torch.maximum)
         least = self._gathered(torch.where(self.attains, above, torch.inf), torch.minimum)
         return self._shaped(most == least)
@@ -100,7 +101,7 @@ class ActiveRunning(Active):
 
     def along(self, tangents: tuple[Tensor, ...]) -> tuple[Any, ...]:
         """The place of the entry whose tangent is the greatest so far, or the least."""
-        moved = _last(tangents[0], self.dim)
+        moved = to_last(tangents[0], self.dim)
         extreme, away = (torch.maximum, -torch.inf) if self.largest else (torch.minimum, torch.inf)
         best = self._gathered(torch.where(self.attains, moved, away), extreme)
         place = torch.arange(moved.shape[-1], device=moved.device).expand_as(moved)
@@ -111,7 +112,7 @@ class ActiveRunning(Active):
     def pull(self, weights: tuple[Any, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What each entry has of the outputs that take it."""
         taken, share = weights
-        given = _last(gradient, self.dim)
+        given = to_last(gradient, self.dim)
         given = torch.where(self._sizes() > 1, given, 0)
         if taken is not None:
             return (self._shaped(torch.zeros_like(given).scatter_add(-1, taken, given)),)
@@ -122,7 +123,7 @@ class ActiveRunning(Active):
     def push(self, weights: tuple[Any, ...], tangents: tuple[Tensor, ...]) -> Tensor:
         """The tangent of the entry that each output takes."""
         taken, share = weights
-        moved = _last(tangents[0], self.dim)
+        moved = to_last(tangents[0], self.dim)
         if taken is not None:
             return self._shaped(moved.gather(-1, taken))
         sums = self._gathered(torch.where(self.attains, moved, 0), torch.add)
@@ -154,8 +155,4 @@ class ActiveRunning(Active):
         return found
 
     def _shaped(self, tensor: Tensor) -> Tensor:
-        return tensor.movedim(-1, self.dim) if self.dimensions else tensor.reshape(())
-
-
-def _last(tensor: Tensor, dim: int) -> Tensor:
-    return tensor.movedim(dim, -1) if tensor.dim() else tensor.reshape(1)
+        return from_last(tensor, self.dim, self.dimensions)

@@ -30,18 +30,13 @@ class Sorted(Branches):
         descending: whether the largest comes first.
 
     >>> x = torch.tensor([2.0, 1.0, 2.0])
-    >>> Sorted.of(x, 0, True).active(x.sort(descending=True).values).tied()
+    >>> Sorted(x, 0, True).active(x.sort(descending=True).values).tied()
     tensor([ True,  True, False])
     """
 
     input: Tensor
     dim: int
     descending: bool
-
-    @classmethod
-    def of(cls, input: Tensor, dim: int, descending: bool) -> Sorted:
-        """Along what PyTorch calls ``dim``."""
-        return cls(input, dim, descending)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -50,9 +45,9 @@ class Sorted(Branches):
 
     def active(self, value: Tensor) -> ActiveSorted:
         """The groups of equal entries."""
-        entries = _last(self.input.detach(), self.dim)
+        entries = to_last(self.input.detach(), self.dim)
         order = entries.argsort(dim=-1, descending=self.descending, stable=True)
-        outputs = _last(value.detach(), self.dim)
+        outputs = to_last(value.detach(), self.dim)
         places = outputs.argsort(dim=-1, descending=self.descending, stable=True)
         in_order = entries.gather(-1, order)
         changes = in_order[..., 1:] != in_order[..., :-1]
@@ -93,7 +88,7 @@ class ActiveSorted(Active):
     def persists(self, lifted: Branches, value: Tensor) -> Tensor:
         """Outputs whose groups have one value in the lift."""
         (input,) = lifted.inputs
-        above = _last(input.detach(), self.dim).gather(-1, self.order)
+        above = to_last(input.detach(), self.dim).gather(-1, self.order)
         most = torch.full_like(above, -torch.inf).scatter_reduce(-1, self.group, above, "amax")
         least = torch.full_like(above, torch.inf).scatter_reduce(-1, self.group, above, "amin")
         same = (most == least).gather(-1, self.group)[..., : self.places.shape[-1]]
@@ -118,13 +113,13 @@ class ActiveSorted(Active):
 
     def along(self, tangents: tuple[Tensor, ...]) -> tuple[Any, ...]:
         """The entries of each group in the order of their tangents."""
-        moved = _last(tangents[0], self.dim).gather(-1, self.order)
+        moved = to_last(tangents[0], self.dim).gather(-1, self.order)
         return self._within_groups(moved, self.descending), 1.0, 0.0
 
     def pull(self, weights: tuple[Any, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What each entry has of the outputs that it is paired with."""
         partner, paired, shared = weights
-        given = _last(gradient, self.dim).gather(-1, self.places)
+        given = to_last(gradient, self.dim).gather(-1, self.places)
         given = torch.where(self._outputs() > 1, given, 0)
         given = torch.nn.functional.pad(given, (0, self.order.shape[-1] - given.shape[-1]))
         found = torch.zeros_like(given)
@@ -133,12 +128,12 @@ class ActiveSorted(Active):
         if shared:
             found = found + self._shared(shared, given)
         entries = torch.zeros_like(found).scatter(-1, self.order, found)
-        return (_from_last(entries, self.dim, self.dimensions),)
+        return (from_last(entries, self.dim, self.dimensions),)
 
     def push(self, weights: tuple[Any, ...], tangents: tuple[Tensor, ...]) -> Tensor:
         """The tangent of the entry that each output is paired with."""
         partner, paired, shared = weights
-        moved = _last(tangents[0], self.dim).gather(-1, self.order)
+        moved = to_last(tangents[0], self.dim).gather(-1, self.order)
         found = moved.gather(-1, partner) if paired else torch.zeros_like(moved)
         if shared:
             found = found + self._shared(shared, moved)
@@ -172,12 +167,22 @@ class ActiveSorted(Active):
         return by_key.gather(-1, by_group)
 
     def _as_output(self, tensor: Tensor) -> Tensor:
-        return _from_last(tensor, self.dim, self.dimensions)
+        return from_last(tensor, self.dim, self.dimensions)
 
 
-def _last(tensor: Tensor, dim: int) -> Tensor:
+def to_last(tensor: Tensor, dim: int) -> Tensor:
+    """With a dimension behind all others; of a single number, with one.
+
+    >>> to_last(torch.zeros(2, 3), 0).shape, to_last(torch.tensor(0.0), 0).shape
+    (torch.Size([3, 2]), torch.Size([1]))
+    """
     return tensor.movedim(dim, -1) if tensor.dim() else tensor.reshape(1)
 
 
-def _from_last(tensor: Tensor, dim: int, dimensions: int) -> Tensor:
+def from_last(tensor: Tensor, dim: int, dimensions: int) -> Tensor:
+    """The inverse of :func:`to_last`, for a tensor that had some number of dimensions.
+
+    >>> from_last(torch.zeros(3, 2), 0, 2).shape
+    torch.Size([2, 3])
+    """
     return tensor.movedim(-1, dim) if dimensions else tensor.reshape(())

@@ -44,8 +44,8 @@ class Interceptor(TorchFunctionMode):
         own: Choice = Native()
         # Under autocast PyTorch computes some of them in another type than what they are written
         # with.
-        apart = not any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        if func in COMPOSITIONS and apart and kwargs.get("out") is None:
+        as_written = not any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        if func in COMPOSITIONS and as_written and kwargs.get("out") is None:
             with self:
                 return COMPOSITIONS[func](*args, **kwargs)
         if func is ops.call:

@@ -44,13 +44,13 @@ def _mode(input: Tensor, dim: int | str = -1, keepdim: bool = False) -> Branches
 def _sort(
     input: Tensor, dim: int | str = -1, descending: bool = False, *, stable: bool | None = None
 ) -> Branches | None:
-    return None if isinstance(dim, str) else ops.Sorted.of(input, dim, descending)
+    return None if isinstance(dim, str) else ops.Sorted(input, dim, descending)
 
 
 def _topk(
     input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> Branches:
-    return ops.Sorted.of(input, dim, largest)
+    return ops.Sorted(input, dim, largest)
 
 
 def _running(largest: bool) -> Any:
@@ -66,7 +66,7 @@ _OF_MODE = tuple(kind for kind in OF_PICKS if kind is not Limit)
 ORDERS: tuple[Row, ...] = (
     Row("topk", OF_PICKS, _topk),
     Row("sort", OF_PICKS, _sort),
-    Row("msort", OF_PICKS, lambda input: ops.Sorted.of(input, 0, False)),
+    Row("msort", OF_PICKS, lambda input: ops.Sorted(input, 0, False)),
     Row("median", OF_PICKS, _median),
     Row("nanmedian", OF_PICKS, _nanmedian),
     Row("kthvalue", OF_PICKS, _kthvalue),
