@@ -278,3 +278,8 @@ def test_cosines_of_two_types_are_pytorch_s() -> None:
     with record():
         found = F.cosine_similarity(x, y)
     assert torch.equal(found, F.cosine_similarity(x, y))
+
+
+def test_integers_are_not_written_where_pytorch_refuses_to() -> None:
+    with record(), pytest.raises(RuntimeError, match="can't be cast"):
+        torch.ones(2, dtype=torch.long).clamp_(min=torch.zeros(()))

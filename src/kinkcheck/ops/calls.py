@@ -102,7 +102,7 @@ def _declared(
         branches = row.read(*args, **kwargs)
     except (IndexError, RuntimeError, TypeError, ValueError):
         return None  # PyTorch refuses such a call in its own words
-    if branches is None:
+    if branches is None or (original is not None and not args[0].is_floating_point()):
         return None
     return Declared(row, branches, compute, args, kwargs, original)
 
