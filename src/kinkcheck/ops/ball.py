@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
-from kinkcheck.ops.branches import Active, Branches, may_ask, times
+from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask, times
 from kinkcheck.ops.picks import Contest
 from kinkcheck.selection import Selection, weight
 
@@ -85,6 +85,17 @@ class ActiveBall(Active):
         norm = self.contest.spread(self.contest.total(powers)) ** (1 / self.power)
         slope = scaled.sgn() * (scaled.abs() / torch.where(norm == 0, 1, norm)) ** (self.power - 1)
         return torch.where(self.contest.spread(self.zero), slope, 0)
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """Either sign of each entry: the ball is the hull of more branches than can be listed."""
+        moved = self.contest.entries(*tangents).nan_to_num(nan=0.0)
+        compete = self.contest.spread(self.zero)
+        of = self.contest.numbers(self.zero)[compete]
+        if moved.is_complex():
+            moved = moved.abs()
+        return Rivals.joined(
+            [Rivals.deciding(of, sign * moved[compete], 0) for sign in (-1, 1)]
+        )
 
     def pull(self, weights: float | Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each output for its entries."""

@@ -7,6 +7,8 @@ Three shapes cover nearly all nonsmooth operations: :class:`~kinkcheck.ops.sides
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +20,42 @@ from kinkcheck.selection import Selection
 
 Weights = Any
 """What the active branches of a shape are weighed with at ties; the affair of that shape."""
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The tangents of tied outputs through each of their active branches, in one list.
+
+    Attributes:
+        of: the output that each belongs to, by its number in row-major order.
+        tangent: of the output, through that branch.
+        wins: 1 where the branch with the greatest tangent stays active along it, −1 where the one
+            with the least does, 0 where something else decides.
+    """
+
+    of: Tensor
+    tangent: Tensor
+    wins: Tensor
+
+    @classmethod
+    def deciding(cls, of: Tensor, tangent: Tensor, wins: int) -> Rivals:
+        """Rivals at which one rule decides."""
+        return cls(of, tangent, torch.full_like(of, wins))
+
+    @classmethod
+    def ends(cls, tied: Tensor, least: Tensor, greatest: Tensor) -> Rivals:
+        """The first and the last of branches whose order is all that decides."""
+        (of,) = tied.flatten().nonzero(as_tuple=True)
+        return cls.joined([cls.deciding(of, end.flatten()[of], 0) for end in (least, greatest)])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rivals]) -> Rivals:
+        """Several lists, one behind the other."""
+        return cls(
+            torch.cat([each.of for each in parts]),
+            torch.cat([each.tangent for each in parts]),
+            torch.cat([each.wins for each in parts]),
+        )
 
 
 class Branches(ABC):
@@ -94,6 +132,10 @@ class Active(ABC):
     @abstractmethod
     def along(self, tangents: tuple[Tensor, ...]) -> Weights:
         """The weights of the branches that stay active when the inputs move along tangents."""
+
+    @abstractmethod
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """What competes at ties when the inputs move along tangents; linear in them."""
 
     @abstractmethod
     def pull(self, weights: Weights, gradient: Tensor) -> tuple[Tensor | None, ...]:

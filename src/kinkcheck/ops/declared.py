@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties
-from kinkcheck.ops.branches import Branches
+from kinkcheck.ops.branches import Branches, Rivals
 from kinkcheck.ops.function import at_ties
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
@@ -69,9 +69,13 @@ class Declared(Operation):
         assert isinstance(lifted, Declared)
         return self.branches.active(self._value()).persists(lifted.branches, value)
 
+    def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
+        """What competes at ties when the inputs move along tangents."""
+        return self.branches.active(value).rivals(tangents)
+
     def before(self) -> Declared:
         """This call with a copy of an input that would be overwritten."""
-        return self if self.in_place is None else self._of(self.args[0].detach().clone())
+        return self if self.in_place is None else self._of(self.args[0].clone())
 
     def apply(self, choice: Choice) -> Any:
         """What PyTorch returns, with a backward pass that asks ``choice`` at ties."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinkcheck import kernels
 from kinkcheck.kernels import AdaptiveWindows, SlidingWindows, Ties, Windows, library
-from kinkcheck.ops.branches import Active
+from kinkcheck.ops.branches import Active, Rivals
 from kinkcheck.ops.function import like, shared, signed
 from kinkcheck.ops.operation import Choice, Operation
 from kinkcheck.ops.picks import Picks, Windowed
@@ -57,6 +57,15 @@ class MaxPool(Operation):
         """Windows whose active entries have one value in the lift."""
         there = lifted.inputs[0].detach()
         return kernels.max_pool_persists(self.input.detach(), self.windows, there)
+
+    def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
+        """The tangents of the entries that attain a maximum."""
+        contest = Windowed.of(self.windows, self.input)
+        tied = self.tied()
+        of, entry = contest.listed(tied, self.input.detach())
+        attains = entry == value.detach().flatten()[of]
+        _, moved = contest.listed(tied, *tangents)
+        return Rivals.deciding(of[attains], moved[attains], 1)
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""

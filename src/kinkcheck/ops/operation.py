@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties
+from kinkcheck.ops.branches import Rivals
 from kinkcheck.ops.row import Row
 from kinkcheck.selection import Selection
 
@@ -66,6 +67,15 @@ class Operation(ABC):
 
         Returns:
             A bool tensor of the output's shape, of which only ties mean something.
+        """
+
+    @abstractmethod
+    def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
+        """What competes at ties when the inputs move along tangents.
+
+        Args:
+            value: the output.
+            tangents: of the inputs.
         """
 
     def before(self) -> Self:

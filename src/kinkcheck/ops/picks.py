@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, Windows, random_rank
-from kinkcheck.ops.branches import Active, Branches, may_ask, times
+from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask, times
 from kinkcheck.selection import First, Last, Random, Selection, weight
 
 Wins = Literal["largest", "smallest", "clamped"] | int
@@ -73,6 +73,11 @@ class Contest(ABC):
     @abstractmethod
     def best(self, entries: Tensor, largest: bool) -> Tensor:
         """The largest or smallest entry for each output."""
+
+    def numbers(self, output: Tensor) -> Tensor:
+        """The number of the output that each entry competes for, given what the output is like."""
+        numbers = torch.arange(output.numel(), device=output.device)
+        return self.spread(numbers.reshape(output.shape))
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,14 @@ class ActivePicks(Active):
             next_ = contest.best(torch.where(left, moved, torch.inf), largest=False)
             best = torch.where(place >= step, next_, best)
         return best
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """The tangents of the active entries."""
+        tied = self.tied()
+        compete = self.attains & self.contest.spread(tied)
+        of = self.contest.numbers(tied)[compete]
+        wins = {"largest": 1, "smallest": -1}.get(str(self.wins), 0)
+        return Rivals.deciding(of, self.contest.entries(*tangents)[compete], wins)
 
     def pull(self, weights: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each output for its entries."""
@@ -386,6 +399,22 @@ class Windowed(Contest):
         flat = input.flatten(-len(self.plane))
         gathered = flat.index_select(-1, at.clamp(min=0).flatten()).unflatten(-1, at.shape)
         return torch.where(at < 0, torch.nan, gathered)
+
+    def listed(self, chosen: Tensor, input: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries of chosen outputs alone: the number of the output of each, and the entry.
+
+        Args:
+            chosen: a bool for each output.
+            input: the input.
+        """
+        at, output = self._places(input.device)
+        (number,) = chosen.flatten().nonzero(as_tuple=True)
+        places = at[number % prod(output)]
+        lines = number // prod(output) * prod(self.plane)
+        inside = places >= 0
+        flat = input.flatten()
+        of = number[:, None].expand_as(places)[inside]
+        return of, flat[(lines[:, None] + places)[inside]]
 
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
         """Each position has the sum of what its entries have."""

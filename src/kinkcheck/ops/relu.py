@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
-from kinkcheck.ops.branches import may_ask, times
+from kinkcheck.ops.branches import Rivals, may_ask, times
 from kinkcheck.ops.function import like, shared, signed
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
@@ -59,6 +59,10 @@ class ReLU(Operation):
     def persists(self, lifted: Operation, value: Tensor) -> Tensor:
         """Elements that are zero in the lift."""
         return lifted.inputs[0].detach() == 0
+
+    def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
+        """0 and the tangent of the input, at zeros."""
+        return _sides(self.tied()).rivals(tangents)
 
     def before(self) -> ReLU:
         """This call with a copy of an input that would be overwritten."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.branches import Active, Branches, Rivals, times
 from kinkcheck.ops.sorting import from_last, to_last
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
@@ -108,6 +108,13 @@ class ActiveRunning(Active):
         # The last place where the best so far is met anew.
         anew = self.attains & (moved == best)
         return self._gathered(torch.where(anew, place, 0), torch.maximum), 0.0
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """The least and the greatest tangent of the entries that attain each output."""
+        moved = to_last(tangents[0], self.dim)
+        least = self._gathered(torch.where(self.attains, moved, torch.inf), torch.minimum)
+        most = self._gathered(torch.where(self.attains, moved, -torch.inf), torch.maximum)
+        return Rivals.ends(self.tied(), self._shaped(least), self._shaped(most))
 
     def pull(self, weights: tuple[Any, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What each entry has of the outputs that take it."""

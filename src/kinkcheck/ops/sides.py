@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal, random_rank
-from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.branches import Active, Branches, Rivals, times
 from kinkcheck.selection import Random, Selection, weight
 
 Number = float | Tensor
@@ -114,6 +114,23 @@ class ActiveSides(Active):
         """The slope on the side that the tangent points to."""
         to_the_right = tangents[0] > 0
         return [torch.where(to_the_right, right, left) for _, left, right in self.kinks]
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """The tangent times either slope."""
+        (moved,) = tangents
+        found = []
+        for at, left, right in self.kinks:
+            (places,) = (self.on == at).flatten().nonzero(as_tuple=True)
+            here = moved.flatten()[places]
+            slopes = [
+                torch.as_tensor(each, dtype=here.dtype).expand(self.on.shape).flatten()[places]
+                if isinstance(each, Tensor)
+                else torch.full_like(here, each)
+                for each in (left, right)
+            ]
+            wins = (slopes[1] - slopes[0]).sign().to(torch.int64)
+            found += [Rivals(places, torch.where(here == 0, 0, s * here), wins) for s in slopes]
+        return Rivals.joined(found)
 
     def pull(self, weights: list[Number], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient times the slope."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import Active, Branches, times
+from kinkcheck.ops.branches import Active, Branches, Rivals, times
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
 
@@ -115,6 +115,16 @@ class ActiveSorted(Active):
         """The entries of each group in the order of their tangents."""
         moved = to_last(tangents[0], self.dim).gather(-1, self.order)
         return self._within_groups(moved, self.descending), 1.0, 0.0
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """The least and the greatest tangent of the group of each output."""
+        moved = to_last(tangents[0], self.dim).gather(-1, self.order)
+        ends = []
+        for reduce, away in (("amin", torch.inf), ("amax", -torch.inf)):
+            end = torch.full_like(moved, away).scatter_reduce(-1, self.group, moved, reduce)
+            placed = end.gather(-1, self.group)[..., : self.places.shape[-1]]
+            ends.append(self._as_output(torch.empty_like(placed).scatter(-1, self.places, placed)))
+        return Rivals.ends(self.tied(), *ends)
 
     def pull(self, weights: tuple[Any, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """What each entry has of the outputs that it is paired with."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
-from kinkcheck.ops.branches import Active, Branches, may_ask
+from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask
 from kinkcheck.ops.picks import Contest
 from kinkcheck.ops.sides import ActiveSides
 from kinkcheck.selection import Selection
@@ -92,6 +92,11 @@ class ActiveSums(Active):
     def along(self, tangents: tuple[Tensor, ...]) -> list[Tensor | float]:
         """The slope on the side that the tangent of each entry points to."""
         return self.sides.along((self.contest.entries(*tangents),))
+
+    def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
+        """Either sign of each entry, which is decided for itself."""
+        found = self.sides.rivals((self.contest.entries(*tangents),))
+        return Rivals.deciding(found.of, found.tangent, 0)
 
     def pull(self, weights: list[Tensor | float], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each output for its entries that are 0."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -67,3 +68,29 @@ def look_at(node: Any, see: Callable[[tuple[Tensor | None, ...]], None]) -> None
     global _own
     _own += 1
     node.register_prehook(see)
+
+
+@contextmanager
+def alter(
+    node: Any, change: Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]
+) -> Iterator[None]:
+    """A context in which the gradients that arrive at a node are other ones.
+
+    Args:
+        node: of the graph of a recorded loss.
+        change: what they become.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> y = 2 * x
+    >>> with alter(y.grad_fn, lambda gradients: (3 * gradients[0],)):
+    ...     y.backward()
+    >>> x.grad
+    tensor([6.])
+    """
+    global _own
+    _own += 1
+    handle = node.register_prehook(change)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, overload
 
@@ -20,7 +20,7 @@ from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice, Operation
 from kinkcheck.selection import Limit, Selection, parse
 from kinkcheck.tape.as_found import as_found
-from kinkcheck.tape.directions import decide
+from kinkcheck.tape.directions import direction
 from kinkcheck.tape.graph import function_of, leaf_of, nodes
 from kinkcheck.tape.hooks import registered
 from kinkcheck.tape.interceptor import (
@@ -35,6 +35,7 @@ from kinkcheck.tape.notes import Notes, Unseen, next_number
 from kinkcheck.tape.parameters import Parameters
 from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
+from kinkcheck.tape.tangents import Edge, Traced, trace
 from kinkcheck.tape.watcher import Draw, Watcher
 
 if torch.__version__ < "2.7":
@@ -256,24 +257,88 @@ class Tape:
         >>> [tape.gradient(loss, [x], choose=c)[0].item() for c in ("native", "branch:0.5")]
         [0.0, 0.5]
         """
-        chosen = self._chosen(choose)
         names, tensors = self._trained() if inputs is None else (None, _checked(inputs))
+        chosen = self._chosen(choose)
+        seeds = _seeds(chosen.values())
+        with self._under(chosen):
+            segments = self._segments(loss, tensors)
+            if seeds:
+                trace(loss, tensors, [direction(tensors, seeds.pop())])
+                gradients = whole_pass(loss, tensors)
+            elif segments is None:
+                gradients = whole_pass(loss, tensors)
+            else:
+                gradients = segments.gradients({site: site.selection for site in self.sites})
+        return gradients if names is None else dict(zip(names, gradients, strict=True))
+
+    def trace(
+        self,
+        loss: Tensor,
+        directions: Sequence[Sequence[Tensor]],
+        edges: Iterable[Edge] = (),
+        *,
+        choose: Choose = "native",
+    ) -> Traced:
+        """The gradient of a recorded loss, and how tensors move when the parameters move.
+
+        Args:
+            loss: a scalar computed inside the block.
+            directions: for each direction how each parameter that requires a gradient moves.
+            edges: where the gradients of the tensors arrive whose tangents are asked for.
+            choose: as in :meth:`gradient`. A limit is along the direction: of several, each decides
+                for itself.
+
+        Raises:
+            InputError: an operation on the way has no forward mode.
+
+        >>> model = nn.Linear(1, 1)
+        >>> with record(model) as tape:
+        ...     loss = model(torch.ones(1)).sum()
+        >>> len(tape.trace(loss, [[torch.ones(1, 1), torch.ones(1)]]).gradients)
+        2
+        """
+        _, tensors = self._trained()
+        _require_graph(loss)
+        with self._under(self._chosen(choose)):
+            return trace(loss, tensors, directions, edges)
+
+    def limit(
+        self, loss: Tensor, along: Sequence[Tensor], edges: Iterable[Edge] = ()
+    ) -> tuple[dict[str, Tensor], Traced]:
+        """The limit of gradients along a direction, and how tensors move along it.
+
+        Args:
+            loss: a scalar computed inside the block.
+            along: how each parameter that requires a gradient moves.
+            edges: as in :meth:`trace`.
+
+        Raises:
+            InputError: an operation on the way has no forward mode.
+
+        >>> model = nn.PReLU(1)
+        >>> with record(model) as tape:
+        ...     loss = model(-torch.ones(1)).abs().sum()
+        >>> tape.limit(loss, [torch.ones(1)])[0]
+        {'weight': tensor([1.])}
+        """
+        names, tensors = self._trained()
+        _require_graph(loss)
+        with self._under(dict.fromkeys(self.sites, Limit(0))):
+            traced = trace(loss, tensors, [along], edges)
+            gradients = whole_pass(loss, tensors)
+        return dict(zip(names, gradients, strict=True)), traced
+
+    @contextmanager
+    def _under(self, chosen: Mapping[Site, Selection]) -> Iterator[None]:
+        """A context of backward passes in which sites have what is chosen."""
         try:
             for site, selection in chosen.items():
                 site._chosen = selection
             with self._running_again(), self._parameters.as_written():
-                segments = self._segments(loss, tensors)
-                seeds = _seeds(chosen.values())
-                if seeds:
-                    decide(loss, tensors, seeds.pop())
-                if seeds or segments is None:
-                    gradients = whole_pass(loss, tensors)
-                else:
-                    gradients = segments.gradients({site: site.selection for site in self.sites})
+                yield
         finally:
             for site in chosen:
                 site._chosen = site.winners = None
-        return gradients if names is None else dict(zip(names, gradients, strict=True))
 
     def _running_again(self) -> ExitStack:
         """The context of a backward pass."""

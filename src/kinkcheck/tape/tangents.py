@@ -1,0 +1,164 @@
+"""Tangents: how the tensors of a recorded program move along a direction.
+
+They go through the program once, from its first operation to its last, and no operation is carried
+out again: a backward pass is linear in the gradient that it starts from, and its own backward pass,
+its adjoint, carries tangents forwards. Where the gradient of a tensor passes, its tangent passes
+the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
+
+from kinkcheck.errors import InputError
+from kinkcheck.interrupts import let_through
+from kinkcheck.tape.graph import leaf_of
+from kinkcheck.tape.hooks import alter
+
+Edge = tuple[Any, int]
+"""Where the gradient of a tensor arrives: a node of the graph, and the number of its output."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A backward pass and its adjoint along some directions.
+
+    Attributes:
+        gradients: of the tensors; None where the loss does not depend on one.
+        arrived: at which entries of a tensor a gradient other than 0 arrived, by its edge; nothing
+            where none did.
+        moved: for each direction the tangents of tensors, by their edges; nothing where a tensor
+            does not move.
+    """
+
+    gradients: tuple[Tensor | None, ...]
+    arrived: dict[Edge, Tensor]
+    moved: list[dict[Edge, Tensor]]
+
+
+def edge_of(tensor: Tensor) -> Edge | None:
+    """Where the gradient of a tensor arrives; None where it has none.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> edge_of(2 * x), edge_of(torch.ones(1))
+    ((<MulBackward0 ...>, 0), None)
+    """
+    if not tensor.requires_grad:
+        return None
+    edge = torch.autograd.graph.get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
+def trace(
+    loss: Tensor,
+    tensors: Sequence[Tensor],
+    directions: Sequence[Sequence[Tensor]],
+    edges: Iterable[Edge] = (),
+) -> Traced:
+    """Differentiate a loss, and carry tangents along directions through the program.
+
+    Args:
+        loss: a single number.
+        tensors: what moves.
+        directions: for each direction how each tensor moves.
+        edges: of the tensors whose tangents are asked for.
+
+    Raises:
+        InputError: an operation on the way has no forward mode that can be had from its backward
+            pass.
+
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> y = x.square()
+    >>> found = trace(y.sin().sum(), [x], [[torch.ones(1)]], [edge_of(y)])
+    >>> list(found.moved[0].values())
+    [tensor([6.])]
+    """
+    wanted: dict[Any, list[int]] = {}
+    own = {id(tensor): place for place, tensor in enumerate(tensors)}
+    leaves: dict[Edge, int] = {}
+    inner = {edge_of(tensor): place for place, tensor in enumerate(tensors)}
+    for edge in edges:
+        node, place = edge
+        leaf = leaf_of(node)
+        if edge in inner:
+            leaves[edge] = inner[edge]
+        elif leaf is None:
+            wanted.setdefault(node, []).append(place)
+        elif id(leaf) in own:
+            leaves[edge] = own[id(leaf)]
+    arrived: dict[Edge, Tensor] = {}
+    passing: dict[Edge, Tensor] = {}
+    start = torch.ones_like(loss, requires_grad=True)
+    moved = []
+    try:
+        with ExitStack() as stack, let_through(), torch.enable_grad():
+            for node, places in wanted.items():
+                stack.enter_context(alter(node, _noting(node, places, arrived, passing)))
+            gradients = _run(loss, start, tensors, create_graph=True)
+            stack.close()
+            for direction in directions:
+                passing.clear()
+                along = [
+                    (gradient.conj() * each).real.sum()
+                    for gradient, each in zip(gradients, direction, strict=True)
+                    if gradient is not None and gradient.requires_grad
+                ]
+                if along:
+                    _run(sum(along[1:], along[0]), None, [start], create_graph=False)
+                moved.append(dict(passing) | {e: direction[at] for e, at in leaves.items()})
+    except RuntimeError as error:
+        raise InputError(
+            f"limit: the program cannot be differentiated in forward mode: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    return Traced(tuple(g if g is None else g.detach() for g in gradients), arrived, moved)
+
+
+class _Noted(torch.autograd.Function):
+    """A gradient, which notes the tangent that comes by when its pass is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, edge: Edge, passing: dict[Edge, Tensor]) -> Tensor:
+        ctx.edge, ctx.passing = edge, passing
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None, None]:
+        ctx.passing[ctx.edge] = tangents[0].detach()
+        return tangents[0], None, None
+
+
+def _noting(
+    node: Any, places: list[int], arrived: dict[Edge, Tensor], passing: dict[Edge, Tensor]
+) -> Any:
+    """A hook of a node that notes what arrives and lets tangents be noted."""
+
+    def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        found = list(gradients)
+        for place in places:
+            gradient = found[place]
+            if gradient is not None and gradient.layout == torch.strided:
+                arrived[node, place] = gradient.detach() != 0
+                if gradient.requires_grad:
+                    found[place] = _Noted.apply(gradient, (node, place), passing)
+        return tuple(found)
+
+    return hook
+
+
+def _run(
+    of: Tensor, gradient: Tensor | None, inputs: Sequence[Tensor], create_graph: bool
+) -> tuple[Tensor | None, ...]:
+    # torch.autograd.grad would switch function modes off, which activation checkpointing needs on.
+    start = torch.ones_like(of) if gradient is None else gradient
+    found: tuple[Tensor | None, ...] = _engine_run_backward(
+        (of,), (start,), True, create_graph, tuple(inputs), True, accumulate_grad=False
+    )
+    return found
