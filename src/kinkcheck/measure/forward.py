@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from kinkcheck.ops import Operation
 from kinkcheck.tape import Site, Tape, record
 from kinkcheck.tape.graph import leaf_of, nodes
 from kinkcheck.tape.hooks import look_at
+from kinkcheck.tape.tangents import Edge, Traced, edge_of
 from kinkcheck.tape.tape import Choose
 from kinkcheck.tape.watcher import Draw
 
@@ -35,6 +36,7 @@ class Kinks:
         value: the output.
         producer: the autograd node that made the input; None for an input of the network.
         edge: where the gradient of the output arrives; None if none can.
+        sources: where the gradients of the inputs arrive; None for one that has none.
     """
 
     site: Site
@@ -42,6 +44,7 @@ class Kinks:
     value: Tensor
     producer: Node | None
     edge: GradientEdge | None
+    sources: tuple[Edge | None, ...]
     _output: Tensor = field(repr=False)  # up to PyTorch 2.7 an edge does not keep its node
     _arrived: list[Tensor] = field(default_factory=list, init=False)
 
@@ -95,6 +98,7 @@ class Forward:
         draw: carries out what draws at random (see there).
 
     Attributes:
+        model: the model.
         loss: the loss.
         tape: the sites.
         kinks: one entry a site, in order.
@@ -119,7 +123,7 @@ class Forward:
         self.kinks: list[Kinks] = []
         self._backward = backward
         self._where = where
-        self._model = model
+        self.model = model
         called: list[tuple[tuple[Any, ...], Any]] = []
         with ExitStack() as hooks:
             if not isinstance(model, torch.jit.ScriptModule):  # which takes no hook
@@ -156,6 +160,27 @@ class Forward:
         """Under each choice the gradient of ⟨direction, output⟩, an output given by its number."""
         along = (self.outputs[output] * direction).sum()
         return [self._differentiate(along, chooser) for chooser in choosers]
+
+    def trace(
+        self,
+        choose: Chooser | Choose,
+        directions: Iterable[Sequence[Tensor]],
+        edges: Sequence[Edge],
+    ) -> Traced:
+        """The gradient under what is chosen, and how tensors move along directions."""
+        with self._backward(), backward_of(self._where):
+            chosen = choose(self.tape) if callable(choose) else choose
+            return self.tape.trace(self.loss, directions, edges, choose=chosen)
+
+    def limit(
+        self,
+        along: Sequence[Tensor],
+        edges: Sequence[Edge],
+        directions: Iterable[Sequence[Tensor]] = (),
+    ) -> tuple[Traced, Traced]:
+        """The limit of gradients along a direction, as :meth:`kinkcheck.Tape.limit`."""
+        with self._backward(), backward_of(self._where):
+            return self.tape.limit(self.loss, along, edges, directions)
 
     def output_gradient(self, output: int = 0) -> Tensor:
         """The gradient of the loss with respect to an output of the model."""
@@ -230,7 +255,7 @@ class Forward:
 
     def _depends_only_on(self, output: GradientEdge) -> bool:
         """Whether every way from the loss to a parameter goes through one output."""
-        own = {id(parameter) for parameter in self._model.parameters()}
+        own = {id(parameter) for parameter in self.model.parameters()}
         seen: set[tuple[Node, int]] = set()
         stack = [(self.loss.grad_fn, self.loss.output_nr)]
         while stack:
@@ -252,9 +277,9 @@ class Forward:
 
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
-        self.kinks.append(
-            Kinks(site, operation, output.detach(), operation.inputs[0].grad_fn, edge, output)
-        )
+        sources = tuple(_behind_copies(edge_of(each)) for each in operation.inputs)
+        producer = operation.inputs[0].grad_fn
+        self.kinks.append(Kinks(site, operation, output.detach(), producer, edge, sources, output))
 
 
 @contextmanager
@@ -294,3 +319,11 @@ def _behind_views(node: Node | None) -> Node | None:
     while node is not None and node.name().startswith(_VIEWS) and node.next_functions:
         node = node.next_functions[0][0]
     return node
+
+
+def _behind_copies(edge: Edge | None) -> Edge | None:
+    """Where the gradient goes on from copies, one of which is made of what will be overwritten."""
+    while edge is not None and edge[0].name() == "CloneBackward0":
+        follower = edge[0].next_functions[0]
+        edge = None if follower[0] is None else follower
+    return edge

@@ -94,7 +94,7 @@ class ActiveBall(Active):
         if moved.is_complex():
             moved = moved.abs()
         return Rivals.joined(
-            [Rivals.deciding(of, sign * moved[compete], 0) for sign in (-1, 1)]
+            [Rivals.deciding(of, sign * moved[compete], Rivals.UNLISTED) for sign in (-1, 1)]
         )
 
     def pull(self, weights: float | Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:

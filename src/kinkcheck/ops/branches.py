@@ -29,9 +29,15 @@ class Rivals:
     Attributes:
         of: the output that each belongs to, by its number in row-major order.
         tangent: of the output, through that branch.
-        wins: 1 where the branch with the greatest tangent stays active along it, −1 where the one
-            with the least does, 0 where something else decides.
+        wins: who stays active along it, one of the constants below.
     """
+
+    SMALLEST: ClassVar[int] = -1
+    ORDERED: ClassVar[int] = 0
+    """One whose place in the order of all of them decides."""
+    LARGEST: ClassVar[int] = 1
+    UNLISTED: ClassVar[int] = 2
+    """These are only the ends of what competes."""
 
     of: Tensor
     tangent: Tensor
@@ -46,7 +52,9 @@ class Rivals:
     def ends(cls, tied: Tensor, least: Tensor, greatest: Tensor) -> Rivals:
         """The first and the last of branches whose order is all that decides."""
         (of,) = tied.flatten().nonzero(as_tuple=True)
-        return cls.joined([cls.deciding(of, end.flatten()[of], 0) for end in (least, greatest)])
+        return cls.joined(
+            [cls.deciding(of, end.flatten()[of], cls.UNLISTED) for end in (least, greatest)]
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Rivals]) -> Rivals:

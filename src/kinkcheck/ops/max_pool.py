@@ -65,7 +65,7 @@ class MaxPool(Operation):
         of, entry = contest.listed(tied, self.input.detach())
         attains = entry == value.detach().flatten()[of]
         _, moved = contest.listed(tied, *tangents)
-        return Rivals.deciding(of[attains], moved[attains], 1)
+        return Rivals.deciding(of[attains], moved[attains], Rivals.LARGEST)
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""

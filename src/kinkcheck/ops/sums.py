@@ -95,8 +95,12 @@ class ActiveSums(Active):
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
         """Either sign of each entry, which is decided for itself."""
-        found = self.sides.rivals((self.contest.entries(*tangents),))
-        return Rivals.deciding(found.of, found.tangent, 0)
+        at_zero = self.sides.on
+        of = self.contest.numbers(self.tied())[at_zero]
+        moved = self.contest.entries(*tangents)[at_zero]
+        return Rivals.joined(
+            [Rivals.deciding(of, sign * moved, Rivals.UNLISTED) for sign in (-1, 1)]
+        )
 
     def pull(self, weights: list[Tensor | float], gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each output for its entries that are 0."""

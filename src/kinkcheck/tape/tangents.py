@@ -59,7 +59,7 @@ def edge_of(tensor: Tensor) -> Edge | None:
 def trace(
     loss: Tensor,
     tensors: Sequence[Tensor],
-    directions: Sequence[Sequence[Tensor]],
+    directions: Iterable[Sequence[Tensor]],
     edges: Iterable[Edge] = (),
 ) -> Traced:
     """Differentiate a loss, and carry tangents along directions through the program.

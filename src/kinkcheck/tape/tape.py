@@ -274,7 +274,7 @@ class Tape:
     def trace(
         self,
         loss: Tensor,
-        directions: Sequence[Sequence[Tensor]],
+        directions: Iterable[Sequence[Tensor]],
         edges: Iterable[Edge] = (),
         *,
         choose: Choose = "native",
@@ -303,14 +303,23 @@ class Tape:
             return trace(loss, tensors, directions, edges)
 
     def limit(
-        self, loss: Tensor, along: Sequence[Tensor], edges: Iterable[Edge] = ()
-    ) -> tuple[dict[str, Tensor], Traced]:
-        """The limit of gradients along a direction, and how tensors move along it.
+        self,
+        loss: Tensor,
+        along: Sequence[Tensor],
+        edges: Sequence[Edge] = (),
+        directions: Iterable[Sequence[Tensor]] = (),
+    ) -> tuple[Traced, Traced]:
+        """The limit of gradients along a direction, and how tensors move.
 
         Args:
             loss: a scalar computed inside the block.
             along: how each parameter that requires a gradient moves.
             edges: as in :meth:`trace`.
+            directions: other ones, to be followed through the branches that the first decides for.
+
+        Returns:
+            What is traced along the direction; and the limit of gradients, with what is traced
+            along the others.
 
         Raises:
             InputError: an operation on the way has no forward mode.
@@ -318,15 +327,14 @@ class Tape:
         >>> model = nn.PReLU(1)
         >>> with record(model) as tape:
         ...     loss = model(-torch.ones(1)).abs().sum()
-        >>> tape.limit(loss, [torch.ones(1)])[0]
-        {'weight': tensor([1.])}
+        >>> tape.limit(loss, [torch.ones(1)])[1].gradients
+        (tensor([1.]),)
         """
-        names, tensors = self._trained()
+        _, tensors = self._trained()
         _require_graph(loss)
         with self._under(dict.fromkeys(self.sites, Limit(0))):
-            traced = trace(loss, tensors, [along], edges)
-            gradients = whole_pass(loss, tensors)
-        return dict(zip(names, gradients, strict=True)), traced
+            deciding = trace(loss, tensors, [along], edges)
+            return deciding, trace(loss, tensors, directions, edges)
 
     @contextmanager
     def _under(self, chosen: Mapping[Site, Selection]) -> Iterator[None]:

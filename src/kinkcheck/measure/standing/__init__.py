@@ -1,0 +1,13 @@
+"""The standing of a gradient: derivative, limit, subgradient, wrong, or undecided.
+
+A live tie is flat where its active branches have one derivative with respect to what is
+differentiated; else it is a kink of the loss. Along a direction that decides every kink the
+gradient has a limit, an element of the B-subdifferential; the hull of all limits is the Clarke
+subdifferential.
+"""
+
+from kinkcheck.measure.standing.program import Program
+from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
+from kinkcheck.measure.standing.search import Search
+
+__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing"]

@@ -1,0 +1,85 @@
+"""What is found of the standing of a gradient, with what certifies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a gradient is at a point (DESIGN: standing).
+
+    ``DERIVATIVE``: the loss is differentiable there, and the gradient is its derivative.
+    ``LIMIT``: it is a limit of gradients at nearby points where the loss is differentiable, an
+    element of the B-subdifferential. ``SUBGRADIENT``: it is a convex combination of such limits, an
+    element of the Clarke subdifferential. ``WRONG``: it is outside. ``UNDECIDED``: none of these
+    was certified.
+    """
+
+    DERIVATIVE = "derivative"
+    LIMIT = "limit"
+    SUBGRADIENT = "subgradient"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+STANDS = (Kind.DERIVATIVE, Kind.LIMIT, Kind.SUBGRADIENT)
+"""The kinds of a gradient that is right."""
+
+
+@dataclass(frozen=True)
+class Along:
+    """A direction in which the parameters move, along which the gradient has a limit.
+
+    Attributes:
+        coefficients: of the directions drawn from the seed of the certificate, the next seed and so
+            on, whose sum it is (:func:`kinkcheck.tape.directions.direction`).
+        margin: by how much it decides each kink, in units of the largest tangent that arrives
+            there: the least over all kinks.
+    """
+
+    coefficients: list[float]
+    margin: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a gradient is at a point, and the certificate.
+
+    Attributes:
+        kind: what it is.
+        ties: live ties: those at which a choice could reach the loss.
+        flat: those of them whose active branches have one derivative: no kink of the loss.
+        kinks: the other ones.
+        rows: how many of the kinks are independent, as far as the directions that were drawn tell;
+            None where nothing asked.
+        seed: of the first direction.
+        along: of a limit the direction that certifies it; of a subgradient those of the limits that
+            it is a combination of; of a wrong gradient those of all limits there are.
+        weights: of the limits in the combination that is nearest to the gradient.
+        distance: how far that is from the gradient, in units of the larger of their norms.
+        excess: of a wrong gradient, by how much its slope in the direction from the nearest
+            combination to it is above the slope of every limit there, in units of its norm.
+        why: why nothing was decided.
+    """
+
+    kind: Kind
+    ties: int = 0
+    flat: int = 0
+    kinks: int = 0
+    rows: int | None = None
+    seed: int = 0
+    along: list[Along] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    distance: float | None = None
+    excess: float | None = None
+    why: str | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the gradient is right.
+
+        >>> Standing(Kind.LIMIT).stands, Standing(Kind.UNDECIDED).stands
+        (True, False)
+        """
+        return self.kind in STANDS
