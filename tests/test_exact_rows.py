@@ -90,9 +90,3 @@ def test_weights_are_exact() -> None:
     third = Fraction(1, 3)
     # Native shares evenly here: https://docs.pytorch.org/docs/stable/generated/torch.amax.html
     assert shares == {"minimal": [third] * 3, "hybrid:0.5": [third] * 3, "last": [0, 0, 1]}
-
-
-def test_a_selection_of_a_whole_program_is_refused() -> None:
-    point = exact.evaluate(Program(torch.abs), torch.zeros(1, 3))
-    with pytest.raises(Exception, match="whole program"):
-        point.gradient(torch.ones(1, 4), parse("limit:0"))

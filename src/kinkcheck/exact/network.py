@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,39 +18,83 @@ from kinkcheck.exact.record import Record, Variable
 from kinkcheck.exact.trace import differentiated, layer_of
 from kinkcheck.selection import Native
 from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.directions import direction
 
 
-def carry_out(model: nn.Module, inputs: Tensor) -> tuple[Record, Variable, dict[str, Variable]]:
-    """A forward pass: what was done, the output, and the parameters that require a gradient."""
-    calls = covered(model)
-    if not inputs.numel():
-        raise InputError(f"inputs: must not be empty, as of shape {tuple(inputs.shape)}")
-    given = Variable(from_floats(inputs, "inputs"))
-    _require_accepted(model, inputs)
-    nodes = calls.graph.nodes
-    # They all have one type, or they would not be covered.
-    like = next((calls.tensor(node) for node in nodes if node.op == "get_attr"), inputs)
-    record = Record(dtype=like.dtype, device=like.device)
-    leaves = Leaves(model)
-    values: dict[fx.Node, Any] = {}
-    for node in nodes:
-        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-        record.layer, record.own = layer_of(node), Native()
-        record.differentiates = differentiated(node)
-        match node.op:
-            case "placeholder":
-                values[node] = given
-            case "get_attr":
-                values[node] = leaves.of(calls.tensor(node))
-            case "call_module":
-                module = calls.module(node)
-                record.own = getattr(module, "selection", Native())
-                values[node] = MODULES[type(module)](record, module, *args, **kwargs)
-            case "call_function" | "call_method":
-                values[node] = _carry_out_function(record, node, args, kwargs)
-            case "output":
-                (output,) = args
-    return record, output, leaves.trained()
+class Network:
+    """A model on a batch, with all numbers as they are now.
+
+    Args:
+        model: in the mode in which it is to be evaluated.
+        inputs: a batch of floating-point numbers of any type.
+
+    Attributes:
+        parameters: those that require a gradient, by name.
+
+    Raises:
+        InputError: see :func:`kinkcheck.exact.evaluate`.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
+        self._calls = covered(model)
+        if not inputs.numel():
+            raise InputError(f"inputs: must not be empty, as of shape {tuple(inputs.shape)}")
+        self._given = Variable(from_floats(inputs, "inputs"))
+        _require_accepted(model, inputs)
+        leaves = Leaves(model)
+        held = {
+            node: self._calls.tensor(node)
+            for node in self._calls.graph.nodes
+            if node.op == "get_attr"
+        }
+        # They all have one type, or they would not be covered.
+        like = next(iter(held.values()), inputs)
+        self._dtype, self._device = like.dtype, like.device
+        self._held = {node: leaves.of(tensor) for node, tensor in held.items()}
+        self.parameters: dict[str, Variable] = leaves.trained()
+
+    def along(self, seed: int) -> dict[Variable, Variable]:
+        """The parameters as they begin to move along the direction that a tape takes for a seed.
+
+        Returns:
+            The moving ones by those at rest.
+        """
+        shapes = [each.value.shape for each in self.parameters.values()]
+        drawn = direction([torch.empty(shape, dtype=self._dtype) for shape in shapes], seed)
+        return {
+            each: Variable(each.value.moving(from_floats(moved)))
+            for each, moved in zip(self.parameters.values(), drawn, strict=True)
+        }
+
+    def carry_out(
+        self, others: Mapping[Variable, Variable] = MappingProxyType({})
+    ) -> tuple[Record, Variable]:
+        """A forward pass: what was done, and the output.
+
+        Args:
+            others: what stands in the place of parameters.
+        """
+        calls, record = self._calls, Record(dtype=self._dtype, device=self._device)
+        values: dict[fx.Node, Any] = {}
+        for node in calls.graph.nodes:
+            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+            record.layer, record.own = layer_of(node), Native()
+            record.differentiates = differentiated(node)
+            match node.op:
+                case "placeholder":
+                    values[node] = self._given
+                case "get_attr":
+                    held = self._held[node]
+                    values[node] = others.get(held, held)
+                case "call_module":
+                    module = calls.module(node)
+                    record.own = getattr(module, "selection", Native())
+                    values[node] = MODULES[type(module)](record, module, *args, **kwargs)
+                case "call_function" | "call_method":
+                    values[node] = _carry_out_function(record, node, args, kwargs)
+                case "output":
+                    (output,) = args
+        return record, output
 
 
 def _carry_out_function(

@@ -12,11 +12,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from kinkcheck.errors import InputError
-from kinkcheck.exact.network import carry_out
+from kinkcheck.exact.network import Network
 from kinkcheck.exact.rationals import Rationals, from_floats
-from kinkcheck.exact.record import ExactSite, Record, Variable
+from kinkcheck.exact.record import ExactSite, Variable
 from kinkcheck.ops.table import BY_NAME
-from kinkcheck.selection import Selection, parse
+from kinkcheck.selection import First, Limit, Selection, parse
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,11 @@ class ExactPoint:
         windows: how many there are.
     """
 
-    def __init__(
-        self, record: Record, output: Variable, parameters: Mapping[str, Variable]
-    ) -> None:
-        self.ties: dict[ExactSite, int] = record.ties
-        self.windows: dict[ExactSite, int] = record.windows
-        self._record = record
-        self._output = output
-        self._parameters = parameters
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._record, self._output = network.carry_out()
+        self.ties: dict[ExactSite, int] = self._record.ties
+        self.windows: dict[ExactSite, int] = self._record.windows
 
     @property
     def output(self) -> Rationals:
@@ -74,6 +71,9 @@ class ExactPoint:
         self, cotangent: Tensor, selection: str | Selection = "native"
     ) -> dict[str, Rationals]:
         """The gradient of ⟨cotangent, output⟩ under a selection.
+
+        Under ``limit:SEED`` the parameters move along the direction that a tape takes, and each
+        site takes the branch that stays active; the first one where several do, to the first order.
 
         Args:
             cotangent: floating-point numbers in the shape of the output, taken as they are: the
@@ -109,7 +109,8 @@ class ExactPoint:
             The difference; its ``l1`` is 0 exactly if the two programs agree over the reals.
 
         Raises:
-            InputError: no site has a selection, or the cotangent has another shape.
+            InputError: no site has a selection, the cotangent has another shape, or some sites
+                alone are to have a limit.
 
         >>> layer = nn.Linear(1, 4)
         >>> _ = nn.init.ones_(layer.weight), nn.init.ones_(layer.bias)
@@ -189,12 +190,24 @@ class ExactPoint:
                 f"cotangent: must have the shape of the output {self.output.shape}, "
                 f"not {tuple(cotangent.shape)}"
             )
-        gradients = self._record.pull_back(
-            self._output, from_floats(cotangent, "cotangent"), chosen
-        )
+        record, output = self._record, self._output
+        moving: dict[Variable, Variable] = {}
+        limit = next((each for each in chosen.values() if isinstance(each, Limit)), None)
+        if limit is not None:
+            if others := set(chosen.values()) - {limit}:
+                raise InputError(
+                    f"exact: {limit} is that of a whole program, but other sites have "
+                    f"{', '.join(sorted(map(str, others)))}"
+                )
+            moving = self._network.along(limit.seed)
+            record, output = self._network.carry_out(moving)
+            chosen = dict.fromkeys(chosen, First())
+        gradients = record.pull_back(output, from_floats(cotangent, "cotangent"), chosen)
         return {
-            name: gradients.get(variable) or Rationals(np.zeros(variable.value.shape, object))
-            for name, variable in self._parameters.items()
+            name: gradients[at].at_rest()
+            if (at := moving.get(variable, variable)) in gradients
+            else Rationals(np.zeros(variable.value.shape, object))
+            for name, variable in self._network.parameters.items()
         }
 
 
@@ -228,7 +241,7 @@ def evaluate(model: nn.Module, inputs: Tensor) -> ExactPoint:
     >>> {tuple(site): tied for site, tied in point.ties.items()}
     {('0', 'relu', 0): 4, ('1', 'max_pool1d', 0): 2}
     """
-    return ExactPoint(*carry_out(model, inputs))
+    return ExactPoint(Network(model, inputs))
 
 
 def _largest(tensors: Mapping[str, Tensor]) -> float:

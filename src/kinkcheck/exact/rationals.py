@@ -7,6 +7,7 @@ array. Sums and products stay exact; integers only grow. Products of matrices ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinkcheck.errors import InputError
+from kinkcheck.exact.moving import Moving
 from kinkcheck.extras import require
 
 Integers: TypeAlias = NDArray[Any]
-"""Of dtype object: integers of Python or of FLINT, which mix."""
+"""Of dtype object: integers of Python or of FLINT, or such that move, all of which mix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,9 @@ class Rationals:
 
     def __matmul__(self, other: Rationals) -> Rationals:
         """The product of two matrices, or of two stacks of as many matrices."""
+        if self._moves() or other._moves():
+            left, right = self.at_rest(), other.at_rest()
+            return (left @ right).moving(left @ other._along() + self._along() @ right)
         (*stack, rows, _), columns = self.shape, other.shape[-1]
         products = np.empty((prod(stack), rows * columns), dtype=object)
         pairs = zip(_matrices(self), _matrices(other), strict=True)
@@ -83,6 +88,27 @@ class Rationals:
         return Rationals(
             products.reshape(*stack, rows, columns), self.denominator * other.denominator
         )
+
+    def moving(self, along: Rationals) -> Rationals:
+        """The same numbers as they begin to move (see :mod:`kinkcheck.exact.moving`).
+
+        >>> x = from_floats(torch.tensor([1.0])).moving(from_floats(torch.tensor([0.5])))
+        >>> (x * x).numerators.tolist()  # over 4
+        [Moving(at=4, along=4)]
+        """
+        common = lcm(self.denominator, along.denominator)
+        return Rationals(_each(Moving, self._over(common), along._over(common)), common)
+
+    def at_rest(self) -> Rationals:
+        """The same numbers where they are, whether they move or not."""
+        return Rationals(_each(_at, self.numerators), self.denominator)
+
+    def _along(self) -> Rationals:
+        """Where they move to."""
+        return Rationals(_each(_speed, self.numerators), self.denominator)
+
+    def _moves(self) -> bool:
+        return Moving in set(map(type, self.numerators.flat))
 
     def sum(self, *axes: int) -> Rationals:
         """The sum over some dimensions."""
@@ -156,6 +182,18 @@ def rational(number: Fraction) -> Rationals:
     ()
     """
     return Rationals(np.array(number.numerator, dtype=object), number.denominator)
+
+
+def _each(function: Callable[..., Any], *given: Integers) -> Integers:
+    return np.asarray(np.frompyfunc(function, len(given), 1)(*given), dtype=object)
+
+
+def _at(number: Any) -> Any:
+    return number.at if isinstance(number, Moving) else number
+
+
+def _speed(number: Any) -> Any:
+    return number.along if isinstance(number, Moving) else 0
 
 
 def _integers(values: NDArray[np.int64]) -> Integers:

@@ -69,10 +69,14 @@ class Record:
     def step(
         self, output: Rationals, *pullbacks: tuple[Variable, Adjoint | KinkAdjoint]
     ) -> Variable:
-        """Add a smooth layer: its output, and for each input the adjoint."""
+        """Add a smooth layer: its output, and for each input the adjoint.
+
+        Where no gradient passes nothing moves.
+        """
+        if not self.differentiates or not pullbacks:
+            return Variable(output.at_rest())
         variable = Variable(output)
-        if self.differentiates:
-            self._steps.append((variable, list(pullbacks)))
+        self._steps.append((variable, list(pullbacks)))
         return variable
 
     def number(self, number: float, operation: Callable[..., Any]) -> Variable:
