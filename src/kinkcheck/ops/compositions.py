@@ -266,6 +266,7 @@ def rrelu(
     kept = upper - lower > 1e-6 and input.dtype in (torch.float32, torch.float64)
     if not training or not kept:
         return rrelu_of(input, lower, upper, training, generator)
+    input = input.contiguous()
     with torch.no_grad(), torch._C.DisableTorchFunction():
         slopes = torch.empty_like(input)
         torch.ops.aten.rrelu_with_noise(input, slopes, lower, upper, True, generator)

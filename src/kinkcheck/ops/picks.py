@@ -91,6 +91,8 @@ class Picks(Branches):
             ascending order of all entries.
         ignored: one value an output that does not compete, but which PyTorch gives a part of the
             gradient where it equals the output; NaN where there is none.
+        given: entries that are numbers, of which nothing is a derivative: where one is active the
+            element of least norm is 0. A bool for each entry; None if all are differentiated.
 
     >>> x = torch.tensor([[1.0, 3.0, 3.0]])
     >>> picks = Picks((x,), Along.of(x, 1))
@@ -102,6 +104,7 @@ class Picks(Branches):
     contest: Contest
     wins: Wins | Tensor = "largest"
     ignored: Tensor | None = None
+    given: Tensor | None = None
 
     def active(self, value: Tensor) -> ActivePicks:
         """The entries that attain the outputs."""
@@ -118,7 +121,7 @@ class Picks(Branches):
             if not isinstance(wins, str):
                 # Among those that are active: behind all that are smaller.
                 wins = wins - self.contest.total(entries < self.contest.spread(value.detach()))
-        return ActivePicks(self.contest, attains, wins, lost)
+        return ActivePicks(self.contest, attains, wins, lost, self.given)
 
     def where_tied(self, value: Tensor) -> Active | None:
         """The same; None where it could be asked and nothing is tied."""
@@ -143,12 +146,14 @@ class ActivePicks(Active):
         attains: the active ones.
         wins: which of them stays active along a tangent.
         lost: outputs of whose gradient PyTorch loses a part, so that one entry is a choice too.
+        given: as in :class:`Picks`.
     """
 
     contest: Contest
     attains: Tensor
     wins: Wins | Tensor
     lost: Tensor | None = None
+    given: Tensor | None = None
 
     def _size(self) -> Tensor:
         """How many entries attain each output."""
@@ -182,8 +187,12 @@ class ActivePicks(Active):
         sizes = self.contest.spread(size).clamp(min=1)
         ranked = isinstance(selection, (First, Last, Random))
         ranks = self.contest.ranks(self.attains) if ranked else None
-        given = weight(selection, ranks, sizes, 1 / sizes.to(torch.float64), drawn)
-        return torch.where(self.attains & self.contest.spread(self.tied()), given, 0.0)
+        least = 1 / sizes.to(torch.float64)
+        if self.given is not None:
+            held = self.attains & self.given
+            least = torch.where(self.contest.spread(self.contest.total(held) > 0), held, least)
+        found = weight(selection, ranks, sizes, least, drawn)
+        return torch.where(self.attains & self.contest.spread(self.tied()), found, 0.0)
 
     def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
         """Weight 1 for the first of the entries that win a tie."""

@@ -80,9 +80,11 @@ def _segment(
     if initial is None:
         return ops.Picks((data,), ops.Gathered(of, (shape,), output, gaps=True), _WINS[reduce])
     own = data.new_full(output, initial)
-    of = torch.cat([torch.arange(own.numel(), device=data.device), of])
+    numbers = torch.arange(own.numel(), device=data.device)
+    of = torch.cat([numbers, of])
+    given = torch.arange(len(of), device=data.device) < len(numbers)
     contest = ops.Gathered(of, (output, shape), output)
-    return ops.Picks((own, data), contest, _WINS[reduce])
+    return ops.Picks((own, data), contest, _WINS[reduce], given=given)
 
 
 _ATEN = (
