@@ -166,11 +166,14 @@ class Forward:
         choose: Chooser | Choose,
         directions: Iterable[Sequence[Tensor]],
         edges: Sequence[Edge],
+        uncancelled: bool = False,
     ) -> Traced:
-        """The gradient under what is chosen, and how tensors move along directions."""
+        """The gradient under what is chosen, and how tensors move: :meth:`kinkcheck.Tape.trace`."""
         with self._backward(), backward_of(self._where):
             chosen = choose(self.tape) if callable(choose) else choose
-            return self.tape.trace(self.loss, directions, edges, choose=chosen)
+            return self.tape.trace(
+                self.loss, directions, edges, choose=chosen, uncancelled=uncancelled
+            )
 
     def limit(
         self,

@@ -87,15 +87,10 @@ class ActiveBall(Active):
         return torch.where(self.contest.spread(self.zero), slope, 0)
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
-        """Either sign of each entry: the ball is the hull of more branches than can be listed."""
+        """Either sign of the largest: the ball is the hull of more branches than can be listed."""
         moved = self.contest.entries(*tangents).nan_to_num(nan=0.0)
-        compete = self.contest.spread(self.zero)
-        of = self.contest.numbers(self.zero)[compete]
-        if moved.is_complex():
-            moved = moved.abs()
-        return Rivals.joined(
-            [Rivals.deciding(of, sign * moved[compete], Rivals.UNLISTED) for sign in (-1, 1)]
-        )
+        most = self.contest.best(moved.abs(), largest=True)
+        return Rivals.ends(self.zero, -most, most)
 
     def pull(self, weights: float | Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of each output for its entries."""

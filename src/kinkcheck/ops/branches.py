@@ -30,6 +30,7 @@ class Rivals:
         of: the output that each belongs to, by its number in row-major order.
         tangent: of the output, through that branch.
         wins: who stays active along it, one of the constants below.
+        contest: the contest of each, by number: those of one output that compete with each other.
     """
 
     SMALLEST: ClassVar[int] = -1
@@ -42,11 +43,15 @@ class Rivals:
     of: Tensor
     tangent: Tensor
     wins: Tensor
+    contest: Tensor
 
     @classmethod
-    def deciding(cls, of: Tensor, tangent: Tensor, wins: int) -> Rivals:
-        """Rivals at which one rule decides."""
-        return cls(of, tangent, torch.full_like(of, wins))
+    def deciding(
+        cls, of: Tensor, tangent: Tensor, wins: int | Tensor, contest: Tensor | None = None
+    ) -> Rivals:
+        """Rivals at which a rule decides, in one contest an output if nothing else is said."""
+        rule = wins if isinstance(wins, Tensor) else torch.full_like(of, wins)
+        return cls(of, tangent, rule, of if contest is None else contest)
 
     @classmethod
     def ends(cls, tied: Tensor, least: Tensor, greatest: Tensor) -> Rivals:
@@ -63,6 +68,7 @@ class Rivals:
             torch.cat([each.of for each in parts]),
             torch.cat([each.tangent for each in parts]),
             torch.cat([each.wins for each in parts]),
+            torch.cat([each.contest for each in parts]),
         )
 
 

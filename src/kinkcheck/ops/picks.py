@@ -232,8 +232,8 @@ class ActivePicks(Active):
         tied = self.tied()
         compete = self.attains & self.contest.spread(tied)
         of = self.contest.numbers(tied)[compete]
-        wins = {"largest": Rivals.LARGEST, "smallest": Rivals.SMALLEST, "clamped": Rivals.UNLISTED}
-        decides = wins.get(self.wins, 0) if isinstance(self.wins, str) else Rivals.ORDERED
+        wins = {"largest": Rivals.LARGEST, "smallest": Rivals.SMALLEST, "clamped": Rivals.ORDERED}
+        decides = wins[self.wins] if isinstance(self.wins, str) else Rivals.ORDERED
         return Rivals.deciding(of, self.contest.entries(*tangents)[compete], decides)
 
     def pull(self, weights: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:

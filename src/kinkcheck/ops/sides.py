@@ -129,7 +129,9 @@ class ActiveSides(Active):
                 for each in (left, right)
             ]
             wins = (slopes[1] - slopes[0]).sign().to(torch.int64)
-            found += [Rivals(places, torch.where(here == 0, 0, s * here), wins) for s in slopes]
+            found += [
+                Rivals.deciding(places, torch.where(here == 0, 0, s * here), wins) for s in slopes
+            ]
         return Rivals.joined(found)
 
     def pull(self, weights: list[Number], gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -98,8 +98,9 @@ class ActiveSums(Active):
         at_zero = self.sides.on
         of = self.contest.numbers(self.tied())[at_zero]
         moved = self.contest.entries(*tangents)[at_zero]
+        entry = torch.arange(len(of), device=of.device)
         return Rivals.joined(
-            [Rivals.deciding(of, sign * moved, Rivals.UNLISTED) for sign in (-1, 1)]
+            [Rivals.deciding(of, sign * moved, Rivals.ORDERED, entry) for sign in (-1, 1)]
         )
 
     def pull(self, weights: list[Tensor | float], gradient: Tensor) -> tuple[Tensor | None, ...]:

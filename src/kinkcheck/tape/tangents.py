@@ -32,8 +32,7 @@ class Traced:
 
     Attributes:
         gradients: of the tensors; None where the loss does not depend on one.
-        arrived: at which entries of a tensor a gradient other than 0 arrived, by its edge; nothing
-            where none did.
+        arrived: the gradients of tensors, by their edges; nothing where none arrived.
         moved: for each direction the tangents of tensors, by their edges; nothing where a tensor
             does not move.
     """
@@ -61,6 +60,8 @@ def trace(
     tensors: Sequence[Tensor],
     directions: Iterable[Sequence[Tensor]],
     edges: Iterable[Edge] = (),
+    *,
+    uncancelled: bool = False,
 ) -> Traced:
     """Differentiate a loss, and carry tangents along directions through the program.
 
@@ -69,6 +70,8 @@ def trace(
         tensors: what moves.
         directions: for each direction how each tensor moves.
         edges: of the tensors whose tangents are asked for.
+        uncancelled: whether the gradient of each number of these tensors is multiplied by a factor
+            drawn at random, lest gradients that come on several ways cancel; tangents are not.
 
     Raises:
         InputError: an operation on the way has no forward mode that can be had from its backward
@@ -95,12 +98,13 @@ def trace(
             leaves[edge] = own[id(leaf)]
     arrived: dict[Edge, Tensor] = {}
     passing: dict[Edge, Tensor] = {}
+    factors = torch.Generator().manual_seed(0) if uncancelled else None
     start = torch.ones_like(loss, requires_grad=True)
     moved = []
     try:
         with ExitStack() as stack, let_through(), torch.enable_grad():
             for node, places in wanted.items():
-                stack.enter_context(alter(node, _noting(node, places, arrived, passing)))
+                stack.enter_context(alter(node, _noting(node, places, arrived, passing, factors)))
             gradients = _run(loss, start, tensors, create_graph=True)
             stack.close()
             for direction in directions:
@@ -125,18 +129,31 @@ class _Noted(torch.autograd.Function):
     """A gradient, which notes the tangent that comes by when its pass is differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, edge: Edge, passing: dict[Edge, Tensor]) -> Tensor:
+    def forward(
+        ctx: Any,
+        gradient: Tensor,
+        edge: Edge,
+        passing: dict[Edge, Tensor],
+        factors: torch.Generator | None,
+    ) -> Tensor:
         ctx.edge, ctx.passing = edge, passing
-        return gradient.view_as(gradient)
+        if factors is None:
+            return gradient.view_as(gradient)
+        drawn = torch.rand(gradient.shape, generator=factors, dtype=torch.float64)
+        return gradient * (0.5 + drawn).to(gradient)
 
     @staticmethod
-    def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None, None, None]:
         ctx.passing[ctx.edge] = tangents[0].detach()
-        return tangents[0], None, None
+        return tangents[0], None, None, None
 
 
 def _noting(
-    node: Any, places: list[int], arrived: dict[Edge, Tensor], passing: dict[Edge, Tensor]
+    node: Any,
+    places: list[int],
+    arrived: dict[Edge, Tensor],
+    passing: dict[Edge, Tensor],
+    factors: torch.Generator | None,
 ) -> Any:
     """A hook of a node that notes what arrives and lets tangents be noted."""
 
@@ -145,9 +162,9 @@ def _noting(
         for place in places:
             gradient = found[place]
             if gradient is not None and gradient.layout == torch.strided:
-                arrived[node, place] = gradient.detach() != 0
+                arrived[node, place] = gradient.detach()
                 if gradient.requires_grad:
-                    found[place] = _Noted.apply(gradient, (node, place), passing)
+                    found[place] = _Noted.apply(gradient, (node, place), passing, factors)
         return tuple(found)
 
     return hook

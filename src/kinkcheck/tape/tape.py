@@ -278,6 +278,7 @@ class Tape:
         edges: Iterable[Edge] = (),
         *,
         choose: Choose = "native",
+        uncancelled: bool = False,
     ) -> Traced:
         """The gradient of a recorded loss, and how tensors move when the parameters move.
 
@@ -287,6 +288,8 @@ class Tape:
             edges: where the gradients of the tensors arrive whose tangents are asked for.
             choose: as in :meth:`gradient`. A limit is along the direction: of several, each decides
                 for itself.
+            uncancelled: whether gradients are kept from cancelling
+                (:func:`kinkcheck.tape.tangents.trace`).
 
         Raises:
             InputError: an operation on the way has no forward mode.
@@ -300,7 +303,7 @@ class Tape:
         _, tensors = self._trained()
         _require_graph(loss)
         with self._under(self._chosen(choose)):
-            return trace(loss, tensors, directions, edges)
+            return trace(loss, tensors, directions, edges, uncancelled=uncancelled)
 
     def limit(
         self,

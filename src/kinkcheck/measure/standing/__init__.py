@@ -9,5 +9,6 @@ subdifferential.
 from kinkcheck.measure.standing.program import Program
 from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 from kinkcheck.measure.standing.search import Search
+from kinkcheck.measure.standing.verification import verify
 
-__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing"]
+__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing", "verify"]

@@ -1,73 +1,58 @@
-"""Directions that decide kinks in a given way: small linear programs."""
+"""Directions inside of polyhedral cones: small linear programs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linprog, nnls
 
-from kinkcheck.measure.standing.program import NOISE, Floats, Table
-from kinkcheck.ops.branches import Rivals
+from kinkcheck.measure.standing.tables import Floats
 
-_FEASIBLE = 1e-7
-"""A cone that no unit vector is this deep inside of is called empty."""
+DEEP = 1e-5
+"""A cone that no unit vector is this deep inside of is too narrow for float64 to tell its kinks."""
+
+_EMPTY = 1e-8
+"""One that none is even this deep inside of is empty: the solver is exact to 10⁻¹⁰, rows are to
+10⁻⁹. What is in between is not told."""
+
+_INDEPENDENT = 1e-6
+"""Rows of norm 1 are dependent up to singular values of this."""
 
 
-def winners(table: Table) -> NDArray[np.int64]:
-    """The branch whose tangent each output has: its number in the table, −1 where none has.
+class UntoldError(Exception):
+    """Floating-point numbers do not tell: a cone is as narrow as rounding, say."""
 
-    Of several with one tangent the first.
+
+def distinct(rows: Floats) -> Floats:
+    """Rows of norm 1, each once, without those that are 0.
+
+    Raises:
+        UntoldError: two are neither equal nor apart.
     """
-    found = np.full(len(table.scale), -1)
-    if not table.tangents.shape[1]:
-        return found
-    off = np.abs(table.tangents - table.outputs[table.of]).max(1)
-    fits = (off <= 100 * NOISE * table.scale[table.of]) & (np.abs(table.wins) == 1)
-    (places,) = np.nonzero(fits)
-    found[table.of[places[::-1]]] = places[::-1]
-    return found
-
-
-def leads(table: Table, won: NDArray[np.int64]) -> Floats:
-    """By how much the winners are ahead of each other branch: rows × directions, of norm 1.
-
-    A direction under whose coefficients all are positive lets the winners stay active.
-    """
-    best = won[table.of]
-    (others,) = np.nonzero((best >= 0) & (best != np.arange(len(best))))
-    sign = table.wins[others, None]
-    rows: Floats = sign * (table.tangents[best[others]] - table.tangents[others])
-    return _distinct(rows, table.scale[table.of[others]])
-
-
-def orders(table: Table, along: Floats) -> Floats:
-    """The same for kinks where the order of all branches decides, as it is along a direction."""
-    rows, scale = [], []
-    for kink in np.unique(table.of[table.wins == Rivals.ORDERED]):
-        (here,) = np.nonzero(table.of == kink)
-        first, second = np.triu_indices(len(here), 1)
-        apart = table.tangents[here[first]] - table.tangents[here[second]]
-        rows.append(np.where(apart @ along < 0, -1, 1)[:, None] * apart)
-        scale.append(np.full(len(apart), table.scale[kink]))
-    if not rows:
-        return np.zeros((0, table.tangents.shape[1]))
-    return _distinct(np.concatenate(rows), np.concatenate(scale))
-
-
-def _distinct(rows: Floats, scale: Floats) -> Floats:
-    """Rows of norm 1, each once, without those that vanish."""
-    kept: Floats = rows[np.abs(rows).max(1, initial=0) > NOISE * scale]
-    if not len(kept):
-        return kept
-    kept /= np.linalg.norm(kept, axis=1, keepdims=True)
-    _, first = np.unique(np.round(kept, 6), axis=0, return_index=True)
-    distinct: Floats = kept[np.sort(first)]
-    return distinct
+    kept: list[Floats] = []
+    for row in rows:
+        if not row.any():
+            continue
+        near = min((float(np.linalg.norm(row - other)) for other in kept), default=2.0)
+        if near > DEEP:
+            kept.append(row)
+        elif near > _EMPTY:
+            raise UntoldError("two kinks are nearly one")
+    return np.array(kept).reshape(len(kept), rows.shape[1])
 
 
 def rank(rows: Floats) -> int:
     """How many rows are independent."""
-    return int(np.linalg.matrix_rank(rows, tol=1e-6)) if rows.size else 0
+    return int(np.linalg.matrix_rank(rows, tol=_INDEPENDENT)) if rows.size else 0
+
+
+def dependences(rows: Floats) -> Floats:
+    """Combinations of rows that vanish: an orthonormal basis of their coefficients, one a row."""
+    if not rows.size:
+        return np.eye(len(rows))
+    left, _, _ = np.linalg.svd(rows)
+    return left.T[rank(rows) :]
 
 
 def deepest(rows: Floats, on: Floats | None = None) -> Floats | None:
@@ -76,6 +61,9 @@ def deepest(rows: Floats, on: Floats | None = None) -> Floats | None:
     Args:
         rows: whose products with the coefficients are to be positive.
         on: a row whose product is to be 0.
+
+    Raises:
+        UntoldError: it is narrow.
     """
     count = rows.shape[1]
     found = linprog(
@@ -86,8 +74,16 @@ def deepest(rows: Floats, on: Floats | None = None) -> Floats | None:
         b_eq=None if on is None else np.zeros(1),
         bounds=[*[(-1.0, 1.0)] * count, (None, 1.0)],
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return found.x[:-1] if found.status == 0 and found.x[-1] > _FEASIBLE else None
+    if found.status != 0:
+        raise UntoldError("a linear program was not solved")
+    if not len(rows) or found.x[-1] > DEEP:
+        inside: Floats = found.x[:-1]
+        return inside
+    if found.x[-1] > _EMPTY:
+        raise UntoldError("directions that decide the kinks are too few for float64")
+    return None
 
 
 def nearest(rows: Floats, to: Floats, inside: Floats) -> Floats:
@@ -111,6 +107,42 @@ def nearest(rows: Floats, to: Floats, inside: Floats) -> Floats:
         method="highs",
     )
     return found.x[:count] if found.status == 0 else inside
+
+
+def beside(rows: Floats) -> Iterator[Floats]:
+    """A direction in each cone that shares a facet with one.
+
+    Raises:
+        UntoldError: a facet is narrow.
+    """
+    for number, row in enumerate(rows):
+        others = np.delete(rows, number, 0)
+        on = deepest(others, row)
+        if on is not None:
+            depth = (others @ on).min(initial=1.0)
+            yield on - depth / 4 * row
+
+
+def spread(rows: Floats, inside: Floats, count: int, random: np.random.Generator) -> Floats:
+    """Directions all over a cone, each of norm 1: a walk from one of them.
+
+    Args:
+        rows: whose products with them are to be positive.
+        inside: the first.
+        count: how many.
+        random: what draws them.
+    """
+    at, found = inside / np.linalg.norm(inside), []
+    for _ in range(count):
+        for _ in range(4):
+            step = random.standard_normal(len(at))
+            # How far it is to each wall, ahead and behind.
+            walls = -(rows @ at) / (rows @ step)
+            ahead, behind = walls[walls > 0].min(initial=3.0), walls[walls < 0].max(initial=-3.0)
+            at = at + step * random.uniform(0.9 * behind, 0.9 * ahead)
+            at = at / np.linalg.norm(at)
+        found.append(at)
+    return np.array(found)
 
 
 def combination(points: Floats, to: Floats) -> Floats:

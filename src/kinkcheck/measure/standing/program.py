@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,33 +14,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
+from kinkcheck.measure.standing.tables import NOISE, Floats, Table, margin
 from kinkcheck.ops.branches import Rivals
-from kinkcheck.selection import Branch, Hybrid, Selection
+from kinkcheck.selection import Branch, Minimal, Selection
 from kinkcheck.tape import Site, Tape
 from kinkcheck.tape.directions import direction
-from kinkcheck.tape.tangents import Edge, Traced
+from kinkcheck.tape.tangents import Edge
 from kinkcheck.tape.tape import Choose
 
 DIRECTIONS = 32
 """The most directions that are followed."""
 
-NOISE = 1e-9
-"""Up to this part of the largest tangent at a site two tangents are equal."""
-
-Floats = NDArray[np.float64]
+_RHO = 1e-3
+"""How far parameters are moved along a direction to see more than derivatives."""
 
 
 @dataclass(frozen=True)
-class LiveKinks:
-    """The kinks of the loss at one site.
+class LiveTies:
+    """Live ties at one site.
 
     Attributes:
         kinks: the site.
-        outputs: the tied outputs that are live and not flat, by their numbers in row-major order.
+        outputs: the tied outputs, by their numbers in row-major order.
+        scale: the largest tangent at each.
     """
 
     kinks: Kinks
     outputs: Tensor
+    scale: Tensor
+
+    def those(self, chosen: Tensor) -> LiveTies:
+        """Some of them."""
+        return LiveTies(self.kinks, self.outputs[chosen], self.scale[chosen])
 
 
 @dataclass(frozen=True)
@@ -46,38 +53,31 @@ class Census:
     """The live ties of a point.
 
     Attributes:
-        ties: how many there are.
-        flat: how many have active branches of one derivative.
-        sites: where the others are.
+        apart: those whose active branches have several derivatives: kinks of the loss.
+        same: those whose active branches have one: flat ties.
+        rows: how many derivatives of differences between branches there are at kinks, at most.
+        scale: how large gradients are where nothing in them cancels.
     """
 
-    ties: int
-    flat: int
-    sites: list[LiveKinks]
+    apart: list[LiveTies] = field(default_factory=list)
+    same: list[LiveTies] = field(default_factory=list)
+    rows: int = 0
+    scale: float = 0.0
 
     @property
     def kinks(self) -> int:
         """How many ties are kinks of the loss."""
-        return sum(site.outputs.numel() for site in self.sites)
+        return sum(each.outputs.numel() for each in self.apart)
 
+    @property
+    def flat(self) -> int:
+        """How many are not."""
+        return sum(each.outputs.numel() for each in self.same)
 
-@dataclass(frozen=True)
-class Table:
-    """Tangents at the kinks of the loss, along some directions.
-
-    Attributes:
-        of: the kink that each branch belongs to, by number.
-        wins: who stays active (:class:`~kinkcheck.ops.branches.Rivals`), a branch.
-        tangents: of the output through each branch: branches × directions.
-        outputs: of the output under what was chosen: kinks × directions.
-        scale: the largest tangent that arrives at the site of each kink.
-    """
-
-    of: NDArray[np.int64]
-    wins: NDArray[np.int64]
-    tangents: Floats
-    outputs: Floats
-    scale: Floats
+    @property
+    def ties(self) -> int:
+        """How many there are."""
+        return self.kinks + self.flat
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,14 @@ class Limit:
         margin: by how much it decides each kink.
         gradient: the limit, in one vector.
         table: the tangents along the directions asked for, through the branches that stay active.
+        unforeseen: the ties that are kinks there though the census has them flat.
     """
 
     coefficients: list[float]
     margin: float
     gradient: Tensor
     table: Table
+    unforeseen: NDArray[np.bool_]
 
 
 class Program:
@@ -103,6 +105,7 @@ class Program:
     Args:
         forward: the forward pass; in float64, or what is rounding there is not told from truth.
         seed: of the first direction.
+        again: carries the program out once more, with the parameters where they are.
 
     >>> from torch import nn
     >>> model = nn.PReLU(1).double()
@@ -111,9 +114,12 @@ class Program:
     0
     """
 
-    def __init__(self, forward: Forward, seed: int = 0) -> None:
+    def __init__(
+        self, forward: Forward, seed: int = 0, again: Callable[[], Forward] | None = None
+    ) -> None:
         self.seed = seed
-        self._forward = forward
+        self.forward = forward
+        self._again = again
         self._tensors = [p for p in forward.model.parameters() if p.requires_grad]
         self._kinks = [k for k in forward.kinks if k.site.tied and k.edge is not None]
         self._edges = list(
@@ -125,62 +131,134 @@ class Program:
         """How many numbers a gradient has."""
         return sum(tensor.numel() for tensor in self._tensors)
 
+    def reseeded(self, seed: int) -> Program:
+        """The same program with other directions."""
+        return Program(self.forward, seed, self._again)
+
     def census(self) -> Census:
         """The live ties, and which of them are kinks of the loss.
 
         A tie is live if a gradient arrives when every tie passes on some of what it gets to all its
-        branches. Its branches have one derivative if they have one tangent along a direction drawn
-        at random: so for all but a null set of directions.
+        branches, and nothing cancels. Its branches have one derivative if they have one tangent
+        along a direction drawn at random: so for all but a null set of directions. What is chosen
+        at the ties before it is a convex combination of branches: where all of them are flat, it
+        does not matter which.
         """
         if not self._kinks:
-            return Census(0, 0, [])
-        traced = self._forward.trace(_generic, self._drawn([0]), self._edges)
-        ties = flat = 0
-        sites = []
+            return Census()
+        traced = self.forward.trace(_some_of_all, self._drawn([0]), self._edges, uncancelled=True)
+        norm = float(self.vector(dict(enumerate(traced.gradients))).norm())
+        found = Census(scale=norm)
+        rows = 0
         for kinks in self._kinks:
             arrived = traced.arrived.get(_output(kinks))
-            if arrived is None:
+            if arrived is None or not bool(arrived.any()):
                 continue
-            rivals, scale = _rivals(kinks, traced.moved[0])
-            of, gap = _gaps(rivals, arrived.numel())
-            live = arrived.flatten()[of]
-            apart = gap > NOISE * scale
-            ties += int(live.sum())
-            flat += int((live & ~apart).sum())
-            if bool((live & apart).any()):
-                sites.append(LiveKinks(kinks, of[live & apart]))
-        return Census(ties, flat, sites)
+            rivals, largest = _rivals(kinks, _moved(kinks, traced.moved[0]))
+            of, gap, own = _gaps(rivals, arrived.numel())
+            arrives = arrived.flatten()[of].abs().double()
+            live = arrives > 0
+            # What is equal in comparison with the rest of the site is, if the loss cannot tell.
+            harmless = (gap <= NOISE * largest) & (arrives * gap <= NOISE * norm)
+            same = (gap <= NOISE * own) | harmless
+            ties = LiveTies(kinks, of, torch.where(harmless, largest, own))
+            for part, chosen in ((found.apart, live & ~same), (found.same, live & same)):
+                if bool(chosen.any()):
+                    part.append(ties.those(chosen))
+            contests = rivals.contest[torch.isin(rivals.of, of[live & ~same])]
+            rows += contests.numel() - len(set(contests.tolist()))
+        return replace(found, rows=rows)
 
     def rows(self, census: Census, choose: Chooser | Choose, count: int) -> Table:
         """Tangents at kinks along the first directions, under what is chosen."""
-        traced = self._forward.trace(choose, self._drawn(range(count)), self._edges)
-        return _table(census, traced)
+        traced = self.forward.trace(choose, self._drawn(range(count)), self._edges)
+        return _table(replace(census, same=[]), traced.moved)
 
     def limit(self, census: Census, coefficients: Sequence[float], count: int = 0) -> Limit:
         """The limit of gradients along a direction.
 
         Args:
-            census: the kinks.
+            census: the live ties.
             coefficients: of the directions that it is the sum of.
             count: how many directions to follow through the branches that it decides for.
         """
         along = self._sum(coefficients)
-        # One more than any sum is made of tells which kinks are left in this cell.
+        # One more than any sum is made of tells which branches are one function in this cell.
         followed = self._drawn([*range(count), DIRECTIONS])
-        deciding, found = self._forward.limit(along, self._edges, followed)
-        table = _table(census, found)
-        margin = _margin(_table(census, deciding), table)
-        table = replace(table, tangents=table.tangents[:, :count], outputs=table.outputs[:, :count])
+        deciding, found = self.forward.limit(along, self._edges, followed)
+        table = _table(census, found.moved)
+        least, apart = margin(table, _table(census, deciding.moved).tangents[:, 0])
+        apart[: census.kinks] = False
         return Limit(
             [float(c) for c in coefficients],
-            margin,
+            least,
             self.vector(dict(enumerate(found.gradients))),
-            table,
+            replace(table, tangents=table.tangents[:, :count], outputs=table.outputs[:, :count]),
+            apart,
         )
 
+    def foreseen(self, census: Census, limit: Limit) -> Census:
+        """The census with the kinks that a limit has shown."""
+        apart, same, start = list(census.apart), [], census.kinks
+        for each in census.same:
+            end = start + each.outputs.numel()
+            shown = torch.from_numpy(limit.unforeseen[start:end]).to(each.outputs.device)
+            start = end
+            if bool(shown.any()):
+                apart.append(each.those(shown))
+            if not bool(shown.all()):
+                same.append(each.those(~shown))
+        branches = limit.table.of[limit.unforeseen[limit.table.of]]
+        rows = census.rows + len(branches) - len(np.unique(branches))
+        return replace(census, apart=apart, same=same, rows=rows)
+
+    def beyond(self, census: Census, points: Floats) -> Floats | None:
+        """How ties move between this point and others: of the output through each branch.
+
+        Unlike a tangent it is exact, as far as branches are linear functions of the inputs of their
+        operation.
+
+        Args:
+            census: the ties.
+            points: the coefficients of the direction to each.
+
+        Returns:
+            Branches × points, in units of how far the points are away; None where the program
+            cannot be carried out there, or calls other operations.
+        """
+        if self._again is None:
+            return None
+        # An input may be a parameter, which is about to be moved.
+        here = [_copied(kinks.operation.inputs) for kinks in self.forward.kinks]
+        found = []
+        for coefficients in points:
+            with self._moved(self._sum(coefficients.tolist())):
+                there = self._again().kinks
+                if list(map(_key, there)) != list(map(_key, self.forward.kinks)):
+                    return None
+                by = {
+                    kinks: _between(before, after.operation.inputs)
+                    for kinks, before, after in zip(self.forward.kinks, here, there, strict=True)
+                }
+            found.append(_through(census, by.__getitem__))
+        return np.stack(found, 1)
+
+    @contextmanager
+    def _moved(self, along: list[Tensor]) -> Iterator[None]:
+        """A context in which the parameters are moved; they are put back as they were."""
+        # Through .data autograd does not see that tensors which it has saved are written to.
+        kept = [tensor.data.clone() for tensor in self._tensors]
+        try:
+            for tensor, direction in zip(self._tensors, along, strict=True):
+                tensor.data.add_(direction, alpha=_RHO)
+            yield
+        finally:
+            for tensor, before in zip(self._tensors, kept, strict=True):
+                tensor.data.copy_(before)
+
     def derivative(self) -> Tensor:
-        """The gradient under the choices of the program itself, in one vector."""
-        return self.vector(self._forward.gradient({}))
+        """The gradient in one vector, if all branches at each tie have one derivative."""
+        return self.vector(self.forward.gradient("minimal"))
 
     def vector(self, gradient: dict[str, Tensor] | dict[int, Tensor | None]) -> Tensor:
         """A gradient in one vector of float64."""
@@ -209,96 +287,111 @@ def _real(gradient: Tensor) -> Tensor:
     return (torch.view_as_real(dense) if dense.is_complex() else dense).double().flatten()
 
 
+def _key(kinks: Kinks) -> tuple[str, str, int]:
+    return kinks.site.layer, kinks.site.operation, kinks.site.call
+
+
 def _output(kinks: Kinks) -> Edge:
     assert kinks.edge is not None
     return kinks.edge.node, kinks.edge.output_nr
 
 
-def _generic(tape: Tape) -> dict[Site, Selection]:
-    """A selection of each site that lets some of what it gets pass to every branch."""
+def _some_of_all(tape: Tape) -> dict[Site, Selection]:
+    """A convex combination of all active branches at each site."""
     return {
-        site: Branch(0.381966) if Branch in site.row.accepted else Hybrid(0.723607)
-        for site in tape.sites
+        site: Branch(0.381966) if Branch in site.row.accepted else Minimal() for site in tape.sites
     }
 
 
-def _rivals(kinks: Kinks, moved: dict[Edge, Tensor]) -> tuple[Rivals, float]:
-    """What competes at the ties of a site, and the largest tangent that arrives there."""
-    inputs = kinks.operation.inputs
-    tangents = tuple(
+Tangents = tuple[Tensor, ...]
+
+
+def _moved(kinks: Kinks, moved: dict[Edge, Tensor]) -> Tangents:
+    """The tangents of the inputs of a site."""
+    return tuple(
         torch.zeros_like(each) if edge is None or edge not in moved else moved[edge]
-        for each, edge in zip(inputs, kinks.sources, strict=True)
+        for each, edge in zip(kinks.operation.inputs, kinks.sources, strict=True)
     )
+
+
+def _copied(inputs: Tangents) -> Tangents:
+    return tuple(each.detach().clone() for each in inputs)
+
+
+def _between(here: Tangents, there: Tangents) -> Tangents:
+    """How far inputs are from those at another point, in units of how far the point is."""
+    return tuple((b.detach() - a) / _RHO for a, b in zip(here, there, strict=True))
+
+
+def _rivals(kinks: Kinks, tangents: Tangents) -> tuple[Rivals, float]:
+    """What competes at the ties of a site, and the largest tangent that arrives there."""
     with torch.no_grad():
         rivals = kinks.operation.rivals(kinks.value, tangents)
     scale = max((float(each.abs().max()) for each in tangents if each.numel()), default=0.0)
     return rivals, scale
 
 
-def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor]:
-    """The tied outputs, and how far apart the tangents of each are."""
-    moved = rivals.tangent.new_zeros(outputs)
+def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The tied outputs, how far apart the tangents of each are, and the largest of them."""
+    moved = rivals.tangent.new_zeros(outputs, dtype=torch.float64)
     most, least = (
-        moved.scatter_reduce(0, rivals.of, rivals.tangent, reduce, include_self=False)
+        moved.scatter_reduce(0, rivals.of, rivals.tangent.double(), reduce, include_self=False)
         for reduce in ("amax", "amin")
     )
     of = torch.unique(rivals.of)
-    return of, (most - least)[of]
+    return of, (most - least)[of], torch.maximum(most.abs(), least.abs())[of]
 
 
-def _table(census: Census, traced: Traced) -> Table:
-    """Tangents at kinks, from what was traced along some directions."""
-    count = len(traced.moved)
-    of, wins, tangents, outputs, scales = [], [], [], [], []
+def _listed(census: Census) -> Iterator[tuple[LiveTies, Tensor, int]]:
+    """Ties, for each output of their site its number among all of them or −1, and the first."""
     start = 0
-    for site in census.sites:
-        number = torch.full((site.kinks.value.numel(),), -1)
-        number[site.outputs] = torch.arange(start, start + site.outputs.numel())
-        through, under, largest = [], [], 0.0
-        kept = numbers = None
-        for moved in traced.moved:
-            rivals, scale = _rivals(site.kinks, moved)
-            largest = max(largest, scale)
-            if kept is None:
-                numbers = number[rivals.of.cpu()]
-                kept = numbers >= 0
-                of.append(numbers[kept])
-                wins.append(rivals.wins.cpu()[kept])
-            through.append(rivals.tangent.double().cpu()[kept])
-            tangent = moved.get(_output(site.kinks))
-            under.append(
-                torch.zeros(site.outputs.numel(), dtype=torch.float64)
-                if tangent is None
-                else tangent.real.double().flatten()[site.outputs].cpu()
-            )
-        if count:
-            tangents.append(torch.stack(through, 1))
-            outputs.append(torch.stack(under, 1))
-        scales.append(torch.full((site.outputs.numel(),), largest, dtype=torch.float64))
-        start += site.outputs.numel()
+    for ties in (*census.apart, *census.same):
+        number = torch.full((ties.kinks.value.numel(),), -1)
+        end = start + ties.outputs.numel()
+        number[ties.outputs.cpu()] = torch.arange(start, end)
+        yield ties, number, start
+        start = end
+
+
+def _through(census: Census, tangents: Callable[[Kinks], Tangents]) -> Floats:
+    """The tangent of the output of each tie through each branch."""
+    found = []
+    for ties, number, _ in _listed(census):
+        rivals, _ = _rivals(ties.kinks, tangents(ties.kinks))
+        found.append(rivals.tangent.double().cpu()[number[rivals.of.cpu()] >= 0])
+    joined: Floats = _joined(found)
+    return joined
+
+
+def _table(census: Census, moved: Sequence[dict[Edge, Tensor]]) -> Table:
+    """Tangents at ties, from what was traced along some directions."""
+    of, contest, wins = [], [], []
+    for ties, number, start in _listed(census):
+        rivals, _ = _rivals(ties.kinks, _moved(ties.kinks, {}))
+        numbers = number[rivals.of.cpu()]
+        kept = numbers >= 0
+        of.append(numbers[kept])
+        wins.append(rivals.wins.cpu()[kept])
+        # No two sites and no two kinds of ties of a site have a contest in common.
+        contest.append(torch.stack([torch.full_like(of[-1], start), rivals.contest.cpu()[kept]]))
+    _, contests = np.unique(_joined(contest, 1), axis=1, return_inverse=True)
+    through = [_through(census, partial(_moved, moved=each)) for each in moved]
+    outputs = [_joined([_under(ties, each) for ties, _, _ in _listed(census)]) for each in moved]
+    scales = [ties.scale.double().cpu() for ties, _, _ in _listed(census)]
     return Table(
-        _joined(of, (0,)), _joined(wins, (0,)), _joined(tangents, (0, count)),
-        _joined(outputs, (0, count)), _joined(scales, (0,)),
+        census.kinks, _joined(of), contests.reshape(-1), _joined(wins),
+        np.stack(through, 1), np.stack(outputs, 1), _joined(scales),
     )  # fmt: skip
 
 
-def _joined(parts: list[Tensor], empty: tuple[int, ...]) -> Any:
-    return (torch.cat(parts) if parts else torch.zeros(empty)).numpy()
+def _under(ties: LiveTies, moved: dict[Edge, Tensor]) -> Tensor:
+    """The tangents of outputs under what was chosen."""
+    tangent = moved.get(_output(ties.kinks))
+    if tangent is None:
+        return torch.zeros(ties.outputs.numel(), dtype=torch.float64)
+    return tangent.real.double().flatten()[ties.outputs].cpu()
 
 
-def _margin(along: Table, around: Table) -> float:
-    """By how much a direction decides each kink that is one among the branches that win."""
-    scale = np.where(along.scale == 0, 1, along.scale)
-    kinks = _apart(around.of, around.tangents[:, -1], scale) < np.inf
-    decided = _apart(along.of, along.tangents[:, 0], scale)
-    return float(np.where(np.isinf(decided), 0, decided)[kinks].min(initial=np.inf))
-
-
-def _apart(of: NDArray[np.int64], moved: Floats, scale: Floats) -> Floats:
-    """How far the tangents of two branches are apart at each kink: the least that is not 0."""
-    order = np.lexsort((moved, of))
-    apart = np.diff(moved[order]) / scale[of[order][1:]]
-    apart[(np.diff(of[order]) != 0) | (apart <= NOISE)] = np.inf
-    found = np.full(len(scale), np.inf)
-    np.minimum.at(found, of[order][1:], apart)
-    return found
+def _joined(parts: list[Tensor], dim: int = 0) -> Any:
+    none = torch.zeros((0,) if dim == 0 else (2, 0), dtype=torch.int64)
+    return (torch.cat(parts, dim) if parts else none).numpy()

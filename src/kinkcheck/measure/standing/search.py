@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,26 +11,29 @@ from torch import Tensor
 
 from kinkcheck.measure.forward import Chooser, Gradient
 from kinkcheck.measure.standing import cones
-from kinkcheck.measure.standing.program import (
-    DIRECTIONS,
-    Census,
-    Floats,
-    Limit,
-    Program,
-    Table,
-)
+from kinkcheck.measure.standing.program import DIRECTIONS, Census, Limit, Program
 from kinkcheck.measure.standing.records import Along, Kind, Standing
-from kinkcheck.ops.branches import Rivals
+from kinkcheck.measure.standing.tables import Floats
 from kinkcheck.tape.tape import Choose
 
 EQUAL = 1e-7
 """Up to this part of the larger of their norms two gradients are equal."""
 
-_DECIDED = 1e-7
-"""A direction that decides a kink by less than this decides nothing."""
+DECIDED = 1e-7
+"""A direction that decides a kink by less than this decides nothing: a hundred times the noise of
+tangents."""
+
+_CANCELS = 1e-5
+"""Gradients are not compared to better than this part of ``EQUAL`` of what cancels in them."""
+
+_CURVED = 1e-8
+"""Up to this part of how far kinks move a dependence between them is exact: rounding is about
+10⁻¹² of it, and curvature 10⁻³ of the second derivatives."""
 
 _BYTES = 2e9
 """The most memory for limits of gradients."""
+
+_WITHOUT = "no way was given to carry the program out at other points"
 
 
 @dataclass
@@ -42,56 +45,67 @@ class Search:
         census: its live ties.
         budget: the most cells of directions that are enumerated.
         limits: what was found.
-        all_found: whether these are all that there are; None if nobody looked.
+        why: why these may not be all that there are; None if they are.
     """
 
     program: Program
     budget: int = 64
     census: Census = field(init=False)
     limits: list[Limit] = field(default_factory=list, init=False)
-    all_found: bool | None = field(default=None, init=False)
+    why: str | None = field(default="nobody looked", init=False)
 
     def __post_init__(self) -> None:
         self.census = self.program.census()
-        self._count = min(self.census.kinks + 1, DIRECTIONS)
         self._most = int(np.clip(_BYTES // (8 * max(1, self.program.size)), 6, 64))
-        self._norm = 0.0
+        self._norm = _CANCELS * self.census.scale
         self._random = np.random.default_rng(self.program.seed)
+        self._enumerated = False
+
+    @property
+    def _count(self) -> int:
+        """How many directions are followed: all if possible, or one more than there are rows."""
+        return min(self.census.rows + 1, DIRECTIONS, self.program.size)
 
     def standing(self, choose: Chooser | Choose, gradient: Gradient) -> Standing:
         """The standing of the gradient under what is chosen."""
-        if not self.census.kinks:
-            return self._where_smooth(gradient)
         vector = self.program.vector(gradient)
+        if not bool(vector.isfinite().all()):
+            return self._open(None, None, "the gradient is not finite")
+        if not self.census.kinks:
+            distance = self._apart(vector, self.program.derivative())
+            if distance <= EQUAL:
+                return self._certified(Kind.DERIVATIVE, 0, [], [], vector, distance)
         table = self.program.rows(self.census, choose, self._count)
-        won = cones.winners(table)
-        rows = cones.leads(table, won)
+        won = table.winners()
+        rows = table.leads(table.pairs(won))
         independent = cones.rank(rows)
-        inside = cones.deepest(rows)
+        try:
+            rows = cones.distinct(rows)
+            inside = cones.deepest(rows)
+        except cones.UntoldError:
+            inside = None
         if inside is not None and bool((won >= 0).all()):
             found = self._find(inside)
             if found is not None and self._apart(found.gradient, vector) <= EQUAL:
                 return self._certified(Kind.LIMIT, independent, [found], [1.0], vector)
         standing = self._sampled(rows, inside, independent, vector)
-        if standing is None and self.all_found is None:
-            self._enumerate()
+        if standing is None and not self._enumerated:
+            self.enumerate()
             standing = self._in_hull(independent, vector)
         return standing or self._outside(independent, vector)
 
-    def _where_smooth(self, gradient: Gradient) -> Standing:
-        """All choices give one gradient: that of another one is to be the same."""
-        distance = self._apart(self.program.vector(gradient), self.program.derivative())
-        if distance > EQUAL:
-            return self._open(0, distance, "it moves, though no tie was seen to be a kink")
-        return Standing(
-            Kind.DERIVATIVE, self.census.ties, self.census.flat, rows=0, seed=self.program.seed,
-            distance=distance,
-        )  # fmt: skip
+    def enumerate(self) -> None:
+        """Find all limits, if there are not too many."""
+        self._enumerated = True
+        try:
+            self.why = self._all_cells()
+        except cones.UntoldError as untold:
+            self.why = str(untold)
 
     def _find(self, coefficients: Floats, follow: bool = False) -> Limit | None:
         """The limit along a direction; None where the direction does not decide all kinks."""
         found = self.program.limit(self.census, coefficients.tolist(), self._count if follow else 0)
-        if found.margin <= _DECIDED or not bool(found.gradient.isfinite().all()):
+        if not found.margin > DECIDED or not bool(found.gradient.isfinite().all()):
             return None
         if all(self._apart(found.gradient, each.gradient) > EQUAL for each in self.limits):
             self.limits.append(found)
@@ -126,7 +140,7 @@ class Search:
             if self._apart(limit.gradient, vector) <= EQUAL:
                 of = [(limit, 1.0)]
         kind = Kind.LIMIT if len(of) == 1 else Kind.SUBGRADIENT
-        if self.all_found and len(self.limits) == 1:
+        if self.why is None and len(self.limits) == 1:
             kind = Kind.DERIVATIVE
         return self._certified(kind, independent, [e for e, _ in of], [w for _, w in of], vector)
 
@@ -134,8 +148,8 @@ class Search:
         if not self.limits:
             return self._open(independent, None, "no direction decides all kinks")
         weights, distance = self._nearest(vector)
-        if not self.all_found:
-            return self._open(independent, distance, "not all limits could be enumerated")
+        if self.why is not None:
+            return self._open(independent, distance, f"limits may be missing: {self.why}")
         nearest = _combined(self.limits, weights)
         away = (vector - nearest) / (vector - nearest).norm()
         above = min(float(((vector - limit.gradient) * away).sum()) for limit in self.limits)
@@ -143,21 +157,29 @@ class Search:
         if excess <= EQUAL:
             return self._open(independent, distance, "rounding hides whether it is outside")
         found = self._certified(Kind.WRONG, independent, self.limits, weights, vector)
-        return Standing(**{**vars(found), "excess": excess})
+        return replace(found, excess=excess)
 
-    def _open(self, independent: int, distance: float | None, why: str) -> Standing:
+    def _open(self, independent: int | None, distance: float | None, why: str) -> Standing:
         return Standing(
             Kind.UNDECIDED, self.census.ties, self.census.flat, self.census.kinks, independent,
             self.program.seed, distance=distance, why=why,
         )  # fmt: skip
 
     def _certified(
-        self, kind: Kind, independent: int, limits: list[Limit], weights: list[float], to: Tensor
+        self,
+        kind: Kind,
+        independent: int,
+        limits: list[Limit],
+        weights: list[float],
+        to: Tensor,
+        distance: float | None = None,
     ) -> Standing:
+        if distance is None:
+            distance = self._apart(_combined(limits, weights), to)
         return Standing(
             kind, self.census.ties, self.census.flat, self.census.kinks, independent,
             self.program.seed, [Along(each.coefficients, each.margin) for each in limits],
-            [float(w) for w in weights], self._apart(_combined(limits, weights), to),
+            [float(w) for w in weights], distance,
         )  # fmt: skip
 
     def _apart(self, a: Tensor, b: Tensor) -> float:
@@ -173,13 +195,12 @@ class Search:
         weights = cones.combination(within.T.numpy(), np.zeros(within.shape[0])).tolist()
         return weights, self._apart(_combined(self.limits, weights), vector)
 
-    def _enumerate(self) -> None:
-        """Find all limits: from each cell of directions, step into those beside it.
+    def _all_cells(self) -> str | None:
+        """Step from each cell of directions into those beside it; say why if not into all.
 
         A cell holds the directions along which the same branches stay active. Cells are polyhedral
         cones, and each can be reached from any other through facets.
         """
-        self.all_found = False
         waiting = deque([self._random.standard_normal(self._count)])
         cells: list[Floats] = []
         while waiting:
@@ -187,37 +208,50 @@ class Search:
             if any(bool((rows @ along > 0).all()) for rows in cells):
                 continue
             if len(cells) >= self.budget or len(self.limits) >= self._most:
-                return
+                return "there are too many"
             found = self._find(along, follow=True)
             if found is None:
-                return
-            table = found.table
-            won = cones.winners(table)
-            if bool((table.wins == Rivals.UNLISTED).any()) or _lost(table, won):
-                return
-            rows = np.concatenate([cones.leads(table, won), cones.orders(table, along)])
+                return "a direction does not decide all kinks"
+            if bool(found.unforeseen.any()):
+                # Rows of cells lack these kinks: from the beginning.
+                self.census = self.program.foreseen(self.census, found)
+                return self._all_cells()
+            if not found.table.listed():
+                return "a norm is 0 there, which has a limit along each direction"
+            rows = self._cell(found)
             cells.append(rows)
-            waiting.extend(_beside(rows))
-        self.all_found = True
+            waiting.extend(cones.beside(rows))
+        return None
 
+    def _cell(self, limit: Limit) -> Floats:
+        """The rows of a cell.
 
-def _lost(table: Table, won: np.ndarray) -> bool:
-    """Whether the winner of a kink is not known, though it should be."""
-    listed = np.zeros(len(won), dtype=bool)
-    listed[table.of[np.abs(table.wins) == 1]] = True
-    return bool((listed & (won < 0)).any())
-
-
-def _beside(rows: Floats) -> list[Floats]:
-    """A direction in each cell that shares a facet with one."""
-    found = []
-    for number, row in enumerate(rows):
-        others = np.delete(rows, number, 0)
-        on = cones.deepest(others, row)
-        if on is not None:
-            depth = (others @ on).min(initial=1.0)
-            found.append(on - depth / 4 * row)
-    return found
+        Kinks whose rows are independent can be decided in all ways. Where rows depend on each
+        other, so may the kinks themselves, or only to first order: then points off the directions
+        of all cells may have branches that stay active in none.
+        """
+        table, along = limit.table, np.array(limit.coefficients)
+        moved = table.tangents @ along
+        ahead, behind = table.pairs(table.leaders(moved), moved)
+        every = table.leads((ahead, behind))
+        of_kinks = every[table.of[ahead] < table.kinks]
+        rows = cones.distinct(of_kinks)
+        independent = cones.rank(rows)
+        if independent == self._count < self.program.size:
+            raise cones.UntoldError("there are more kinks than directions")
+        if independent < int(of_kinks.any(1).sum()):
+            points = cones.spread(rows, along, independent + 8, self._random)
+            there = self.program.beyond(self.census, points)
+            if there is None:
+                raise cones.UntoldError(_WITHOUT)
+            size = np.abs(table.tangents[ahead] - table.tangents[behind])
+            size = np.where(
+                every.any(1), np.linalg.norm(size, axis=1), table.scale[table.of[ahead]]
+            )
+            apart = (there[ahead] - there[behind]) / np.where(size == 0, 1.0, size)[:, None]
+            if np.abs(cones.dependences(every) @ apart).max(initial=0) > _CURVED:
+                raise cones.UntoldError("kinks depend on each other to first order alone")
+        return rows
 
 
 def _combined(limits: list[Limit], weights: list[float]) -> Tensor:
