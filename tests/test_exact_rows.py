@@ -32,6 +32,7 @@ CALLS: dict[str, Function] = {
     "amin": lambda h: h.amin(0),
     "maximum": lambda h: torch.maximum(h, -h),
     "broadcast": lambda h: torch.minimum(h, h.amax(1, keepdim=True)),
+    "relu6 module": nn.ReLU6(),
     "module": nn.Hardtanh(0.0, 1.0),
     "selected": knn.LeakyReLU(0.5, selection="minimal"),
 }

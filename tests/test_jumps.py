@@ -31,6 +31,8 @@ JUMPS: list[tuple[Callable[[Tensor], Tensor], Callable[[float], bool]]] = [
     (lambda h: h * (h > 0).float(), lambda x: x == 0),
     (lambda h: h * ~(h < 0.5), lambda x: x == 0.5),
     (lambda h: h.masked_fill(h < -1, 0.0), lambda x: x == -1),
+    (lambda h: h * h.detach().clone().ge_(0.5), lambda x: x == 0.5),
+    (lambda h: h.clone().gt_(0.5), lambda x: x == 0.5),
 ]
 
 

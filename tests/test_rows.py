@@ -149,7 +149,7 @@ def test_a_limit_is_pytorch_s_gradient_beside_the_tie(name: str) -> None:
                 torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3, equal_nan=True)
 
 
-@pytest.mark.parametrize("selection", ["minimal", "last"])
+@pytest.mark.parametrize("selection", ["native", "minimal", "last", "hybrid:0.5"])
 @pytest.mark.parametrize("name", INFOS)
 def test_forward_mode_is_the_adjoint_of_backward_mode(name: str, selection: str) -> None:
     if not INFOS[name].supports_forward_ad:

@@ -67,6 +67,7 @@ _SMOOTH = {
         special_erfcx special_i1 special_i1e special_log_ndtr special_ndtri special_zeta
         reciprocal rsqrt cumprod prod var var_mean polar
         binary_cross_entropy binary_cross_entropy_with_logits mse_loss soft_margin_loss
+        _weight_norm_interface
     """,
     "its pieces have one slope where they meet": "celu celu_ huber_loss softplus",
     "smooth where the matrix is regular": """
@@ -79,7 +80,7 @@ _SMOOTH = {
         _standard_gamma native_dropout normal normal_ cauchy_ exponential_ geometric_ log_normal_
         random_ uniform_
     """,
-    "piecewise constant: what it steers is named": "eq_ ge_ gt_ le_ lt_ ne_ nextafter",
+    "the neighbour of a number": "nextafter",
     "moves what is not finite alone": "nan_to_num",
 }
 

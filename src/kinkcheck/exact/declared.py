@@ -13,11 +13,11 @@ from torch import Tensor
 from kinkcheck.errors import InputError
 from kinkcheck.exact import kinks
 from kinkcheck.exact.record import Record, Variable
+from kinkcheck.ops import table
 from kinkcheck.ops.calls import functions
 from kinkcheck.ops.picks import Between, Picks
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.sides import Sides
-from kinkcheck.ops.table import BY_NAME
 
 _LINEAR = ("hardtanh", "relu6", "leaky_relu", "abs", "clamp", "clamp_min", "clamp_max")
 """Pointwise operations that are linear between their kinks."""
@@ -25,7 +25,7 @@ _LINEAR = ("hardtanh", "relu6", "leaky_relu", "abs", "clamp", "clamp_min", "clam
 _LARGEST = {"amax": True, "amin": False, "maximum": True, "minimum": False}
 """Extremes, and whether the largest entry is the output."""
 
-ROWS = [BY_NAME[name] for name in (*_LINEAR, *_LARGEST) if name in BY_NAME]
+ROWS = [row for row in table.ROWS if row.name in (*_LINEAR, *_LARGEST)]
 """The rows of which all numbers are rational."""
 
 
@@ -35,23 +35,27 @@ def call(row: Row) -> Callable[..., Variable]:
     Returns:
         A function of a record and of what PyTorch's function takes.
     """
-    read, (compute, *_) = row.read, next(functions(row))
-    assert read is not None
+    compute, *_ = next(functions(row))
+    rows = {each: each.read for each in ROWS if each.spellings == row.spellings and each.read}
 
     def carry_out(record: Record, *args: Any, **kwargs: Any) -> Variable:
         kwargs.pop("inplace", None)
         asked = _Call(record, compute, args, kwargs)
-        branches = read(*asked.filled()[0], **asked.filled()[1])
+        given, named = asked.filled()
+        for known, read in rows.items():
+            branches = read(*given, **named)
+            if branches is not None:
+                break
         inputs = [asked.variable(each) for each in getattr(branches, "inputs", ())]
-        if isinstance(branches, Sides) and row.name in _LINEAR:
+        if isinstance(branches, Sides) and known.name in _LINEAR:
             found = _sides(asked, inputs[0], branches)
-        elif isinstance(branches, Picks) and row.name in _LARGEST:
-            found = _picks(asked, inputs, branches, _LARGEST[row.name])
+        elif isinstance(branches, Picks) and known.name in _LARGEST:
+            found = _picks(asked, inputs, branches, _LARGEST[known.name])
         else:
             raise InputError(f"model: the exact arbiter does not cover {row.name} as it is called")
-        return record.kink(row.name, inputs, found)
+        return record.kink(known.name, inputs, found)
 
-    parameters = list(inspect.signature(read).parameters.values())
+    parameters = list(inspect.signature(rows[row]).parameters.values())
     first = inspect.Parameter("record", inspect.Parameter.POSITIONAL_ONLY)
     carry_out.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
     return carry_out

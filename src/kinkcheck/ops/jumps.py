@@ -77,6 +77,10 @@ _MET: dict[str, Callable[[Argument], Tensor | None]] = {
     "sgn": _zero("self"),
     "heaviside": _zero("self"),
     "copysign": lambda argument: equal(argument("other"), 0),
+    **dict.fromkeys(
+        ("gt", "ge", "lt", "le", "eq", "ne"),
+        lambda argument: equal(argument("self"), argument("other")),
+    ),
     "remainder": _divides,
     "fmod": _divides,
     "div": _divides,

@@ -21,4 +21,4 @@ FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(row.family for row in ROWS))
 """The names of all families."""
 
 BY_NAME: dict[str, Row] = {row.name: row for row in ROWS}
-"""The rows by their name."""
+"""The rows by their name; those of one name differ in the arguments that they read."""

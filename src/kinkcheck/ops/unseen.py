@@ -128,12 +128,12 @@ _INFINITE = "its slope is infinite where an entry is 0"
 
 _REASONS = {
     NO_BRANCHES: """
-        rrelu_with_noise rrelu_with_noise_functional special_i0e logit
-        renorm _weight_norm _weight_norm_interface
+        special_i0e logit renorm
         multi_margin_loss multilabel_margin_loss_forward
         grid_sampler_2d grid_sampler_3d _grid_sampler_2d_cpu_fallback cudnn_grid_sampler
         _sparse_mm_reduce_impl _cudnn_rnn miopen_rnn huber_loss_backward smooth_l1_loss_backward
     """,
+    "PyTorch keeps its slopes to itself": "rrelu_with_noise rrelu_with_noise_functional",
     "PyTorch's derivative at 0 is not a number": "hypot",
     "its slope is infinite where its domain ends": """
         sqrt pow asin acos acosh xlogy special_xlog1py special_entr
@@ -158,7 +158,7 @@ _JUMPS = {
     _NO_DERIVATIVE: """
         sign sgn floor ceil round trunc frac fmod remainder heaviside copysign div floor_divide
         hardshrink threshold bernoulli binomial poisson atan2 angle frexp
-        linalg_pinv linalg_lstsq linalg_lu linalg_lu_factor_ex
+        linalg_pinv linalg_lstsq linalg_lu linalg_lu_factor_ex gt ge lt le eq ne
     """,
     "rounds; its derivative is a straight-through estimator": """
         fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask

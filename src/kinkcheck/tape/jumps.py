@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from kinkcheck.ops.jumps import equal
 from kinkcheck.tape.memory import address, tensors_in
 
-_COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
+COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
 
 _CALLED = {"_to_copy": "a conversion to integers"}
 
@@ -76,7 +76,7 @@ class Jumps:
         source = self._jumped(inputs)
         if source is None or name in _CLEAN:
             return
-        if name in _COMPARISONS:
+        if name.removesuffix("_") in COMPARISONS:
             source = f"a comparison ({name})"
         new = source or _CALLED.get(name, name)
         from_real = jumps or any(map(_is_real, inputs))
@@ -89,7 +89,7 @@ class Jumps:
     ) -> None:
         """Keep where a comparison meets equality, for what is made of its result alone as well."""
         met = self.on_jump(inputs) if len(inputs) == 1 else None
-        if name in _COMPARISONS and len(args) > 1 and any(map(_is_real, inputs)):
+        if name.removesuffix("_") in COMPARISONS and len(args) > 1 and any(map(_is_real, inputs)):
             met = equal(*args[:2])
         where = address(made[0]) if made else None
         if met is not None and where is not None and made[0].numel() == met.numel():
@@ -126,7 +126,7 @@ class Jumps:
 
     def steering(self, inputs: Sequence[Tensor], name: str) -> str | None:
         """How the result of a jump steers a call that autograd differentiates, or None."""
-        if not self._jumped_once or name in _COMPARISONS:
+        if not self._jumped_once or name in COMPARISONS:
             return None
         for tensor in inputs:
             source = None if tensor.requires_grad else self._source(tensor)
@@ -190,7 +190,7 @@ def only_tells_finite(name: str, args: tuple[Any, ...]) -> bool:
     >>> only_tells_finite("ne", (x, x)), only_tells_finite("ne", (x, 0.0))
     (True, False)
     """
-    if name not in _COMPARISONS or len(args) < 2:
+    if name.removesuffix("_") not in COMPARISONS or len(args) < 2:
         return False
     one, other = args[:2]
     return one is other or (isinstance(other, float) and not math.isfinite(other))

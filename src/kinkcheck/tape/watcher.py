@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kinkcheck.ops import kind_of
 from kinkcheck.ops.jumps import on_jump
 from kinkcheck.ops.unseen import NOT_PYTHON, Argument, Row, key, unseen_row
-from kinkcheck.tape.jumps import GET_DATA, Jumps, only_tells_finite
+from kinkcheck.tape.jumps import COMPARISONS, GET_DATA, Jumps, only_tells_finite
 from kinkcheck.tape.memory import tensors_in
 from kinkcheck.tape.notes import Notes
 from kinkcheck.tape.parameters import Parameters
@@ -90,7 +90,8 @@ class Watcher(TorchDispatchMode):
         name = func.overloadpacket.__name__
         inputs = tensors_in((*args, *kwargs.values()))
         argument = _arguments(func, args, kwargs)
-        row = unseen_row(key(name), argument)
+        # The bools that a comparison makes have no node; what they steer is named.
+        row = None if name in COMPARISONS else unseen_row(key(name), argument)
         decided = None if self._checking else self._jumps.decided(name, inputs)
         if decided:
             reason = f"{decided} is read, and may steer what comes after"
@@ -100,10 +101,14 @@ class Watcher(TorchDispatchMode):
                 self._note(name, row, inputs, argument)
         elif name.endswith("_") and inputs and inputs[0].grad_fn is not None:
             self._note_hidden(name, row, inputs)
+        if name.endswith("_") and name[:-1] in COMPARISONS:
+            compared = (args[0].clone(), *args[1:])
+        else:
+            compared = args
         output = self._call(func, args, kwargs)
         if not only_tells_finite(name, args):
             made = args if output is None else output  # _foreach_*_ returns nothing
-            self._jumps.made(made, inputs, name, row is not None and row.jumps, args)
+            self._jumps.made(made, inputs, name, row is not None and row.jumps, compared)
         return output
 
     def _note(self, name: str, row: Row | None, inputs: list[Tensor], argument: Argument) -> None:

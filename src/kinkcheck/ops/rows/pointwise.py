@@ -35,6 +35,18 @@ def _clamp_between(input: Tensor, min: Any = None, max: Any = None) -> Branches 
     return ops.Picks(tensors, ops.Between.of(*tensors), wins)
 
 
+def _hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Branches | None:
+    return None if (min_val, max_val) == (0, 6) else _clamp(input, min_val, max_val)
+
+
+def _hardtanh_as_relu6(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Branches | None:
+    return _clamp(input, 0, 6) if (min_val, max_val) == (0, 6) else None
+
+
 def _elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Branches | None:
     return None if alpha == 1 else ops.Sides(input, [(0.0, alpha, 1.0)])
 
@@ -55,8 +67,10 @@ def _rrelu(
     return None if training else ops.Sides(input, [(0.0, (lower + upper) / 2, 1.0)])
 
 
-def _softshrink(input: Tensor, lambd: float = 0.5) -> Branches | None:
-    return ops.Sides(input, [(-lambd, 1.0, 0.0), (lambd, 0.0, 1.0)]) if lambd else None
+def _softshrink(input: Tensor, lambd: float = 0.5) -> Branches:
+    if lambd == 0:
+        return ops.Sides(input, [(0.0, 1.0, 1.0)])  # the identity, of which PyTorch has 0 there
+    return ops.Sides(input, [(-lambd, 1.0, 0.0), (lambd, 0.0, 1.0)])
 
 
 def _threshold(
@@ -85,10 +99,10 @@ _STRAIGHT_THROUGH = "rounds; its derivative is a straight-through estimator"
 
 POINTWISE: tuple[Row, ...] = (
     Row("relu", OF_SIDES),
-    Row("hardtanh", OF_SIDES, lambda input, min_val=-1.0, max_val=1.0, inplace=False: _clamp(
-        input, min_val, max_val)),
-    Row("relu6", OF_SIDES, lambda input, inplace=False: ops.Sides(
-        input, [(0.0, 0.0, 1.0), (6.0, 1.0, 0.0)]), "hardtanh"),
+    Row("hardtanh", OF_SIDES, _hardtanh),
+    Row("relu6", OF_SIDES, lambda input, inplace=False: _clamp(input, 0, 6), "hardtanh"),
+    # What torch.nn.ReLU6 calls.
+    Row("relu6", OF_SIDES, _hardtanh_as_relu6, "hardtanh", "hardtanh"),
     Row("leaky_relu", OF_SIDES, lambda input, negative_slope=0.01, inplace=False: ops.Sides(
         input, [(0.0, negative_slope, 1.0)])),
     Row("prelu", OF_SIDES, _prelu),
