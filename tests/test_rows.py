@@ -49,6 +49,9 @@ WITHOUT_SAMPLES = {
 }
 """Rows that no sample of PyTorch meets."""
 
+OF_TWO_MODES = ("clamp", "fmax", "scatter_reduce amax", "scatter_reduce amin")
+"""Calls of which PyTorch's own forward mode is not the adjoint of its backward pass at a tie."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:index_reduce.. is in beta"),
@@ -152,6 +155,8 @@ def test_a_limit_is_pytorch_s_gradient_beside_the_tie(name: str) -> None:
 @pytest.mark.parametrize("selection", ["native", "minimal", "last", "hybrid:0.5"])
 @pytest.mark.parametrize("name", INFOS)
 def test_forward_mode_is_the_adjoint_of_backward_mode(name: str, selection: str) -> None:
+    if name in OF_TWO_MODES and selection in ("native", "hybrid:0.5"):
+        pytest.skip("PyTorch's own forward mode takes another branch at a tie")
     if not INFOS[name].supports_forward_ad:
         pytest.skip("PyTorch has no forward mode of it")
     for call, at in tied(name):

@@ -42,10 +42,9 @@ def call(row: Row) -> Callable[..., Variable]:
         kwargs.pop("inplace", None)
         asked = _Call(record, compute, args, kwargs)
         given, named = asked.filled()
-        for known, read in rows.items():
-            branches = read(*given, **named)
-            if branches is not None:
-                break
+        reading = (each for each, read in rows.items() if read(*given, **named) is not None)
+        known = next(reading, row)
+        branches = rows[known](*given, **named)
         inputs = [asked.variable(each) for each in getattr(branches, "inputs", ())]
         if isinstance(branches, Sides) and known.name in _LINEAR:
             found = _sides(asked, inputs[0], branches)

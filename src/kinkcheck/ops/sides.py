@@ -28,6 +28,8 @@ class Sides(Branches):
         kinks: where each is, and the slopes on its left and right; numbers, or tensors that
             broadcast over the input.
         on: what is compared with the places of the kinks, if that is not the input itself.
+        left: whether PyTorch's backward pass has the slope on the left, though its forward mode
+            has the one on the right, which is 1.
 
     >>> x = torch.tensor([0.0, 1.0, 6.0])
     >>> Sides(x, [(0.0, 0.0, 1.0), (6.0, 1.0, 0.0)]).active(x).tied()
@@ -37,6 +39,7 @@ class Sides(Branches):
     input: Tensor
     kinks: Sequence[Kink]
     on: Tensor | None = None
+    left: bool = False
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -46,7 +49,7 @@ class Sides(Branches):
     def active(self, value: Tensor) -> ActiveSides:
         """The sides that meet at each kink."""
         on = self.input if self.on is None else self.on
-        return ActiveSides(on.detach(), tuple(self.kinks))
+        return ActiveSides(on.detach(), tuple(self.kinks), self.left)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class ActiveSides(Active):
 
     on: Tensor
     kinks: tuple[Kink, ...]
+    left: bool = False
 
     def tied(self) -> Tensor:
         """Elements at a kink."""
@@ -94,6 +98,13 @@ class ActiveSides(Active):
         for (at, *_), (above, *_) in zip(self.kinks, there.kinks, strict=True):
             same |= (self.on == at) & (there.on == above)
         return same
+
+    def native(self, tangent: Tensor) -> Tensor:
+        """The tangent times the slope that the backward pass has."""
+        if not self.left:
+            return tangent
+        slopes: list[Number] = [slope for _, slope, _ in self.kinks]
+        return torch.where(self.tied(), self.push(slopes, (tangent,)), tangent)
 
     def weights(self, selection: Selection) -> list[Number]:
         """The slope at each kink."""

@@ -53,7 +53,7 @@ def _elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Branches |
 
 def _prelu(input: Tensor, weight: Tensor) -> Branches:
     channels = weight.reshape(-1, *(1,) * (input.dim() - 2)) if input.dim() > 1 else weight
-    return ops.Sides(input, [(0.0, channels, 1.0)])
+    return ops.Sides(input, [(0.0, channels, 1.0)], left=True)
 
 
 def _rrelu(
@@ -106,8 +106,8 @@ POINTWISE: tuple[Row, ...] = (
     Row("leaky_relu", OF_SIDES, lambda input, negative_slope=0.01, inplace=False: ops.Sides(
         input, [(0.0, negative_slope, 1.0)])),
     Row("prelu", OF_SIDES, _prelu),
-    Row("prelu_kernel", OF_SIDES, lambda input, weight: ops.Sides(input, [(0.0, weight, 1.0)]),
-        "prelu", "_prelu_kernel"),
+    Row("prelu_kernel", OF_SIDES, lambda input, weight: ops.Sides(
+        input, [(0.0, weight, 1.0)], left=True), "prelu", "_prelu_kernel"),
     Row("rrelu", OF_SIDES, _rrelu),
     Row("clamp", OF_SIDES, _clamp, spellings="clamp clip"),
     Row("clamp_min", OF_SIDES, lambda input, min: _clamp(input, min), "clamp"),
