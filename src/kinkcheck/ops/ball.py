@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
-from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask, times
+from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, may_ask, times
 from kinkcheck.ops.picks import Contest
 from kinkcheck.selection import Selection, weight
 
@@ -43,6 +44,26 @@ class Ball(Branches):
     def active(self, value: Tensor) -> ActiveBall:
         """The ball at each output that is 0."""
         return ActiveBall(self.contest, value.detach() == 0, self.power)
+
+    def alone(self, value: Tensor) -> Norm:
+        """The gradient of the norm."""
+        return Norm(tuple(each.detach() for each in self.inputs), self.contest, self.power)
+
+
+@dataclass(frozen=True)
+class Norm(Alone):
+    """The gradient of norms of entries, for a power from 1 on; 0 for those that are 0."""
+
+    native: ClassVar[bool] = True
+
+    inputs: tuple[Tensor, ...]
+    contest: Contest
+    power: float
+
+    def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangents of the entries, weighed."""
+        slope = _slope(self.contest, self.contest.entries(*self.inputs), self.power)
+        return self.contest.total(times(slope, self.contest.entries(*tangents)))
 
 
 @dataclass(frozen=True)
@@ -79,11 +100,7 @@ class ActiveBall(Active):
     def along(self, tangents: tuple[Tensor, ...]) -> Tensor:
         """The gradient of the norm at the tangent."""
         moved = self.contest.entries(*tangents).nan_to_num(nan=0.0)
-        most = self.contest.spread(self.contest.best(moved.abs(), largest=True))
-        scaled = moved / torch.where(most == 0, 1, most)
-        powers = scaled.abs() ** self.power
-        norm = self.contest.spread(self.contest.total(powers)) ** (1 / self.power)
-        slope = scaled.sgn() * (scaled.abs() / torch.where(norm == 0, 1, norm)) ** (self.power - 1)
+        slope = _slope(self.contest, moved, self.power)
         return torch.where(self.contest.spread(self.zero), slope, 0)
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
@@ -102,3 +119,11 @@ class ActiveBall(Active):
     def push(self, weights: float | Tensor, tangents: tuple[Tensor, ...]) -> Tensor:
         """The tangents of the entries, weighed."""
         return self.contest.total(times(weights, self.contest.entries(*tangents)))
+
+
+def _slope(contest: Contest, entries: Tensor, power: float) -> Tensor:
+    """The gradient of the norm of entries; 0 where they all are."""
+    most = contest.spread(contest.best(entries.abs(), largest=True))
+    scaled = entries / torch.where(most == 0, 1, most)
+    norm = contest.spread(contest.total(scaled.abs() ** power)) ** (1 / power)
+    return scaled.sgn() * (scaled.abs() / torch.where(norm == 0, 1, norm)) ** (power - 1)

@@ -85,6 +85,10 @@ class Branches(ABC):
     def active(self, value: Tensor) -> Active:
         """The branches that attain the value that PyTorch returned."""
 
+    def alone(self, value: Tensor) -> Alone | None:
+        """The derivative where one branch alone is active; None where only PyTorch knows it."""
+        return None
+
     def windows(self, value: Tensor) -> int:
         """How many places there are where branches may tie, given the output."""
         return value.numel()
@@ -93,6 +97,22 @@ class Branches(ABC):
         """The same; None where it could be asked and no two branches are active anywhere."""
         active = self.active(value)
         return None if may_ask(value) and not active.any_tied() else active
+
+
+class Alone(ABC):
+    """The derivative of one call where one branch alone is active.
+
+    A dataclass of tensors and plain values, taken apart as :class:`Active` is.
+
+    Attributes:
+        native: whether it is PyTorch's at ties as well.
+    """
+
+    native: ClassVar[bool] = False
+
+    @abstractmethod
+    def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangent of the output."""
 
 
 class Active(ABC):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties
-from kinkcheck.ops.branches import Branches, Rivals
+from kinkcheck.ops.branches import Alone, Branches, Rivals
 from kinkcheck.ops.function import at_ties
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
@@ -99,8 +99,15 @@ class Declared(Operation):
             census.append(
                 self._no_ties(value) if active is None else active.ties(value, self.inputs)
             )
-        value = at_ties(value, self.inputs, active, choice)
+        value = at_ties(value, self.inputs, active, choice, self._alone(value))
         return type(result)((value, *result[1:])) if isinstance(result, tuple) else value
+
+    def _alone(self, value: Tensor) -> Alone | None:
+        """The derivative as the branches know it, where PyTorch may not differentiate its own."""
+        once = self.declaration.once
+        if not once or torch.compiler.is_compiling() or value.grad_fn is None:
+            return None
+        return self.branches.alone(value) if value.grad_fn.name() == once else None
 
     def _of(self, first: Tensor) -> Declared:
         """This call out of place, with another tensor as its first argument."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from kinkcheck.ops.branches import Active, Weights
+from kinkcheck.ops.branches import Active, Alone, Weights
 from kinkcheck.ops.operation import Choice
 from kinkcheck.selection import Limit, Native, native_share
 
@@ -34,9 +34,16 @@ class Directed(Protocol):
     winners: Weights | None
     """The weights of the branches that stay active, once the direction has come by."""
 
+    switched: bool
+    """Whether a pass of the tape chose the selection."""
+
 
 def at_ties(
-    value: Tensor, inputs: Sequence[Tensor], active: Active | None, choice: Choice
+    value: Tensor,
+    inputs: Sequence[Tensor],
+    active: Active | None,
+    choice: Choice,
+    alone: Alone | None = None,
 ) -> Tensor:
     """A value that PyTorch computed, with another derivative where several branches are active.
 
@@ -45,6 +52,7 @@ def at_ties(
         inputs: the tensors that the branches depend on.
         active: the active branches; None where nothing is tied.
         choice: whom to ask for the selection at backward time.
+        alone: the derivative elsewhere, where PyTorch may not know how tangents pass.
 
     >>> from kinkcheck.ops.sides import Sides
     >>> from kinkcheck.selection import Branch
@@ -55,7 +63,7 @@ def at_ties(
     tensor([0.5000])
     """
     tensors: list[Tensor] = []
-    bare = _apart(active, tensors)
+    bare = _apart((active, alone), tensors)
     function: type[_AtTies] = _AtTiesWithJvp
     if torch.compiler.is_compiling():
         function = _AtTies
@@ -89,7 +97,7 @@ def shared(
         found = active.pull(choice.winners, gradient)
     else:
         tensors: list[Tensor] = []
-        bare = _apart(active, tensors)
+        bare = _apart((active, None), tensors)
         found = _Route.apply(gradient, bare, choice, like, *tensors)
     return native, (*found, *(None,) * (len(like) - len(found)))
 
@@ -134,8 +142,14 @@ class _AtTies(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors  # once, or activation checkpointing complains
-        active = _filled(ctx.bare, iter(tensors))
-        native, found = shared(active, ctx.choice, grad_outputs[0], ctx.like)
+        active, alone = _filled(ctx.bare, iter(tensors))
+        (gradient,) = grad_outputs
+        if not _carries(active, alone, ctx.choice):
+            native, found = shared(active, ctx.choice, gradient, ctx.like)
+        else:
+            native, found = shared(active, ctx.choice, gradient.detach(), ctx.like)
+            carried = _Route.apply(gradient, ctx.bare, ctx.choice, ctx.like, *tensors)
+            found = tuple(c if f is None else f + c for f, c in zip(found, carried, strict=True))
         return native, None, None, None, *found, *(None,) * len(tensors)
 
 
@@ -144,7 +158,7 @@ class _AtTiesWithJvp(_AtTies):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        active: Active | None = _filled(ctx.bare, iter(ctx.saved_tensors))
+        active: Active | None = _filled(ctx.bare, iter(ctx.saved_tensors))[0]
         selection = ctx.choice.selection
         if active is None:
             return tangents[0].clone()  # type: ignore[no-any-return]
@@ -153,13 +167,29 @@ class _AtTiesWithJvp(_AtTies):
             return moved.clone()
         given = tangents[4 : 4 + len(ctx.like)]
         weights = active.along(given) if isinstance(selection, Limit) else active.weights(selection)
-        at_ties = _native(active, selection, moved) + active.push(weights, given)
-        return torch.where(active.tied(), at_ties, moved)
+        return _moved(active, selection, weights, given, moved)
+
+
+def _moved(
+    active: Active, selection: Any, weights: Weights, tangents: Any, native: Tensor
+) -> Tensor:
+    """The tangent of the output, from that which is native."""
+    at_ties = _native(active, selection, native) + active.push(weights, tangents)
+    return torch.where(active.tied(), at_ties, native)
+
+
+def _carries(active: Active | None, alone: Alone | None, choice: Choice) -> bool:
+    """Whether tangents pass here, in a pass of a tape, by what the branches know."""
+    if alone is None or not torch.is_grad_enabled():
+        return False
+    known = active is None or alone.native or native_share(choice.selection) == 0
+    return known and isinstance(choice, Directed) and choice.switched
 
 
 class _Route(torch.autograd.Function):
-    """What the inputs get at ties when no direction has come by yet.
+    """Nothing, of which the adjoint is the tangent of the output.
 
+    At ties alone when no direction has come by yet; everywhere where PyTorch has no adjoint.
     The backward pass of a backward pass goes through a program forwards: what arrives at the
     adjoint of this function are the tangents of the inputs, from which the branch that stays
     active follows, and what leaves it is the tangent of the output.
@@ -176,15 +206,26 @@ class _Route(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _, ctx.bare, ctx.choice, _, *tensors = inputs
+        gradient, ctx.bare, ctx.choice, _, *tensors = inputs
+        (ctx.output,) = like([gradient])
+        ctx.winners = ctx.choice.winners
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
-        active = _filled(ctx.bare, iter(tensors))
-        ctx.choice.winners = active.along(tangents)
-        moved = torch.where(active.tied(), active.push(ctx.choice.winners, tangents), 0)
+        active, alone = _filled(ctx.bare, iter(tensors))
+        selection, weights = ctx.choice.selection, ctx.winners
+        shape, dtype, device = ctx.output
+        moved = torch.zeros(shape, dtype=dtype, device=device)
+        if alone is not None:
+            moved = alone.push(tangents)
+        if active is not None:
+            if not isinstance(selection, Limit):
+                weights = active.weights(selection)
+            elif weights is None:
+                weights = ctx.choice.winners = active.along(tangents)
+            moved = _moved(active, selection, weights, tangents, moved)
         return moved, None, None, None, *(None,) * len(tensors)
 
 

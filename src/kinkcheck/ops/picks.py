@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, Windows, random_rank
-from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask, times
+from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, may_ask, times
 from kinkcheck.selection import First, Last, Random, Selection, weight
 
 Wins = Literal["largest", "smallest", "clamped"] | int
@@ -123,6 +123,10 @@ class Picks(Branches):
                 wins = wins - self.contest.total(entries < self.contest.spread(value.detach()))
         return ActivePicks(self.contest, attains, wins, lost, self.given)
 
+    def alone(self, value: Tensor) -> Entry:
+        """The entry that attains each output."""
+        return Entry(self.contest, self.active(value).attains)
+
     def where_tied(self, value: Tensor) -> Active | None:
         """The same; None where it could be asked and nothing is tied."""
         if not may_ask(value):
@@ -135,6 +139,18 @@ class Picks(Branches):
         # Every output has an entry that attains it, but for NaN.
         as_many = int(torch.count_nonzero(active.attains)) == value.numel()
         return None if as_many and not bool(value.isnan().any()) else active
+
+
+@dataclass(frozen=True)
+class Entry(Alone):
+    """The entry that attains each output."""
+
+    contest: Contest
+    attains: Tensor
+
+    def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """Its tangent."""
+        return self.contest.total(torch.where(self.attains, self.contest.entries(*tangents), 0))
 
 
 @dataclass(frozen=True)

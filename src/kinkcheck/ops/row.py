@@ -49,6 +49,9 @@ class Row:
             are looked for in ``torch``, ``torch.nn.functional``, ATen, and among the methods of
             tensors, also with an underscore behind; ``linalg.norm`` stands for itself.
         surrogate: of what its derivative is that of, if it is not the derivative of its value.
+        once: the autograd node of a call whose derivative some versions of PyTorch cannot
+            differentiate; its branches know it
+            (:meth:`~kinkcheck.ops.branches.Branches.alone`).
     """
 
     name: str
@@ -57,6 +60,7 @@ class Row:
     family: str = ""
     spellings: str = field(default="", repr=False)
     surrogate: str = field(default="", repr=False)
+    once: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.name)

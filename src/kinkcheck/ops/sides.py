@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal, random_rank
-from kinkcheck.ops.branches import Active, Branches, Rivals, times
+from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, times
 from kinkcheck.selection import Random, Selection, weight
 
 Number = float | Tensor
@@ -50,6 +50,27 @@ class Sides(Branches):
         """The sides that meet at each kink."""
         on = self.input if self.on is None else self.on
         return ActiveSides(on.detach(), tuple(self.kinks), self.left)
+
+    def alone(self, value: Tensor) -> Pieces:
+        """The slopes of a function that is linear between its kinks."""
+        on = self.input if self.on is None else self.on
+        return Pieces(on.detach(), tuple(self.kinks))
+
+
+@dataclass(frozen=True)
+class Pieces(Alone):
+    """The slopes of a function that is linear between its kinks, which are in ascending order."""
+
+    on: Tensor
+    kinks: tuple[Kink, ...]
+
+    def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """The tangent times the slope."""
+        (direction,) = tangents
+        found = times(self.kinks[0][1], direction)
+        for at, _, right in self.kinks:
+            found = torch.where(self.on > at, times(right, direction), found)
+        return found
 
 
 @dataclass(frozen=True)

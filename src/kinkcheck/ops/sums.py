@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal
+from kinkcheck.ops.ball import Norm
 from kinkcheck.ops.branches import Active, Branches, Rivals, may_ask
 from kinkcheck.ops.picks import Contest
 from kinkcheck.ops.sides import ActiveSides
@@ -49,6 +50,10 @@ class Sums(Branches):
         """The sides that meet in each entry."""
         at_zero = self._entries() == 0
         return ActiveSums(self.contest, ActiveSides(at_zero, ((True, -1.0, 1.0),)))
+
+    def alone(self, value: Tensor) -> Norm:
+        """The signs of the entries, 0 at 0."""
+        return Norm(tuple(each.detach() for each in self.inputs), self.contest, 1.0)
 
     def _entries(self) -> Tensor:
         with torch.no_grad():

@@ -46,6 +46,11 @@ class Site:
         return self._own.selection if self._chosen is None else self._chosen
 
     @property
+    def switched(self) -> bool:
+        """Whether a pass of the tape chose what is used here now."""
+        return self._chosen is not None
+
+    @property
     def windows(self) -> int:
         """How many windows, or elements of a pointwise operation, there are."""
         return self._ties.windows

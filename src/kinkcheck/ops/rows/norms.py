@@ -114,7 +114,9 @@ def _ball(parts: Callable[..., _Parts | None]) -> Callable[..., Branches | None]
     return read
 
 
-def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -> tuple[Row, ...]:
+def _rows(
+    name: str, parts: Callable[..., _Parts | None], spellings: str = "", once: str = ""
+) -> tuple[Row, ...]:
     def sums(*args: Any, **kwargs: Any) -> Branches | None:
         found = parts(*args, **kwargs)
         return ops.Sums(*found[:2]) if found and found[2] == 1 else None
@@ -125,9 +127,9 @@ def _rows(name: str, parts: Callable[..., _Parts | None], spellings: str = "") -
 
     spellings = spellings or name
     return (
-        Row(name, OF_BALL, _ball(parts), "norm", spellings),
-        Row(f"{name}_1", OF_SIDES, sums, "norm_1", spellings),
-        Row(f"{name}_inf", OF_PICKS, picks, "norm_inf", spellings),
+        Row(name, OF_BALL, _ball(parts), "norm", spellings, once=once),
+        Row(f"{name}_1", OF_SIDES, sums, "norm_1", spellings, once=once),
+        Row(f"{name}_inf", OF_PICKS, picks, "norm_inf", spellings, once=once),
     )
 
 
@@ -136,6 +138,6 @@ NORMS: tuple[Row, ...] = (
     Row("abs_complex", OF_BALL, _ball(_modulus), "norm", "abs absolute"),
     Row("std", OF_BALL, _ball(_std), "", "std std_mean"),
     *_rows("dist", _dist),
-    *_rows("cdist", _cdist),
-    *_rows("pdist", _pdist),
+    *_rows("cdist", _cdist, once="CdistBackward0"),
+    *_rows("pdist", _pdist, once="PdistBackward0"),
 )

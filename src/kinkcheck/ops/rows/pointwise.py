@@ -120,7 +120,7 @@ POINTWISE: tuple[Row, ...] = (
     Row("hardswish", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(-3.0, 0.0, -0.5), (3.0, 1.5, 1.0)])),
     Row("hardsigmoid", OF_SIDES, lambda input, inplace=False: ops.Sides(
-        input, [(-3.0, 0.0, 1 / 6), (3.0, 1 / 6, 0.0)])),
+        input, [(-3.0, 0.0, 1 / 6), (3.0, 1 / 6, 0.0)]), once="HardsigmoidBackward0"),
     Row("elu", OF_SIDES, _elu, spellings="nn.functional.elu"),
     Row("selu", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(0.0, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE)])),

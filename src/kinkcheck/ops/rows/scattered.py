@@ -140,6 +140,6 @@ def _rows(numbers: Tensor, size: int) -> Tensor:
 SCATTERED: tuple[Row, ...] = (
     Row("scatter_reduce", OF_PICKS, _scatter),
     Row("index_reduce", OF_PICKS, _index),
-    Row("segment_reduce", OF_PICKS, _segment),
-    Row("embedding_bag", OF_PICKS, _embedding_bag),
+    Row("segment_reduce", OF_PICKS, _segment, once="SegmentReduceBackward0"),
+    Row("embedding_bag", OF_PICKS, _embedding_bag, once="EmbeddingBagBackward0"),
 )
