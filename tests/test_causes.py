@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import kinkcheck.nn as knn
 from kinkcheck import audit
 from kinkcheck.audit import SiteCount, Variation
 from kinkcheck.measure.finite import first_in_forward, first_in_gradient
 from kinkcheck.measure.zones import ROUNDING, WRONG, Zone, by_lift, by_threshold
+
+Function = Callable[[Tensor], Tensor]
 
 
 def total(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -55,6 +60,46 @@ def test_zeros_of_a_relu_are_dead_and_zeros_of_anything_else_are_not() -> None:
     assert relu.tied == 0
     (pool,) = sites(nn.Sequential(scaled(1, 1), nn.MaxPool1d(2)), [0.0, 0.0])
     assert causes(pool) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_entries_at_which_what_made_them_is_constant_are_dead(inplace: bool) -> None:
+    model = nn.Sequential(scaled(1, 1, 1, 1), nn.ReLU6(inplace), nn.MaxPool1d(2))
+    _, pool = sites(model, [7.0, 8.0, 3.0, 3.0])
+    assert (pool.tied, causes(pool)) == (2, (1, 1, 0))
+    # Here one of those with this value has a derivative: hardswish has 0 at -4 and at 0.
+    model = nn.Sequential(scaled(1, 1, 1, 1), nn.Hardswish(), nn.MaxPool1d(2))
+    _, pool = sites(model, [-4.0, 0.0, 3.5, 3.5])
+    assert causes(pool) == (0, 2, 0)
+    _, pool = sites(model, [-4.0, -5.0, 3.5, 3.5])
+    assert causes(pool) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        # The other entry that ties, or the entries themselves, do depend on parameters.
+        lambda h: torch.maximum(F.relu(h), h.exp() - 1),
+        lambda h: F.relu(h + 2).std(1),
+        lambda h: F.pdist(F.relu(h + 2).T),
+        lambda h: F.prelu(h - 1, h.new_zeros(1) + 0 * h.sum()).amax(1),
+    ],
+)
+def test_entries_that_something_else_makes_as_well_live(made: Function) -> None:
+    class Made(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return made(h).sum()[None]
+
+    *_, site = sites(nn.Sequential(scaled(1, 1), Made()), [0.0, 0.0], "32")
+    assert site.tied > 0
+    assert site.dead == 0
+
+
+def test_a_selection_of_a_module_lets_through_what_it_says() -> None:
+    for selection, dead in (("native", 1), ("branch:1", 0)):
+        relu = knn.ReLU(selection=selection)
+        _, pool = sites(nn.Sequential(scaled(1, 1), relu, nn.MaxPool1d(2)), [0.0, 0.0])
+        assert pool.dead == dead
 
 
 def test_window_without_a_gradient_is_dead() -> None:

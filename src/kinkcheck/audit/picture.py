@@ -13,6 +13,7 @@ from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.errors import InputError
 from kinkcheck.kernels import Windows
 from kinkcheck.measure.forward import Kinks
+from kinkcheck.measure.live import live
 from kinkcheck.measure.runs import Runs
 from kinkcheck.ops.max_pool import MaxPool
 
@@ -146,12 +147,12 @@ def _met(runs: Runs) -> _Met | None:
         forward.gradient({})
     except InputError:  # a picture is an extra: no network has to take one image
         return None
-    for kinks, live in zip(forward.kinks, forward.live(), strict=True):
+    for kinks, alive in zip(forward.kinks, live(forward), strict=True):
         if kinks.site.row.family == "max_pool" and kinks.site.operation.endswith("2d"):
             if kinks.edge is None:
                 return None
-            none = torch.zeros(kinks.value.shape[1:], dtype=torch.bool, device=live.device)
-            return _Met(kinks, live[0] if live.dim() else none)
+            none = torch.zeros(kinks.value.shape[1:], dtype=torch.bool, device=alive.device)
+            return _Met(kinks, alive[0] if alive.dim() else none)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.live import live
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,8 @@ class Causes:
     """The tied windows of one site by cause.
 
     Attributes:
-        dead: no choice there can reach a parameter: no gradient arrives, or a ReLU that made the
-            entries lets nothing through at zero.
+        dead: no choice there can reach a parameter: no gradient arrives, or what made the entries
+            lets nothing through at them, as a ReLU at zero.
         exact: live, and the active entries are equal in the lift as well; None without a lift to
             a higher precision.
         rounding: live, and their lifted values differ: the tie is an effect of the precision.
@@ -46,20 +47,18 @@ def causes(forward: Forward, lifted: Forward | None) -> list[Causes] | None:
     """
     if len(forward.kinks) != len(forward.tape.sites):
         return None
-    live = forward.live()
-    dead = [
-        kinks.site.tied - int(alive.sum()) for kinks, alive in zip(forward.kinks, live, strict=True)
-    ]
+    lives = live(forward)
+    dead = [k.site.tied - int(each.sum()) for k, each in zip(forward.kinks, lives, strict=True)]
     if lifted is None:
         return [Causes(each, None, None) for each in dead]
     if _sites(forward) != _sites(lifted):
         return None
     found = []
-    for each, here, alive, there in zip(dead, forward.kinks, live, lifted.kinks, strict=True):
-        lives, exact = here.site.tied - each, 0
-        if lives:
+    for each, here, alive, there in zip(dead, forward.kinks, lives, lifted.kinks, strict=True):
+        number, exact = here.site.tied - each, 0
+        if number:
             exact = int((alive & here.operation.persists(there.operation, there.value)).sum())
-        found.append(Causes(dead=each, exact=exact, rounding=lives - exact))
+        found.append(Causes(dead=each, exact=exact, rounding=number - exact))
     return found
 
 

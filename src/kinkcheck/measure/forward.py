@@ -34,7 +34,6 @@ class Kinks:
         site: the site.
         operation: the call, with its input.
         value: the output.
-        producer: the autograd node that made the input; None for an input of the network.
         edge: where the gradient of the output arrives; None if none can.
         sources: where the gradients of the inputs arrive; None for one that has none.
     """
@@ -42,7 +41,6 @@ class Kinks:
     site: Site
     operation: Operation
     value: Tensor
-    producer: Node | None
     edge: GradientEdge | None
     sources: tuple[Edge | None, ...]
     _output: Tensor = field(repr=False)  # up to PyTorch 2.7 an edge does not keep its node
@@ -208,7 +206,7 @@ class Forward:
         return None
 
     def listen(self) -> None:
-        """See what arrives at the sites in the backward passes from now on, for :meth:`live`."""
+        """See what arrives at the sites in the backward passes from now on."""
         for kinks in self.kinks:
             kinks.listen()
 
@@ -217,33 +215,6 @@ class Forward:
         generator = torch.Generator().manual_seed(seed)
         for kinks in self.kinks:
             kinks.disturb(size, generator)
-
-    def live(self) -> list[Tensor]:
-        """For every site, which tied windows could pass a choice on to a parameter.
-
-        A tied window is dead if no gradient has arrived at it in any backward pass, or if its
-        entries are zeros of a ReLU, which lets nothing through there. Bool tensors of the shape of
-        the site's output; of no dimension where no window is tied.
-        """
-        rectifiers = {
-            kinks.edge.node
-            for kinks in self.kinks
-            if kinks.edge is not None and kinks.site.row.family == "relu"
-        }
-        live = []
-        for kinks in self.kinks:
-            if not kinks.site.tied:
-                live.append(torch.tensor(False))
-                continue
-            tied = kinks.operation.tied()
-            if kinks.reached is None:
-                live.append(torch.zeros_like(tied))
-                continue
-            passes = tied & kinks.reached
-            if _behind_views(kinks.producer) in rectifiers:
-                passes &= kinks.value != 0
-            live.append(passes)
-        return live
 
     def narrower_than_float64(self) -> str | None:
         """An operation that computes in fewer bits, by its name in autograd; None if none does."""
@@ -281,8 +252,7 @@ class Forward:
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
         sources = tuple(_behind_copies(edge_of(each)) for each in operation.inputs)
-        producer = operation.inputs[0].grad_fn
-        self.kinks.append(Kinks(site, operation, output.detach(), producer, edge, sources, output))
+        self.kinks.append(Kinks(site, operation, output.detach(), edge, sources, output))
 
 
 @contextmanager
@@ -312,16 +282,6 @@ def one_line(error: BaseException) -> str:
     'ValueError: no'
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-_VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Alias", "Clone")
-
-
-def _behind_views(node: Node | None) -> Node | None:
-    """The node that made what a tensor shows in another shape."""
-    while node is not None and node.name().startswith(_VIEWS) and node.next_functions:
-        node = node.next_functions[0][0]
-    return node
 
 
 def _behind_copies(edge: Edge | None) -> Edge | None:

@@ -75,7 +75,7 @@ class Declared(Operation):
 
     def before(self) -> Declared:
         """This call with a copy of an input that would be overwritten."""
-        return self if self.in_place is None else self._of(self.args[0].clone())
+        return self if self.in_place is None else self.of(self.args[0].clone())
 
     def apply(self, choice: Choice) -> Any:
         """What PyTorch returns, with a backward pass that asks ``choice`` at ties."""
@@ -91,7 +91,7 @@ class Declared(Operation):
             if _may_ask() and forbidden_inplace(self.args[0]):
                 return self.in_place()  # raises PyTorch's error before anything is written
             # What the derivative needs of the input must not be overwritten.
-            return self.args[0].copy_(self._of(self.args[0].clone())._apply(choice, census))
+            return self.args[0].copy_(self.of(self.args[0].clone())._apply(choice, census))
         result = self.compute(*self.args, **self.kwargs)
         value = result[0] if isinstance(result, tuple) else result
         active = self.branches.where_tied(value)
@@ -109,7 +109,7 @@ class Declared(Operation):
             return None
         return self.branches.alone(value) if value.grad_fn.name() == once else None
 
-    def _of(self, first: Tensor) -> Declared:
+    def of(self, first: Tensor) -> Declared:
         """This call out of place, with another tensor as its first argument."""
         args = (first, *self.args[1:])
         assert self.declaration.read is not None
