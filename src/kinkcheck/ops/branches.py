@@ -18,6 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from kinkcheck.kernels import Ties
 from kinkcheck.selection import Selection
 
+LISTED = 2**20
+"""How many pairs of an output and an entry are gone through to list what competes."""
+
 Weights = Any
 """What the active branches of a shape are weighed with at ties; the affair of that shape."""
 
@@ -60,6 +63,19 @@ class Rivals:
         return cls.joined(
             [cls.deciding(of, end.flatten()[of], cls.UNLISTED) for end in (least, greatest)]
         )
+
+    @classmethod
+    def listed(cls, outputs: Tensor, compete: Tensor, tangents: Tensor, wins: int) -> Rivals:
+        """What competes along a line of entries for each of its outputs.
+
+        Args:
+            outputs: their numbers.
+            compete: a bool for each output, and entry, of a line.
+            tangents: of the entries.
+            wins: which rule decides.
+        """
+        of = outputs.unsqueeze(-1).expand_as(compete)[compete]
+        return cls.deciding(of, tangents.unsqueeze(-2).expand_as(compete)[compete], wins)
 
     @classmethod
     def joined(cls, parts: Sequence[Rivals]) -> Rivals:

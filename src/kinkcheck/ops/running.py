@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import Active, Branches, Rivals, times
+from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, times
 from kinkcheck.ops.sorting import from_last, to_last
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
@@ -110,8 +110,21 @@ class ActiveRunning(Active):
         return self._gathered(torch.where(anew, place, 0), torch.maximum), 0.0
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
-        """The least and the greatest tangent of the entries that attain each output."""
+        """The tangents of the entries that attain each output; of very many the extreme ones."""
         moved = to_last(tangents[0], self.dim)
+        length = moved.shape[-1]
+        if moved.numel() * length <= LISTED:
+            place = torch.arange(length, device=moved.device)
+            compete = (self.run[..., :, None] == self.run[..., None, :]) & self.attains[
+                ..., None, :
+            ]
+            compete &= (place <= place[:, None]) & (self._sizes() > 1)[..., None]
+            tied = self.tied()
+            number = to_last(
+                torch.arange(tied.numel(), device=moved.device).view(tied.shape), self.dim
+            )
+            wins = Rivals.LARGEST if self.largest else Rivals.SMALLEST
+            return Rivals.listed(to_last(number, self.dim), compete, moved, wins)
         least = self._gathered(torch.where(self.attains, moved, torch.inf), torch.minimum)
         most = self._gathered(torch.where(self.attains, moved, -torch.inf), torch.maximum)
         return Rivals.ends(self.tied(), self._shaped(least), self._shaped(most))

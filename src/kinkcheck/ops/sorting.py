@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import Active, Branches, Rivals, times
+from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, times
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
 
@@ -117,12 +117,18 @@ class ActiveSorted(Active):
         return self._within_groups(moved, self.descending), 1.0, 0.0
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
-        """The least and the greatest tangent of the group of each output."""
+        """The tangents of the group of each output; of very many the least and the greatest."""
         moved = to_last(tangents[0], self.dim).gather(-1, self.order)
+        count = self.places.shape[-1]
+        if moved.numel() * count <= LISTED:
+            compete = self.group[..., :count, None] == self.group[..., None, :]
+            compete &= (self._outputs() > 1)[..., None]
+            number = self._number().gather(-1, self.places)
+            return Rivals.listed(number, compete, moved, Rivals.ORDERED)
         ends = []
         for reduce, away in (("amin", torch.inf), ("amax", -torch.inf)):
             end = torch.full_like(moved, away).scatter_reduce(-1, self.group, moved, reduce)
-            placed = end.gather(-1, self.group)[..., : self.places.shape[-1]]
+            placed = end.gather(-1, self.group)[..., :count]
             ends.append(self._as_output(torch.empty_like(placed).scatter(-1, self.places, placed)))
         return Rivals.ends(self.tied(), *ends)
 
@@ -175,6 +181,12 @@ class ActiveSorted(Active):
         by_key = keys.argsort(dim=-1, descending=descending, stable=True)
         by_group = self.group.gather(-1, by_key).argsort(dim=-1, stable=True)
         return by_key.gather(-1, by_group)
+
+    def _number(self) -> Tensor:
+        """The number of each output, in row-major order."""
+        like = self._as_output(self.places)
+        number = torch.arange(like.numel(), device=like.device).reshape(like.shape)
+        return to_last(number, self.dim)
 
     def _as_output(self, tensor: Tensor) -> Tensor:
         return from_last(tensor, self.dim, self.dimensions)

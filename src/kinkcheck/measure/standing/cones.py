@@ -9,12 +9,15 @@ from scipy.optimize import linprog, nnls
 
 from kinkcheck.measure.standing.tables import Floats
 
-DEEP = 1e-5
+_DEEP = 1e-5
 """A cone that no unit vector is this deep inside of is too narrow for float64 to tell its kinks."""
 
-_EMPTY = 1e-8
-"""One that none is even this deep inside of is empty: the solver is exact to 10⁻¹⁰, rows are to
-10⁻⁹. What is in between is not told."""
+_EMPTY = 1e-9
+"""One that none is even this deep inside of is empty: the solver is exact to 10⁻¹⁰. What is in
+between is not told."""
+
+_SAME = 1e-12
+"""Rows this near to each other are one: rounding is 10⁻¹⁶, and more where tangents cancel."""
 
 _INDEPENDENT = 1e-6
 """Rows of norm 1 are dependent up to singular values of this."""
@@ -35,9 +38,9 @@ def distinct(rows: Floats) -> Floats:
         if not row.any():
             continue
         near = min((float(np.linalg.norm(row - other)) for other in kept), default=2.0)
-        if near > DEEP:
+        if near > _DEEP:
             kept.append(row)
-        elif near > _EMPTY:
+        elif near > _SAME:
             raise UntoldError("two kinks are nearly one")
     return np.array(kept).reshape(len(kept), rows.shape[1])
 
@@ -78,7 +81,7 @@ def deepest(rows: Floats, on: Floats | None = None) -> Floats | None:
     )
     if found.status != 0:
         raise UntoldError("a linear program was not solved")
-    if not len(rows) or found.x[-1] > DEEP:
+    if not len(rows) or found.x[-1] > _DEEP:
         inside: Floats = found.x[:-1]
         return inside
     if found.x[-1] > _EMPTY:

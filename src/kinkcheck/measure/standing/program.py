@@ -25,7 +25,7 @@ from kinkcheck.tape.tape import Choose
 DIRECTIONS = 32
 """The most directions that are followed."""
 
-_RHO = 1e-3
+_RHO = 1e-2
 """How far parameters are moved along a direction to see more than derivatives."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,17 +24,46 @@ DECIDED = 1e-7
 """A direction that decides a kink by less than this decides nothing: a hundred times the noise of
 tangents."""
 
-_CANCELS = 1e-5
-"""Gradients are not compared to better than this part of ``EQUAL`` of what cancels in them."""
+_CANCELS = 1e-4
+"""Where large numbers cancel, gradients are equal up to this part of that part of them."""
 
-_CURVED = 1e-8
-"""Up to this part of how far kinks move a dependence between them is exact: rounding is about
-10⁻¹² of it, and curvature 10⁻³ of the second derivatives."""
+_CURVED = 1e-10
+"""Up to this part of how far kinks move a dependence between them is exact. At the distance of the
+points looked at, 10⁻², rounding is 10⁻¹⁴ of it, and terms of the fifth order 10⁻⁸."""
 
 _BYTES = 2e9
 """The most memory for limits of gradients."""
 
 _WITHOUT = "no way was given to carry the program out at other points"
+
+
+def scale_of(uncancelled: float, *gradients: Tensor) -> float:
+    """The unit in which gradients are compared: the larger of their norms.
+
+    Args:
+        uncancelled: how large they are where nothing in them cancels.
+        gradients: what is compared.
+
+    >>> scale_of(0.0, torch.ones(1), torch.full((1,), 2.0))
+    2.0
+    """
+    return max(_CANCELS * uncancelled, *(float(each.norm()) for each in gradients))
+
+
+def apart(a: Tensor, b: Tensor, uncancelled: float, *of: Tensor) -> float:
+    """How far two gradients are apart, in units of the larger of their norms.
+
+    Args:
+        a: the first.
+        b: the second.
+        uncancelled: as in :func:`scale_of`.
+        of: gradients that one of them is a combination of.
+
+    >>> apart(torch.ones(1), torch.full((1,), 2.0), 0.0)
+    0.5
+    """
+    scale = scale_of(uncancelled, a, b, *(_CANCELS * each for each in of))
+    return float((a - b).norm()) / scale if scale else 0.0
 
 
 @dataclass
@@ -57,7 +87,6 @@ class Search:
     def __post_init__(self) -> None:
         self.census = self.program.census()
         self._most = int(np.clip(_BYTES // (8 * max(1, self.program.size)), 6, 64))
-        self._norm = _CANCELS * self.census.scale
         self._random = np.random.default_rng(self.program.seed)
         self._enumerated = False
 
@@ -117,16 +146,15 @@ class Search:
         """Whether it is a combination of limits where the branches that it has alone win."""
         if inside is None:
             rows, inside = rows[:0], np.ones(self._count)
+        standing = self._in_hull(independent, vector)
         for _ in range(self.census.kinks + 2):
-            if len(self.limits) + 2 > self._most:
+            if standing is not None or self._enumerated or len(self.limits) + 2 > self._most:
                 break
             drawn = self._random.standard_normal(self._count)
             for each in (drawn, -drawn):
                 self._find(cones.nearest(rows, each, inside))
             standing = self._in_hull(independent, vector)
-            if standing is not None:
-                return standing
-        return None
+        return standing
 
     def _in_hull(self, independent: int, vector: Tensor) -> Standing | None:
         """The standing, if a combination of the limits that were found is the gradient."""
@@ -153,7 +181,7 @@ class Search:
         nearest = _combined(self.limits, weights)
         away = (vector - nearest) / (vector - nearest).norm()
         above = min(float(((vector - limit.gradient) * away).sum()) for limit in self.limits)
-        excess = above / self._norm
+        excess = above / scale_of(self.census.scale, vector, nearest)
         if excess <= EQUAL:
             return self._open(independent, distance, "rounding hides whether it is outside")
         found = self._certified(Kind.WRONG, independent, self.limits, weights, vector)
@@ -175,17 +203,15 @@ class Search:
         distance: float | None = None,
     ) -> Standing:
         if distance is None:
-            distance = self._apart(_combined(limits, weights), to)
+            distance = self._apart(_combined(limits, weights), to, limits)
         return Standing(
             kind, self.census.ties, self.census.flat, self.census.kinks, independent,
             self.program.seed, [Along(each.coefficients, each.margin) for each in limits],
             [float(w) for w in weights], distance,
         )  # fmt: skip
 
-    def _apart(self, a: Tensor, b: Tensor) -> float:
-        """How far gradients are apart, in units of the largest norm of all that were met."""
-        self._norm = max(self._norm, float(a.norm()), float(b.norm()))
-        return float((a - b).norm()) / self._norm if self._norm else 0.0
+    def _apart(self, a: Tensor, b: Tensor, of: Sequence[Limit] = ()) -> float:
+        return apart(a, b, self.census.scale, *(limit.gradient for limit in of))
 
     def _nearest(self, vector: Tensor) -> tuple[list[float], float]:
         """The weights of the combination of limits that is nearest, and how far it is away."""
@@ -193,7 +219,7 @@ class Search:
         # The same distances in as many dimensions as there are limits.
         _, within = torch.linalg.qr(apart.T)
         weights = cones.combination(within.T.numpy(), np.zeros(within.shape[0])).tolist()
-        return weights, self._apart(_combined(self.limits, weights), vector)
+        return weights, self._apart(_combined(self.limits, weights), vector, self.limits)
 
     def _all_cells(self) -> str | None:
         """Step from each cell of directions into those beside it; say why if not into all.

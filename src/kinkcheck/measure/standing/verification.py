@@ -10,7 +10,7 @@ from torch import Tensor
 from kinkcheck.measure.forward import Chooser, Gradient
 from kinkcheck.measure.standing.program import Program
 from kinkcheck.measure.standing.records import Kind, Standing
-from kinkcheck.measure.standing.search import DECIDED, EQUAL, Search
+from kinkcheck.measure.standing.search import DECIDED, EQUAL, Search, apart, scale_of
 from kinkcheck.tape.tape import Choose
 
 _LOOSE = 10
@@ -55,7 +55,8 @@ def verify(
         if not limit.margin > DECIDED
     ]
     limits = [limit.gradient for limit in found]
-    if _apart(vector, program.vector(gradient), *limits) > EQUAL:
+    equal = _LOOSE * EQUAL
+    if apart(vector, program.vector(gradient), census.scale) > equal:
         complaints.append("the gradient is another one")
     if len(standing.weights) != len(limits):
         complaints.append(f"there are {len(standing.weights)} weights of {len(limits)} limits")
@@ -67,7 +68,7 @@ def verify(
         case Kind.LIMIT | Kind.SUBGRADIENT:
             if standing.kind is Kind.LIMIT and len(limits) != 1:
                 return [f"there are {len(limits)} directions"]
-            if _apart(_combined(standing.weights, limits), vector, *limits) > _LOOSE * EQUAL:
+            if apart(_combined(standing.weights, limits), vector, census.scale, *limits) > equal:
                 return ["the limits along the directions make another gradient"]
             return []
         case Kind.DERIVATIVE:
@@ -81,7 +82,7 @@ def _derivative(anew: Search, limits: list[Tensor], vector: Tensor) -> list[str]
     found = [*limits, *_all(anew)]
     if anew.census.kinks and anew.why is not None:
         return [f"not all limits were enumerated: {anew.why}"]
-    if any(_apart(limit, vector) > _LOOSE * EQUAL for limit in found):
+    if any(apart(limit, vector, anew.census.scale) > _LOOSE * EQUAL for limit in found):
         return ["a limit along another direction is another gradient"]
     return []
 
@@ -95,10 +96,10 @@ def _outside(
     found = [*limits, *_all(anew)]
     if anew.why is not None:
         return [f"not all limits were enumerated: {anew.why}"]
-    slope = float((vector * away).sum())
-    scale = float(away.norm()) * max(float(each.norm()) for each in (vector, *found))
-    if any(slope - float((limit * away).sum()) <= EQUAL * scale for limit in found):
-        return ["the direction does not separate the gradient from all limits"]
+    for limit in found:
+        above = float(((vector - limit) * away).sum())
+        if above <= EQUAL * float(away.norm()) * scale_of(anew.census.scale, vector, limit):
+            return ["the direction does not separate the gradient from all limits"]
     return []
 
 
@@ -114,9 +115,3 @@ def _all(anew: Search) -> list[Tensor]:
 
 def _combined(weights: Sequence[float], limits: list[Tensor]) -> Tensor:
     return torch.stack([w * limit for w, limit in zip(weights, limits, strict=True)]).sum(0)
-
-
-def _apart(a: Tensor, b: Tensor, *others: Tensor) -> float:
-    """How far gradients are apart, in units of the largest norm of all that are given."""
-    largest = max(float(each.norm()) for each in (a, b, *others))
-    return float((a - b).norm()) / largest if largest else 0.0

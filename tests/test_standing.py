@@ -1,0 +1,294 @@
+"""The standing of gradients against all limits, enumerated over the rationals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from germs import limits, straight
+from kinkcheck.errors import InputError
+from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.standing import Kind, Program, Search, Standing, verify
+
+SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
+
+
+class Point:
+    """A program at a point, and what is found of it."""
+
+    def __init__(self, model: nn.Module, run: Callable[[], Tensor], seed: int = 0) -> None:
+        self.forward = Forward(model, run)
+        self.program = Program(self.forward, seed, lambda: Forward(model, run))
+        self.search = Search(self.program, budget=1024)
+
+    def standing(self, choose: str) -> Standing:
+        return self.search.standing(choose, self.forward.gradient(choose))
+
+    def gradient(self, choose: str) -> NDArray[np.float64]:
+        return self.program.vector(self.forward.gradient(choose)).numpy()
+
+    def verified(self, choose: str, standing: Standing) -> list[str]:
+        return verify(self.program, standing, choose, self.forward.gradient(choose))
+
+
+def of(function: Callable[[Tensor], Tensor], *at: float) -> Point:
+    """A function of one tensor at a point."""
+    model = nn.Module()
+    model.x = nn.Parameter(torch.tensor(at, dtype=torch.float64))
+    return Point(model, lambda: function(model.x))
+
+
+def distance(points: NDArray[np.float64], to: NDArray[np.float64]) -> float:
+    """How far a convex combination of points is from another one at least, in the ∞-norm."""
+    count, size = points.shape
+    one = np.ones((size, 1))
+    found = linprog(
+        np.append(np.zeros(count), 1.0),
+        A_ub=np.vstack([np.hstack([points.T, -one]), np.hstack([-points.T, -one])]),
+        b_ub=np.concatenate([to, -to]),
+        A_eq=np.append(np.ones(count), 0.0)[None],
+        b_eq=[1.0],
+    )
+    assert found.status == 0
+    return float(found.fun)
+
+
+def agrees(kind: Kind, points: NDArray[np.float64], gradient: NDArray[np.float64]) -> bool:
+    """Whether a standing is true, given all limits."""
+    is_limit = np.abs(points - gradient).max(1).min() < 1e-6
+    match kind:
+        case Kind.DERIVATIVE:
+            return len(points) == 1 and is_limit
+        case Kind.LIMIT:
+            return is_limit
+        case Kind.SUBGRADIENT:
+            return distance(points, gradient) < 1e-6
+        case Kind.WRONG:
+            return distance(points, gradient) > 1e-6
+    return True
+
+
+def judged(seeds: range, products: bool) -> Iterator[tuple[int, str, Point, Standing]]:
+    """Random programs, and the standing of each of their gradients."""
+    for seed in seeds:
+        model = straight(seed, products).module()
+        point = Point(model, model)
+        for choose in SELECTIONS:
+            try:
+                standing = point.standing(choose)
+            except InputError:  # no operation there has this selection
+                continue
+            yield seed, choose, point, standing
+
+
+def compare(seeds: range, products: bool = False) -> Counter[Kind]:
+    """Judge gradients of programs; none may be in disagreement with all limits."""
+    found: Counter[Kind] = Counter()
+    for seed, choose, point, standing in judged(seeds, products):
+        program = straight(seed, products)
+        points = np.array([[float(x) for x in row] for row in limits(program.exact)])
+        gradient = point.gradient(choose)
+        told = f"{seed}, {choose}: {standing}\nlimits {points}, gradient {gradient}\n{program}"
+        assert agrees(standing.kind, points, gradient), told
+        found[standing.kind] += 1
+    assert min(found[kind] for kind in Kind if kind is not Kind.UNDECIDED) > 0
+    return found
+
+
+def test_standings_agree_with_all_limits() -> None:
+    found = compare(range(40))
+    assert found[Kind.UNDECIDED] <= 0.05 * found.total()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(40, 600, 112))
+def test_standings_of_many_programs_agree_with_all_limits(first: int) -> None:
+    found = compare(range(first, first + 112))
+    assert found[Kind.UNDECIDED] <= 0.05 * found.total()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 75])
+def test_standings_of_products_agree_with_limits_along_directions(first: int) -> None:
+    """There may be more limits: see the test of curves."""
+    found = compare(range(first, first + 75), products=True)
+    assert found[Kind.UNDECIDED] <= 0.05 * found.total()
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(8), pytest.param(range(8, 60), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_certificates_are_verified(seeds: range) -> None:
+    for seed, choose, point, standing in judged(seeds, products=False):
+        assert point.verified(choose, standing) == [], (seed, choose, standing)
+
+
+def relu(x: Tensor) -> Tensor:
+    return torch.relu(x)
+
+
+def zero(t: Tensor) -> Tensor:
+    entries = t * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    return entries.max(0).values - entries.amax()
+
+
+SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], str, Kind]] = {
+    "zero": (zero, "native", Kind.WRONG),
+    "zero of max pooling": (
+        lambda t: zero(t) * 0 + F.max_pool1d(t.repeat(1, 3) * torch.arange(1, 4), 3).sum()
+        - (t * torch.arange(1, 4)).amax(),
+        "native",
+        Kind.WRONG,
+    ),
+    "identity": (lambda x: (relu(x) - relu(-x)).sum(), "native", Kind.WRONG),
+    "identity, halves": (lambda x: (relu(x) - relu(-x)).sum(), "branch:0.5", Kind.LIMIT),
+    "identity, in place": (
+        lambda x: (torch.relu_(x * 1) - torch.relu_(-x)).sum(), "native", Kind.WRONG
+    ),
+    "identity, checkpointed": (
+        lambda x: checkpoint(lambda y: (relu(y) - relu(-y)).sum(), x, use_reentrant=False),
+        "native",
+        Kind.WRONG,
+    ),
+    "identity, two views": (lambda x: (relu(x[:]) - relu(-x.view(-1))).sum(), "last", Kind.WRONG),
+    "leaky, clamps": (
+        lambda x: (x.clamp(min=0) + 0.1 * x.clamp(max=0)).sum(), "minimal", Kind.WRONG
+    ),
+    "leaky, relus": (lambda x: (relu(x) - 0.1 * relu(-x)).sum(), "native", Kind.WRONG),
+    "leaky, relus, last": (lambda x: (relu(x) - 0.1 * relu(-x)).sum(), "last", Kind.WRONG),
+    "leaky": (lambda x: F.leaky_relu(x, 0.1).sum(), "native", Kind.LIMIT),
+    "leaky, maximum": (
+        lambda x: (torch.maximum(x, 0 * x) + 0.1 * torch.minimum(x, 0 * x)).sum(),
+        "native",
+        Kind.SUBGRADIENT,
+    ),
+    "outside of a side": (lambda x: relu(x).sum(), "branch:2", Kind.WRONG),
+    "norm": (lambda x: torch.linalg.vector_norm(x), "native", Kind.SUBGRADIENT),
+    "norm of one number, in relu": (lambda x: relu(x.norm()), "minimal", Kind.SUBGRADIENT),
+    "1-norm": (lambda x: torch.linalg.vector_norm(x, 1), "branch:2", Kind.WRONG),
+    "complex": (lambda x: torch.complex(x, 0 * x).abs().sum(), "native", Kind.SUBGRADIENT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spellings(name: str) -> None:
+    function, choose, kind = SPELLINGS[name]
+    point = of(function, 0.0)
+    standing = point.standing(choose)
+    assert standing.kind is kind, standing
+    assert point.verified(choose, standing) == []
+
+
+CURVES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "parabola": (lambda x: relu(torch.minimum(x[0], x[1] ** 2 - x[0])), 2),
+    "saddle": (lambda x: relu(torch.minimum(x[0], x[1] * x[2] - x[0])), 3),
+    "three kinks": (
+        lambda x: relu(torch.minimum(torch.minimum(x[0], x[1]), x[2] ** 2 - x[0] - x[1])), 3
+    ),
+    "dead": (lambda x: relu(torch.minimum(x[0], relu(x[1]) * x[2] - x[0])), 3),
+    "exponential": (lambda x: relu(torch.minimum(x[0], x[1].exp() - 1 - x[1] - x[0])), 2),
+    "quartic": (lambda x: relu(torch.minimum(x[0], x[1] ** 4 - x[0])), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_limits_that_only_curvature_reaches_are_not_called_wrong(name: str) -> None:
+    """The last branch is active at nearby points, though along no direction."""
+    function, count = CURVES[name]
+    point = of(function, *[0.0] * count)
+    gradient = point.gradient("last")
+    random = np.random.default_rng(0)
+    at = random.uniform(0, 1, (2000, count)) * np.where(np.arange(count) < count - 1, 1e-5, 1e-1)
+    if name in ("saddle", "dead"):
+        at[:, 1] = 1e-1 * random.uniform(0, 1, 2000)
+    near = [torch.autograd.functional.vjp(function, torch.tensor(each))[1].numpy() for each in at]
+    assert min(np.abs(each - gradient).max() for each in near) < 0.25  # a limit indeed
+    standing = point.standing("last")
+    assert standing.kind is Kind.UNDECIDED
+    assert "first order" in str(standing.why)
+
+
+def test_without_another_run_dependent_kinks_are_undecided() -> None:
+    point = of(lambda x: (relu(x) - relu(-x)).sum(), 0.0)
+    search = Search(Program(point.forward))
+    standing = search.standing("native", point.forward.gradient("native"))
+    assert standing.kind is Kind.UNDECIDED
+
+
+def test_parameters_are_put_back() -> None:
+    at = (0.1, -0.0, 1e-300, 3.0)
+    point = of(lambda x: (relu(x - x.detach()) - relu(x.detach() - x)).sum(), *at)
+    parameter = point.forward.model.x
+    version = parameter._version
+    assert point.standing("native").kind is Kind.WRONG
+    assert parameter.detach().numpy().tobytes() == np.array(at).tobytes()
+    assert parameter._version == version
+
+
+def test_kinks_of_different_sizes() -> None:
+    sizes = torch.tensor([1.0, 1e-12], dtype=torch.float64)
+    point = of(lambda x: (relu(x * sizes) / sizes).sum(), 0.0, 0.0)
+    assert (point.search.census.kinks, point.standing("native").kind) == (2, Kind.LIMIT)
+
+
+def test_kinks_too_near_to_each_other_are_undecided() -> None:
+    """Between the kinks of x and of x + 10⁻⁹y is a limit (1, 10⁻⁹), which no search can see."""
+    for size in (1e-6, 1e-8, 1e-10):
+        point = of(lambda x, size=size: relu(x[0] + size * x[1]) - relu(x[0]), 0.0, 0.0)
+        gradient = {"x": torch.tensor([1.0, size], dtype=torch.float64)}
+        standing = point.search.standing({point.forward.tape.sites[1]: "last"}, gradient)
+        assert standing.kind in (Kind.UNDECIDED, Kind.LIMIT)
+
+
+def test_cancelled_gradients_are_compared_by_what_cancels() -> None:
+    model = nn.Module()
+    model.x = nn.Parameter(torch.tensor([0.1, 0.1], dtype=torch.float64))
+    thirds = torch.tensor([1 / 3, 1 / 3], dtype=torch.float64)
+    point = Point(
+        model, lambda: (model.x.amax() * thirds).sum() - (model.x * thirds).sum() / 1.5 * 1.5
+    )
+    assert point.standing("native").kind is Kind.SUBGRADIENT
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"ties": 5}, "ties are live"),
+        ({"weights": [0.7, 0.2]}, "convex combination"),
+        ({"weights": [0.7, 0.3]}, "another gradient"),
+        ({"weights": [1.0]}, "weights"),
+        ({"kind": Kind.WRONG}, "separate"),
+        ({"kind": Kind.DERIVATIVE}, "another gradient"),
+        ({"kind": Kind.LIMIT}, "directions"),
+    ],
+)
+def test_changed_certificates_are_refused(change: dict[str, Any], complaint: str) -> None:
+    point = of(lambda x: relu(x).sum(), 0.0)
+    standing = point.standing("branch:0.5")
+    assert standing.kind is Kind.SUBGRADIENT
+    assert point.verified("branch:0.5", standing) == []
+    found = point.verified("branch:0.5", replace(standing, **change))
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_a_direction_that_decides_nothing_is_refused() -> None:
+    point = of(lambda x: relu(x).sum(), 0.0)
+    standing = point.standing("native")
+    (along,) = standing.along
+    flat = replace(standing, along=[replace(along, coefficients=[0.0])])
+    assert "does not decide" in point.verified("native", flat)[0]
+    other = replace(standing, along=[replace(along, coefficients=[-c for c in along.coefficients])])
+    assert "another gradient" in point.verified("native", other)[0]
