@@ -16,31 +16,40 @@ from kinkcheck.errors import InputError
 from kinkcheck.lazy import import_when_used
 
 if TYPE_CHECKING:
-    from kinkcheck import nn
+    from kinkcheck import nn, testing
     from kinkcheck.arithmetic.contractions import float32_contractions
     from kinkcheck.audit import AuditReport, audit
+    from kinkcheck.check import CheckResult, GradientError, check
     from kinkcheck.tape import Site, Tape, Unseen, record
 
 __all__ = [
     "AuditReport",
+    "CheckResult",
+    "GradientError",
     "InputError",
     "Site",
     "Tape",
     "Unseen",
     "audit",
+    "check",
     "float32_contractions",
     "nn",
     "record",
+    "testing",
 ]
 
 import_when_used(
     __name__,
     "kinkcheck.audit:AuditReport",
     "kinkcheck.audit:audit",
+    "kinkcheck.check:CheckResult",
+    "kinkcheck.check:GradientError",
+    "kinkcheck.check:check",
     "kinkcheck.arithmetic.contractions:float32_contractions",
     "kinkcheck.nn",
     "kinkcheck.tape:Site",
     "kinkcheck.tape:Tape",
     "kinkcheck.tape:Unseen",
     "kinkcheck.tape:record",
+    "kinkcheck.testing",
 )

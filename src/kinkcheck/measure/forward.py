@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,6 +137,12 @@ class Forward:
         self._leaf = None if first is None else (first, get_gradient_edge(first).node)
         self.inputs: tuple[Any, ...] = called[0][0] if once else ()
         self.outputs: list[Tensor] = tensors(called[0][1]) if once else []
+
+    def of(self, loss: Tensor) -> Forward:
+        """The same forward pass with another loss, computed from what it returned."""
+        other = copy(self)
+        other.loss = loss
+        return other
 
     def gradient(self, choose: Chooser | Choose) -> Gradient:
         """The gradient under what is chosen at the sites, by parameter name.
