@@ -626,6 +626,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
                 "rounding": "int",
                 "lift_variation_l1": "float",
                 "cause_unknown": "int",
+                "converts": "bool",
             }
         ],
         "unseen": [

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import exact
 import kinkcheck.nn as knn
 from exact import Pooling, assert_same_bits, unit_roundoff
+from kinkcheck import record
 from kinkcheck.errors import InputError
 from kinkcheck.selection import Hybrid, Minimal, parse
 from strategies import betas, filled, poolings, seeds, whole_numbers
@@ -313,6 +314,31 @@ def test_convert_changes_the_selection_of_modules_that_have_one() -> None:
     model = nn.Sequential(knn.ReLU(selection="branch:1"), knn.MaxPool1d(2), knn.NormPool2d(1))
     knn.convert(model, relu=parse("branch:0.25"), max_pool=Hybrid(2))
     assert selections_of(model) == ["branch:0.25", "hybrid:2", "native"]
+
+
+def test_a_call_is_converted_where_a_module_with_a_namesake_makes_it() -> None:
+    class Mine(nn.ReLU):
+        pass
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.mine, self.chosen = nn.ReLU6(), Mine(), knn.ReLU()
+            self.again = self.act
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.chosen(self.mine(self.act(x)) + self.again(x)))
+
+    model = Net()
+    with record(model) as tape:
+        model(torch.zeros(1))
+    found = [knn.converts(model, site.layer, site.operation) for site in tape.sites]
+    assert found == [True, False, True, True, False]
+    knn.convert(model, relu="branch:1", hardtanh="last")
+    with record(model) as tape:
+        model(torch.zeros(1))
+    chosen = [str(site.selection) for site in tape.sites]
+    assert chosen == ["last", "native", "last", "branch:1", "native"]
 
 
 @pytest.mark.parametrize(

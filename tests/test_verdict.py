@@ -11,7 +11,7 @@ from kinkcheck.audit.verdict import verdict
 from kinkcheck.measure.records import Lift
 from kinkcheck.measure.zones import Zone
 
-SITE = SiteCount("float32", "features.2", "max_pool2d", 0, 100, 60, 40, None)
+SITE = SiteCount("float32", "features.2", "max_pool2d", 0, 100, 60, 40, None, converts=True)
 UNSEEN = UnseenCount("act", "leaky_relu", "kinkcheck does not define its branches", 3)
 
 # Unit roundoffs of IEEE 754 and bfloat16.
@@ -43,6 +43,25 @@ def test_gradient_that_never_moved_says_so_with_the_number_of_points() -> None:
     text = verdict(report(still(), still("float64")))
     assert text.startswith("The gradient did not move at any of 2 points")
     assert "does not matter" in text
+
+
+@pytest.mark.parametrize(
+    ("converts", "advice"),
+    [
+        ([True, True], "kinkcheck.nn.convert, or"),
+        ([True, False], "kinkcheck.nn.convert, and functional calls with kinkcheck.record, or"),
+        ([False, False], "kinkcheck.record, or"),
+        ([None, None], "kinkcheck.record, or"),
+    ],
+)
+def test_modules_are_advised_for_calls_that_they_make(
+    converts: list[bool | None], advice: str
+) -> None:
+    sites = tuple(replace(SITE, converts=each) for each in converts)
+    without_ties = replace(SITE, tied=0, converts=False)
+    assert f"a name with {advice}" in verdict(
+        report(point("float32", 1.0), sites=(*sites, without_ties))
+    )
 
 
 @pytest.mark.parametrize("precision", U)

@@ -432,8 +432,24 @@ _NAMESAKES: dict[type[nn.Module], type[_Selected]] = {
 }
 """By the module of PyTorch whose name they have."""
 
-CONVERTED = tuple(dict.fromkeys(kind.row.family for kind in _NAMESAKES.values()))
+_FAMILIES = tuple(dict.fromkeys(kind.row.family for kind in _NAMESAKES.values()))
 """The families that have modules, which :func:`convert` takes."""
+
+
+def converts(model: nn.Module, layer: str, operation: str) -> bool:
+    """Whether :func:`convert` gives a call a selection: whether such a module makes it.
+
+    Args:
+        model: the model.
+        layer: the name of the module that makes the call.
+        operation: the name of the operation.
+
+    >>> model = nn.Sequential(nn.ReLU())
+    >>> converts(model, "0", "relu"), converts(model, "", "relu")
+    (True, False)
+    """
+    layers = dict(model.named_modules(remove_duplicate=False))
+    return layer in layers and layers[layer] in _namesakes(model, BY_NAME[operation].family)
 
 
 def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module:
@@ -466,9 +482,9 @@ def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module
     for family, text in selections.items():
         row = next((row for row in ROWS if row.family == family), None)
         if row is None:
-            raise unknown("argument", family, CONVERTED)
+            raise unknown("argument", family, _FAMILIES)
         if text is not None:
-            converted |= _namesakes(model, row, row.require_fixed(parse(text)))
+            converted |= _converted(model, row, row.require_fixed(parse(text)))
     # Only here, where nothing can be refused any more, does the model change.
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
@@ -477,22 +493,30 @@ def convert(model: nn.Module, **selections: str | Selection | None) -> nn.Module
     return converted.get(model, model)
 
 
-def _namesakes(model: nn.Module, row: Row, selection: Selection) -> dict[nn.Module, nn.Module]:
-    converted: dict[nn.Module, nn.Module] = {}
+def _converted(model: nn.Module, row: Row, selection: Selection) -> dict[nn.Module, nn.Module]:
+    namesakes = _namesakes(model, row.family)
+    if not namesakes:
+        raise InputError(
+            f"{row.family}: the model has no {row.family} module to give {selection} to; "
+            "functional calls cannot be converted"
+        )
+    return {
+        module: _as_namesake(module, namesake, selection) for module, namesake in namesakes.items()
+    }
+
+
+def _namesakes(model: nn.Module, family: str) -> dict[nn.Module, type[_Selected]]:
+    """The modules of a family, and what each is replaced by."""
+    found: dict[nn.Module, type[_Selected]] = {}
     compound = [m for m in model.modules() if isinstance(m, CompoundMaxPool2d)]
     inside_compound = {inner for module in compound for inner in module.children()}
     for module in model.modules():
         if module in inside_compound:
             continue
         namesake = _NAMESAKES.get(type(module), type(module))
-        if issubclass(namesake, _Selected) and namesake.row.family == row.family:
-            converted[module] = _as_namesake(module, namesake, selection)
-    if not converted:
-        raise InputError(
-            f"{row.family}: the model has no {row.family} module to give {selection} to; "
-            "functional calls cannot be converted"
-        )
-    return converted
+        if issubclass(namesake, _Selected) and namesake.row.family == family:
+            found[module] = namesake
+    return found
 
 
 def _as_namesake(module: nn.Module, namesake: type[_Selected], selection: Selection) -> _Selected:

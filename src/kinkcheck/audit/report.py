@@ -39,6 +39,8 @@ class SiteCount:
         lift_variation_l1: ``variation_l1`` in the lift.
         cause_unknown: tied windows left out of the three: those of points that are not finite, or
             whose lift took another path; None if causes were not counted.
+        converts: whether :func:`kinkcheck.nn.convert` gives this call a selection; None where that
+            was not kept.
     """
 
     precision: str
@@ -54,6 +56,7 @@ class SiteCount:
     rounding: int | None = None
     lift_variation_l1: float | None = None
     cause_unknown: int | None = None
+    converts: bool | None = None
 
     @property
     def caused(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from typing import Any
@@ -19,6 +20,7 @@ from kinkcheck.audit.report import AuditReport, LeftOut
 from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of
+from kinkcheck.nn import converts
 from kinkcheck.selection import Selection
 
 
@@ -140,7 +142,10 @@ def audit(
             for place in product(grid.precisions, range(draws), range(len(drawn)))
             for point in points[Place(*place)]
         ],
-        sites=census.sites(),
+        sites=[
+            replace(site, converts=converts(model, site.layer, site.operation))
+            for site in census.sites()
+        ],
         unseen=census.unseen(),
         operations=None if operations is None else list(operations),
         left_out=[LeftOut(what, count) for what, count in left_out.items()],

@@ -12,8 +12,7 @@ from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
 from kinkcheck.audit.summary import ratio
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
-from kinkcheck.nn import CONVERTED
-from kinkcheck.ops.table import BY_NAME, ROWS
+from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import parse
 
 _ROUNDING = 10  # unit roundoffs
@@ -94,8 +93,8 @@ def _of_choice(report: AuditReport) -> str:
         if roundings > _ROUNDING:
             beyond.append(name)
     meaning = (
-        f"more than rounding at {_listed(beyond)}; give the choice a name with kinkcheck.nn, or "
-        "compute in a higher precision"
+        f"more than rounding at {_listed(beyond)}; give the choice a name with "
+        f"{_naming(report.sites)}, or compute in a higher precision"
         if beyond
         else "the size of rounding"
     )
@@ -236,9 +235,12 @@ def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) 
 
 
 def _naming(sites: Sequence[SiteCount]) -> str:
-    """What gives a choice a name: modules, if there are some for a site with ties."""
-    tied = {BY_NAME[site.operation].family for site in sites if site.tied}
-    return "kinkcheck.nn.convert" if tied & {*CONVERTED} else "kinkcheck.record"
+    """What gives the choice at sites with ties a name: modules, where all are made by some."""
+    tied = [bool(site.converts) for site in sites if site.tied]
+    if not any(tied):
+        return "kinkcheck.record"
+    rest = "" if all(tied) else ", and functional calls with kinkcheck.record"
+    return f"kinkcheck.nn.convert{rest}"
 
 
 def _live_ties(sites: Sequence[SiteCount]) -> str:
