@@ -52,7 +52,8 @@ def at_ties(
         inputs: the tensors that the branches depend on.
         active: the active branches; None where nothing is tied.
         choice: whom to ask for the selection at backward time.
-        alone: the derivative elsewhere, where PyTorch may not know how tangents pass.
+        alone: the derivative elsewhere, where PyTorch may not know how tangents pass. Without it
+            a value is left as it is where nothing is tied.
 
     >>> from kinkcheck.ops.sides import Sides
     >>> from kinkcheck.selection import Branch
@@ -62,6 +63,8 @@ def at_ties(
     >>> x.grad
     tensor([0.5000])
     """
+    if active is None and alone is None:
+        return value
     tensors: list[Tensor] = []
     bare = _apart((active, alone), tensors)
     function: type[_AtTies] = _AtTiesWithJvp

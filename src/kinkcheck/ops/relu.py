@@ -83,6 +83,8 @@ class ReLU(Operation):
         return None if none else self.input.detach() == 0
 
     def _apply(self, choice: Choice, at_zero: Tensor | None) -> Tensor:
+        if at_zero is None:
+            return torch.relu_(self.input) if self.inplace else torch.relu(self.input)
         if not self.inplace:
             function = _ReLU if torch.compiler.is_compiling() else _ReLUWithJvp
             output: Tensor = function.apply(self.input, at_zero, choice)
@@ -119,7 +121,7 @@ class _ReLU(torch.autograd.Function):
 
     @staticmethod
     @signed
-    def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
+    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
         return torch.relu(input)
 
     @staticmethod
@@ -134,8 +136,7 @@ class _ReLU(torch.autograd.Function):
         if not isinstance(ctx.choice.selection, Limit):
             return _times(gradient, ctx), None, None
         output, at_zero = ctx.saved_tensors
-        active = None if at_zero is None else _sides(at_zero)
-        native, (found,) = shared(active, ctx.choice, gradient, like([output]))
+        native, (found,) = shared(_sides(at_zero), ctx.choice, gradient, like([output]))
         product: Tensor = torch.ops.aten.threshold_backward(native, output, 0)
         return product if found is None else product + found, None, None
 
@@ -151,7 +152,7 @@ class _ReLUWithJvp(_ReLU):
 class _InplaceReLU(_ReLU):
     @staticmethod
     @signed
-    def forward(input: Tensor, at_zero: Tensor | None, choice: Choice) -> Tensor:
+    def forward(input: Tensor, at_zero: Tensor, choice: Choice) -> Tensor:
         return torch.relu_(input)
 
     @staticmethod
@@ -173,8 +174,6 @@ def _times(direction: Tensor, ctx: Any) -> Tensor:
     """The derivative, which is diagonal and so its own adjoint, times a direction."""
     output, at_zero = ctx.saved_tensors
     product: Tensor = torch.ops.aten.threshold_backward(direction, output, 0)
-    if at_zero is None:
-        return product
     active, selection = _sides(at_zero), ctx.choice.selection
     along = isinstance(selection, Limit)
     (slope,) = active.along((direction,)) if along else active.weights(selection)

@@ -110,6 +110,7 @@ class Tape:
         self._watch = watch
         self._program = program
         self._known: set[Site] = set()
+        self._made_by: dict[int, Site] = {}
         self._hooks_before = 0
         self._nodes_before = 0
         self._kept_gradients = False
@@ -417,11 +418,14 @@ class Tape:
         )
 
     def _site_at(self, node: Any) -> Site | None:
-        """The site of this tape that a node of the graph asks for its selection."""
+        """The site of this tape that a node of the graph belongs to.
+
+        The node asks it for its selection, or is PyTorch's own where nothing is tied.
+        """
         choice = getattr(node, "choice", None)
         while isinstance(choice, Site) and choice not in self._known:
             choice = choice._own  # the site of another tape around this one
-        return choice if isinstance(choice, Site) else None
+        return choice if isinstance(choice, Site) else self._made_by.get(node._sequence_nr())
 
     def _meet(self, operation: Operation, own: Choice) -> Any:
         """Carry out an operation as a new site, also of the tapes around this one."""
@@ -436,6 +440,8 @@ class Tape:
         with self._watcher.looking_away():
             output = self._carry_out(operation, site)
         self._notes.site(first)
+        if next_number() > first:
+            self._made_by[next_number() - 1] = site
         if operation.row.surrogate:
             self._notes.span(first, layer, name, operation.row.surrogate)
         with torch._C.DisableTorchFunction():
