@@ -757,6 +757,64 @@ def test_entries_equal_to_numbers_are_counted(size: int, dtype: torch.dtype, thr
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(cpu is None, reason="compiled kernels are not installed")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "shape", [(3, 64, 1), (1, 100_003, 1), (70_001, 2, 1), (2, 3, 8193), (5, 700, 31), (1, 2, 0)]
+)
+def test_entries_equal_to_the_value_they_compete_for_are_counted(
+    shape: tuple[int, int, int], dtype: torch.dtype, threads: int
+) -> None:
+    assert cpu is not None
+    palette = torch.tensor([0.0, -0.0, 0.1, 6.0, -1.0, float("inf")], dtype=dtype)
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = palette[torch.randint(len(palette), shape, generator=generator)]
+    values = palette[torch.randint(len(palette), (shape[0], shape[2]), generator=generator)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert cpu.takes_entries(x)
+        assert cpu.takes_entries(values)
+        expected = int((x == values[:, None]).sum())
+        assert cpu.count_attained(x, values) == expected
+        assert kernels.count_attained(x.transpose(0, 2), values.t()) == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(cpu is None, reason="compiled kernels are not installed")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "inner"), [(100_003, 1), (3, 8193), (2_000, 31), (0, 4)])
+def test_entries_equal_to_the_gathered_value_they_compete_for_are_counted(
+    rows: int, inner: int, dtype: torch.dtype, threads: int
+) -> None:
+    assert cpu is not None
+    palette = torch.tensor([0.0, -0.0, 0.1, 6.0, -1.0, float("inf")], dtype=dtype)
+    generator = torch.Generator().manual_seed(rows)
+    x = palette[torch.randint(len(palette), (rows + 1, inner), generator=generator)]
+    values = palette[torch.randint(len(palette), (17, inner), generator=generator)]
+    of = torch.randint(18, (rows,), generator=generator)
+    at = torch.randint(rows + 1, (rows,), generator=generator)
+    competes = of < 17
+    expected = {
+        None: int((x[:-1][competes] == values[of[competes]]).sum()),
+        at: int((x[at[competes]] == values[of[competes]]).sum()),
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for where, count in expected.items():
+            assert cpu.count_gathered(x, values, of, where) == count
+            assert kernels.count_gathered(x, values, of.to(torch.int32), where) == count
+            apart = torch.empty(*x.shape, 2, dtype=dtype)[..., 0].copy_(x)
+            apart = apart if where is not None else apart[:-1]
+            assert kernels.count_gathered(apart, values, of, where) == count
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_entries_of_other_layouts_are_counted_too() -> None:
     x = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)

@@ -33,7 +33,9 @@ __all__ = [
     "SlidingWindows",
     "Ties",
     "Windows",
+    "count_attained",
     "count_equal",
+    "count_gathered",
     "in_use",
     "max_pool",
     "max_pool_jvp",
@@ -139,6 +141,47 @@ def count_equal(tensor: Tensor, numbers: tuple[float, ...]) -> Sequence[int | Te
         found: list[int] = compiled.count_equal(tensor, numbers)
         return found
     return [torch.count_nonzero(tensor == number) for number in numbers]
+
+
+def count_attained(entries: Tensor, values: Tensor) -> int:
+    """How many entries are equal to the value that they compete for.
+
+    Args:
+        entries: of three dimensions and any layout; they compete along the second one.
+        values: of the first and the last, without NaN.
+
+    >>> count_attained(torch.tensor([[[1.0], [3.0], [3.0]]]), torch.tensor([[3.0]]))
+    2
+    """
+    compiled = _compiled()
+    if compiled is not None and compiled.takes_both(entries, values):
+        found: int = compiled.count_attained(entries, values)
+        return found
+    return int(torch.count_nonzero(entries == values.unsqueeze(1)))
+
+
+def count_gathered(entries: Tensor, values: Tensor, of: Tensor, at: Tensor | None = None) -> int:
+    """How many entries of rows are equal to the value that they compete for.
+
+    Args:
+        entries: rows, of any layout.
+        values: rows, without NaN.
+        of: the row of values that each row competes for; one behind the last for none.
+        at: where each row lies among the entries; by default one after the other.
+
+    >>> entries, values = torch.tensor([[1.0], [3.0], [3.0]]), torch.tensor([[1.0], [3.0]])
+    >>> count_gathered(entries, values, torch.tensor([0, 1, 2]))
+    2
+    """
+    compiled = _compiled()
+    if compiled is not None and compiled.takes_both(entries, values):
+        at = at if at is None else at.to(torch.int64).contiguous()
+        of = of.to(torch.int64).contiguous()
+        found: int = compiled.count_gathered(entries, values, of, at)
+        return found
+    rows = entries if at is None else entries.index_select(0, at)
+    none = values.new_full((1, values.shape[1]), torch.nan)
+    return int(torch.count_nonzero(rows == torch.cat([values, none]).index_select(0, of)))
 
 
 def max_pool_ties(input: Tensor, windows: Windows) -> Ties:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kinkcheck.kernels import count_attained, count_gathered
 from kinkcheck.ops.branches import Active, Branches, may_ask
 from kinkcheck.ops.gathered import Gathered
 from kinkcheck.ops.picks import ActivePicks, Picks, Wins
@@ -55,7 +56,7 @@ class Brought(Branches):
             own = own.index_fill(0, to.flatten(), count)
             untouched = (own < count).reshape(shapes[0])
             ignored = self.input.detach().masked_fill(untouched, torch.nan)
-        contest = Gathered(torch.cat([own, of.flatten()]), shapes, shapes[0])
+        contest = Gathered(torch.cat([own, of.flatten()]), shapes, shapes[0], self.input.dim())
         return Picks(self.inputs, contest, self.wins, ignored).active(value)
 
     def where_tied(self, value: Tensor) -> Active | None:
@@ -63,11 +64,20 @@ class Brought(Branches):
         if not may_ask(value):
             return self.active(value)
         # Every output has an entry that attains it, but for NaN.
-        value = value.detach()
-        arrived = torch.count_nonzero(self._at(value) == self.source.detach()[self._read])
-        own = torch.count_nonzero(self.input.detach() == value)
-        as_many = int(arrived + own) == value.numel()
-        return None if as_many and not bool(value.isnan().any()) else self.active(value)
+        found = value.detach()
+        own = count_attained(self.input.detach().reshape(1, 1, -1), found.reshape(1, -1))
+        as_many = own + self._arrived(found) == value.numel()
+        return None if as_many and not bool(found.isnan().any()) else self.active(value)
+
+    def _arrived(self, value: Tensor) -> int:
+        """How many entries of the source are equal to what they are brought to."""
+        source, index = self.source.detach(), self.index
+        # Expanded from one dimension, as that of index_reduce, it moves whole rows.
+        rows = self.dim == 0 and index.shape == source.shape and not any(index.stride()[1:])
+        if rows and value.dim() and source.numel() and value.numel():
+            entries, values = (each.reshape(len(each), -1) for each in (source, value))
+            return count_gathered(entries, values, index.reshape(len(index), -1)[:, 0])
+        return int(torch.count_nonzero(self._at(value) == source[self._read]))
 
     @property
     def _read(self) -> tuple[slice, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kinkcheck.kernels import count_attained
 from kinkcheck.ops.picks import Along, Contest
+
+_IN_CACHE = 2**18
+"""How many numbers mostly stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,18 @@ class Apart(_Made):
 
     def entries(self, *inputs: Tensor) -> Tensor:
         """The first input minus the second."""
-        left, right = (x.reshape(view) for x, view in zip(inputs, self.views, strict=True))
+        left, right = self._viewed(*inputs)
         return self.of.entries(left - right)
+
+    def pieces(self, *inputs: Tensor) -> Iterable[Tensor]:
+        """Of all pairs of rows, those of some rows of the first input at a time."""
+        left, right = self._viewed(*inputs)
+        if self.of.over != (-1,) or left.dim() != 3:
+            return (self.of.entries(left - right),)
+        return (some - right for some in left.split(1 + _IN_CACHE // max(right.numel(), 1)))
+
+    def _viewed(self, *inputs: Tensor) -> Iterator[Tensor]:
+        return (x.reshape(view) for x, view in zip(inputs, self.views, strict=True))
 
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
         """Summed where an input was broadcast."""
@@ -149,8 +164,14 @@ class Both(Contest):
 
     def apart(self, value: Tensor, *inputs: Tensor) -> bool:
         """Whether none is 0, and as many attain one as there are; NaN attains none."""
-        attains = self.of.entries(*inputs).abs() == self.of.spread(value)
-        return bool((value > 0).all()) and int(torch.count_nonzero(attains)) == value.numel()
+        if not value.numel() or not bool((value > 0).all()):
+            return False
+        values, attained = value.reshape(-1, 1), 0
+        for piece in self.of.pieces(*inputs):
+            entries = piece.abs().reshape(-1, piece.shape[-1], 1)
+            some, values = values[: len(entries)], values[len(entries) :]
+            attained += count_attained(entries, some)
+        return attained == value.numel()
 
     def spread(self, output: Tensor) -> Tensor:
         """Twice as many."""

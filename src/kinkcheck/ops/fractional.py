@@ -26,7 +26,7 @@ def fractional_windows(
 
     >>> x = torch.arange(4.0).reshape(1, 1, 2, 2)
     >>> contest = fractional_windows(x, (2, 2), (1, 1), torch.zeros(1, 1, 2))
-    >>> contest.entries(x)
+    >>> contest.entries(x).flatten()
     tensor([0., 1., 2., 3.])
     """
     dimensions = len(kernel)
@@ -43,7 +43,7 @@ def fractional_windows(
         at = at * size + along.reshape(-1, *shape)
     pooled = (*input.shape[:-dimensions], *output)
     of = torch.arange(prod(pooled), device=input.device).repeat_interleave(prod(kernel))
-    return Gathered(of, (tuple(input.shape),), pooled, at.flatten())
+    return Gathered(of, (tuple(input.shape),), pooled, input.dim(), at.flatten())
 
 
 def _first(sample: Tensor, size: int, window: int, count: int) -> Tensor:

@@ -7,7 +7,7 @@ from it, whatever the operation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties, Windows, random_rank
+from kinkcheck.kernels import Ties, Windows, count_attained, random_rank
 from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, may_ask, times
 from kinkcheck.selection import First, Last, Random, Selection, weight
 
@@ -36,6 +36,10 @@ class Contest(ABC):
     @abstractmethod
     def entries(self, *inputs: Tensor) -> Tensor:
         """Lay entries out; linear in the inputs."""
+
+    def pieces(self, *inputs: Tensor) -> Iterable[Tensor]:
+        """All entries, in the order of the outputs; some at a time where that saves memory."""
+        return (self.entries(*inputs),)
 
     @abstractmethod
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
@@ -292,6 +296,16 @@ class Along(Contest):
         shaped = entries.reshape([self.sizes[d] for d in order])
         return (shaped.permute([order.index(d) for d in range(len(order))]),)
 
+    def apart(self, value: Tensor, *inputs: Tensor) -> bool:
+        """Whether as many attain an output as there are; NaN attains none."""
+        over = self._over()
+        if not value.numel() or over != tuple(range(over[0], over[-1] + 1)):
+            return False
+        outer, inner = prod(self.sizes[: over[0]]), prod(self.sizes[over[-1] + 1 :])
+        entries = inputs[0].reshape(outer, self.count(), inner)
+        attained = count_attained(entries, value.reshape(outer, inner))
+        return attained == value.numel() and not bool(value.isnan().any())
+
     def spread(self, output: Tensor) -> Tensor:
         """One more dimension."""
         return output.reshape(*self._kept(), 1).expand(*self._kept(), self.count())
@@ -322,10 +336,7 @@ class Along(Contest):
 
     def count(self) -> int:
         """How many entries there are for each output."""
-        count = 1
-        for d in self._over():
-            count *= self.sizes[d]
-        return count
+        return prod([self.sizes[d] for d in self._over()])
 
     def _output(self, reduced: Tensor) -> Tensor:
         if not self.keepdim:
@@ -368,7 +379,12 @@ class Between(Contest):
 
     def apart(self, value: Tensor, *inputs: Tensor) -> bool:
         """Whether two inputs are equal nowhere."""
-        return len(inputs) == 2 and not bool(torch.eq(*inputs).any())
+        if len(inputs) != 2:
+            return False
+        one, other = inputs
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return not bool(torch.eq(one, other).any())
+        return not count_attained(one.reshape(1, 1, -1), other.reshape(1, -1))
 
     def spread(self, output: Tensor) -> Tensor:
         """One more dimension."""

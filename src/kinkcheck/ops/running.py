@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, times
+from kinkcheck.kernels import Ties, count_attained, random_rank
+from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, may_ask, times
 from kinkcheck.ops.sorting import from_last, to_last
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
@@ -41,6 +42,23 @@ class Running(Branches):
     def inputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
         """The one input."""
         return (self.input,)
+
+    def where_tied(self, value: Tensor) -> ActiveRunning | None:
+        """The same; None where it could be asked and no entry is the output of the place before."""
+        return None if may_ask(value) and self._apart(value.detach()) else self.active(value)
+
+    def _apart(self, value: Tensor) -> bool:
+        if not value.dim() or not value.numel():
+            return True
+        dim, input = self.dim % value.dim(), self.input.detach()
+        inner = prod(value.shape[dim + 1 :])
+        entries, outputs = input.reshape(-1)[inner:], value.reshape(-1)[:-inner]
+        equal = count_attained(entries.reshape(1, 1, -1), outputs.reshape(1, -1))
+        # So far the first places were compared with the last ones of what lies before them.
+        first, last = (
+            each.select(dim, place).reshape(-1, inner) for each, place in ((input, 0), (value, -1))
+        )
+        return equal == int(torch.count_nonzero(first[1:] == last[:-1]))
 
     def active(self, value: Tensor) -> ActiveRunning:
         """The entries that attain the output at their own place, and the runs."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties, random_rank
-from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, times
+from kinkcheck.kernels import Ties, count_attained, random_rank
+from kinkcheck.ops.branches import LISTED, Active, Branches, Rivals, may_ask, times
 from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection, weight
 
 
@@ -42,6 +42,24 @@ class Sorted(Branches):
     def inputs(self) -> tuple[Tensor, ...]:  # type: ignore[override]
         """The one input."""
         return (self.input,)
+
+    def where_tied(self, value: Tensor) -> ActiveSorted | None:
+        """The groups; None where it could be asked and no two entries are equal to an output."""
+        return None if may_ask(value) and self._apart(value.detach()) else self.active(value)
+
+    def _apart(self, value: Tensor) -> bool:
+        entries, outputs = to_last(self.input.detach(), self.dim), to_last(value, self.dim)
+        if not value.numel():
+            return True
+        before, behind = outputs[..., :-1], outputs[..., 1:]
+        strictly = before > behind if self.descending else before < behind
+        if not bool(strictly.all()):
+            return False
+        if entries.shape == outputs.shape:
+            return True
+        last = outputs[..., -1].flatten()
+        attained = count_attained(entries.reshape(len(last), -1, 1), last.unsqueeze(1))
+        return attained == len(last) and not bool(last.isnan().any())
 
     def active(self, value: Tensor) -> ActiveSorted:
         """The groups of equal entries."""

@@ -43,7 +43,9 @@ class Sums(Branches):
         """The sides; None where it could be asked and no entry is 0."""
         if not may_ask(value):
             return self.active(value)
-        (zeros,) = count_equal(self._entries(), (0.0,))
+        with torch.no_grad():
+            pieces = self.contest.pieces(*(each.detach() for each in self.inputs))
+            zeros = any(count_equal(piece, (0.0,))[0] for piece in pieces)
         return self.active(value) if zeros else None
 
     def active(self, value: Tensor) -> ActiveSums:

@@ -370,6 +370,17 @@ def takes_entries(tensor: Tensor) -> bool:
     )
 
 
+def takes_both(entries: Tensor, values: Tensor) -> bool:
+    """Whether :func:`count_attained` and :func:`count_gathered` take entries and values.
+
+    >>> x = torch.zeros(3)
+    >>> takes_both(x, x), takes_both(x, x.half())
+    (True, False)
+    """
+    alike = entries.dtype == values.dtype
+    return alike and takes_entries(entries) and takes_entries(values)
+
+
 def count_equal(tensor: Tensor, numbers: tuple[float, ...]) -> list[int]:
     """How many entries are equal to each of some numbers, in one pass.
 
@@ -390,6 +401,54 @@ def count_equal(tensor: Tensor, numbers: tuple[float, ...]) -> list[int]:
         torch.get_num_threads(),
     )
     return list(found[: len(numbers)])
+
+
+def count_attained(entries: Tensor, values: Tensor) -> int:
+    """How many entries are equal to the value that they compete for.
+
+    Args:
+        entries: of three dimensions; they compete along the second one.
+        values: of the first and the last, without NaN.
+
+    >>> count_attained(torch.tensor([[[1.0], [3.0], [3.0]]]), torch.tensor([[3.0]]))
+    2
+    """
+    return _extension.count_attained(
+        entries.element_size(),
+        entries.data_ptr(),
+        values.data_ptr(),
+        entries.shape[0],
+        entries.shape[1],
+        entries.shape[2],
+        torch.get_num_threads(),
+    )
+
+
+def count_gathered(entries: Tensor, values: Tensor, of: Tensor, at: Tensor | None) -> int:
+    """How many entries of rows are equal to the value that they compete for.
+
+    Args:
+        entries: rows.
+        values: rows, without NaN.
+        of: the row of values that each row competes for; behind the last for none.
+        at: where each row lies among the entries; None if one after the other. Both are contiguous
+            tensors of 64 bits.
+
+    >>> entries, values = torch.tensor([[1.0], [3.0], [3.0]]), torch.tensor([[1.0], [3.0]])
+    >>> count_gathered(entries, values, torch.tensor([0, 1, 2]), None)
+    2
+    """
+    return _extension.count_gathered(
+        entries.element_size(),
+        entries.data_ptr(),
+        len(of),
+        0 if at is None else at.data_ptr(),
+        of.data_ptr(),
+        len(values),
+        values.data_ptr(),
+        values.shape[1],
+        torch.get_num_threads(),
+    )
 
 
 @lru_cache(maxsize=256)

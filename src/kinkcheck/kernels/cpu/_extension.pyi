@@ -24,6 +24,20 @@ def ties(
 def count_equal(
     bytes: int, entries: int, count: int, numbers: int, how_many: int, threads: int
 ) -> list[int]: ...
+def count_attained(
+    bytes: int, entries: int, values: int, outer: int, count: int, inner: int, threads: int
+) -> int: ...
+def count_gathered(
+    bytes: int,
+    entries: int,
+    rows: int,
+    where: int,
+    of: int,
+    none: int,
+    values: int,
+    inner: int,
+    threads: int,
+) -> int: ...
 def linear(
     problem: Problem,
     element: int,

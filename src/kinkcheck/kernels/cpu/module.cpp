@@ -321,6 +321,20 @@ Counts equal(int bytes, std::uintptr_t entries, Index count, std::uintptr_t numb
                      threads);
 }
 
+std::int64_t attained(int bytes, std::uintptr_t entries, std::uintptr_t values, Index outer,
+                      Index count, Index inner, Index threads) {
+  return count_attained(bytes, at<const void*>(entries), at<const void*>(values), outer, count,
+                        inner, threads);
+}
+
+std::int64_t gathered(int bytes, std::uintptr_t entries, Index rows, std::uintptr_t where,
+                      std::uintptr_t of, Index none, std::uintptr_t values, Index inner,
+                      Index threads) {
+  const Rows all{rows, at<const Index*>(where), at<const Index*>(of), none};
+  return count_gathered(bytes, at<const void*>(entries), all, at<const void*>(values), inner,
+                        threads);
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const InstructionSet& set : supported()) names.push_back(set.name);
@@ -357,6 +371,8 @@ NB_MODULE(_extension, m) {
   m.def("ties", &ties, unlocked);
   m.def("linear", &linear, unlocked);
   m.def("count_equal", &equal, unlocked);
+  m.def("count_attained", &attained, unlocked);
+  m.def("count_gathered", &gathered, unlocked);
   m.def("instruction_sets", &instruction_sets);
   m.def("use_instruction_set", &use_instruction_set);
   m.def("instruction_set_in_use", [] { return std::string(in_use.name); });

@@ -62,28 +62,30 @@ def _segment(
         return None
     import torch
 
+    axis %= max(data.dim(), 1)
     if offsets is None:
         assert lengths is not None
-        ends = lengths.cumsum(-1)
-        start = torch.zeros_like(ends[..., :1])
-    else:
-        start, ends = offsets[..., :1], offsets[..., 1:].contiguous()
-    *lead, count = ends.shape
-    tail = data.shape[axis + 1 :]
-    output = (*lead, count, *tail)
-    places = torch.arange(data.shape[axis], device=data.device).expand(*lead, -1).contiguous()
-    segment = torch.searchsorted(ends, places, right=True)
-    outside = (segment == count) | (places < start)
-    first = torch.arange(prod(lead), device=data.device).reshape(*lead, 1) * count
-    of = torch.where(outside[..., None], prod(output), _rows(first + segment, prod(tail))).flatten()
+        offsets = torch.nn.functional.pad(lengths.cumsum(-1), (1, 0))
+    *lead, edges = offsets.shape
+    output = (*lead, edges - 1, *data.shape[axis + 1 :])
+    # What lies before the first segment and behind the last is in none.
+    lengths = offsets.diff(
+        prepend=torch.zeros_like(offsets[..., :1]),
+        append=torch.full_like(offsets[..., :1], data.shape[axis]),
+    )
+    segments = torch.arange(prod(lead) * (edges - 1), device=data.device).reshape(*lead, edges - 1)
+    segments = torch.nn.functional.pad(segments, (1, 1), value=segments.numel())
+    rows = prod(data.shape[: axis + 1])
+    of = torch.repeat_interleave(segments.flatten(), lengths.flatten(), output_size=rows)
     shape = tuple(data.shape)
     if initial is None:
-        return ops.Picks((data,), ops.Gathered(of, (shape,), output, gaps=True), _WINS[reduce])
+        contest = ops.Gathered(of, (shape,), output, axis + 1, gaps=True)
+        return ops.Picks((data,), contest, _WINS[reduce])
     own = data.new_full(output, initial)
-    numbers = torch.arange(own.numel(), device=data.device)
+    numbers = torch.arange(prod(lead) * (edges - 1), device=data.device)
     of = torch.cat([numbers, of])
-    given = torch.arange(len(of), device=data.device) < len(numbers)
-    contest = ops.Gathered(of, (output, shape), output)
+    given = torch.arange(len(of), device=data.device).unsqueeze(1) < len(numbers)
+    contest = ops.Gathered(of, (output, shape), output, axis + 1)
     return ops.Picks((own, data), contest, _WINS[reduce], given=given)
 
 
@@ -124,17 +126,9 @@ def _embedding_bag(
     padding = given.get("padding_idx")
     if padding is not None:
         again |= indices == padding % rows
-    of = torch.where(again[:, None], bags * size, _rows(bag, size)).flatten()
-    at = _rows(indices, size).flatten()
-    contest = ops.Gathered(of, ((rows, size),), (bags, size), at, gaps=True)
+    of = torch.where(again, bags, bag)
+    contest = ops.Gathered(of, ((rows, size),), (bags, size), 1, indices, gaps=True)
     return ops.Picks((weight,), contest)
-
-
-def _rows(numbers: Tensor, size: int) -> Tensor:
-    """The numbers of the elements of rows of a size, from the numbers of the rows."""
-    import torch
-
-    return numbers[..., None] * size + torch.arange(size, device=numbers.device)
 
 
 SCATTERED: tuple[Row, ...] = (
