@@ -299,7 +299,7 @@ class Along(Contest):
     def apart(self, value: Tensor, *inputs: Tensor) -> bool:
         """Whether as many attain an output as there are; NaN attains none."""
         over = self._over()
-        if not value.numel() or over != tuple(range(over[0], over[-1] + 1)):
+        if not over or not value.numel() or over != tuple(range(over[0], over[-1] + 1)):
             return False
         outer, inner = prod(self.sizes[: over[0]]), prod(self.sizes[over[-1] + 1 :])
         entries = inputs[0].reshape(outer, self.count(), inner)
