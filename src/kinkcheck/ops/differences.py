@@ -173,6 +173,10 @@ class Both(Contest):
             attained += count_attained(entries, some)
         return attained == value.numel()
 
+    def kept(self) -> bool:
+        """Those of the distances, and of the norms."""
+        return True
+
     def spread(self, output: Tensor) -> Tensor:
         """Twice as many."""
         return self.of.spread(output).repeat_interleave(2, -1)

@@ -75,6 +75,10 @@ class Gathered(Contest):
         """Unless there are gaps."""
         return not self.gaps
 
+    def kept(self) -> bool:
+        """That of segments does; that of bags knows which rows it took."""
+        return self.at is None
+
     def ranks(self, chosen: Tensor) -> Tensor:
         """Counted once the rows of each output lie together, in their order."""
         order = self.of.argsort(stable=True)

@@ -64,6 +64,10 @@ class Contest(ABC):
         """Whether entries compete for every output."""
         return True
 
+    def kept(self) -> bool:
+        """Whether PyTorch's derivative keeps the inputs and the outputs, and guards them."""
+        return False
+
     def ranks(self, chosen: Tensor) -> Tensor:
         """How many chosen entries come before each, among those of its output.
 
@@ -127,8 +131,10 @@ class Picks(Branches):
                 wins = wins - self.contest.total(entries < self.contest.spread(value.detach()))
         return ActivePicks(self.contest, attains, wins, lost, self.given)
 
-    def alone(self, value: Tensor) -> Entry:
+    def alone(self, value: Tensor) -> Alone:
         """The entry that attains each output."""
+        if self.contest.kept():
+            return Sought(self.contest, tuple(x.detach() for x in self.inputs), value.detach())
         return Entry(self.contest, self.active(value).attains)
 
     def where_tied(self, value: Tensor) -> Active | None:
@@ -155,6 +161,20 @@ class Entry(Alone):
     def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
         """Its tangent."""
         return self.contest.total(torch.where(self.attains, self.contest.entries(*tangents), 0))
+
+
+@dataclass(frozen=True)
+class Sought(Alone):
+    """The entry that attains each output, not looked for before it is needed."""
+
+    contest: Contest
+    inputs: tuple[Tensor, ...]
+    value: Tensor
+
+    def push(self, tangents: tuple[Tensor, ...]) -> Tensor:
+        """Its tangent."""
+        attains = self.contest.entries(*self.inputs) == self.contest.spread(self.value)
+        return Entry(self.contest, attains).push(tangents)
 
 
 @dataclass(frozen=True)
