@@ -15,6 +15,24 @@ from kinkcheck.errors import InputError
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What a command line said to audit, so that it can be measured again.
+
+    Attributes:
+        network, data, batches, batch_size, batch_norm, init: the values of the options.
+        data_dir: the folder of the data; None for the usual one.
+    """
+
+    network: str
+    data: str
+    data_dir: str | None
+    batches: int
+    batch_size: int
+    batch_norm: bool
+    init: str
+
+
+@dataclass(frozen=True)
 class AuditDocument(AuditReport):
     """A report and its conclusions; :meth:`to_json` writes both, :meth:`from_json` reads them.
 
@@ -22,19 +40,26 @@ class AuditDocument(AuditReport):
         summary: one entry for each precision and selection; empty in version 1.
         verdict: the sentence that closed the audit; None in version 1.
         ties_picture: where one image met ties.
+        settings: what the command line said; None where there was none.
     """
 
     summary: list[Summary] = field(default_factory=list)
     verdict: str | None = None
     ties_picture: TiesPicture | None = None
+    settings: Settings | None = None
 
 
-def conclude(report: AuditReport, ties_picture: TiesPicture | None = None) -> AuditDocument:
+def conclude(
+    report: AuditReport,
+    ties_picture: TiesPicture | None = None,
+    settings: Settings | None = None,
+) -> AuditDocument:
     """Draw the conclusions from a report: its summary and its verdict.
 
     Args:
         report: what :func:`kinkcheck.audit` returned.
         ties_picture: where one image met ties, to go with them.
+        settings: what the command line said.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> conclude(AuditReport(*names, 0, "native", ["minimal"], [], [], [])).verdict
@@ -46,6 +71,7 @@ def conclude(report: AuditReport, ties_picture: TiesPicture | None = None) -> Au
         summary=summarise(report.points),
         verdict=verdict(report),
         ties_picture=ties_picture,
+        settings=settings,
     )
 
 

@@ -128,29 +128,36 @@ class Grid:
             yield place, found
 
     def _measure(self, place: Place, check: bool, first: bool) -> Found:
-        precision, draw, batch = place
-        (model, batches, step), held = self._at(draw)
-        assert batches is not None
-        assert step is not None
-        runs = Runs(
-            model, step, batches[batch], precision, self._device, self._seed + batch,
-            f"{precision}, draw {draw}, batch {batch}", held,
-        )  # fmt: skip
+        runs = self.runs(place)
         plain = None
         if check:
             with runs.audited():
                 plain = runs.plain()
         if first:
-            self._say_memory(runs, held)
+            self._say_memory(runs)
         samples = [] if self._samples is None else candidates(runs.batch, self._samples)
-        measurement = Measurement(runs, self.switch, draw, batch, samples, plain=plain, **self._how)
+        measurement = Measurement(
+            runs, self.switch, place.draw, place.batch, samples, plain=plain, **self._how
+        )
         return measurement.measure()
 
-    def _say_memory(self, runs: Runs, held: InPlace) -> None:
+    def runs(self, place: Place) -> Runs:
+        """The runs of a point."""
+        precision, draw, batch = place
+        (model, batches, step), held = self._at(draw)
+        assert batches is not None
+        assert step is not None
+        return Runs(
+            model, step, batches[batch], precision, self._device, self._seed + batch,
+            f"{precision}, draw {draw}, batch {batch}", held,
+        )  # fmt: skip
+
+    def _say_memory(self, runs: Runs) -> None:
+        assert runs.held is not None
         self._on_memory(
             estimate(
                 runs.saved_bytes,
-                held.numbers,
+                runs.held.numbers,
                 measured_at=runs.at,
                 precisions=self.precisions,
                 selections=len(self.switch.selections),

@@ -1,4 +1,4 @@
-"""What an audit found, as numbers: the JSON schema ``kinkcheck.audit/2``."""
+"""What an audit found, as numbers: the JSON schema ``kinkcheck.audit/3``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Point
 
-SCHEMA = "kinkcheck.audit/2"
+SCHEMA = "kinkcheck.audit/3"
 
-READABLE = ("kinkcheck.audit/1", SCHEMA)
-"""The schemas that :meth:`AuditReport.from_json` takes; version 1 lacks what has a default."""
+READABLE = ("kinkcheck.audit/1", "kinkcheck.audit/2", SCHEMA)
+"""The schemas that :meth:`AuditReport.from_json` takes; earlier ones lack what has a default."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class AuditReport:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The report in the schema ``kinkcheck.audit/2``, ready for :func:`json.dump`.
+        """The report in the schema ``kinkcheck.audit/3``, ready for :func:`json.dump`.
 
         Unknown values are null; numbers that are not finite are the strings ``"nan"``, ``"inf"``
         and ``"-inf"``.
@@ -139,7 +139,7 @@ class AuditReport:
         >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
         >>> report = AuditReport(*names, 0, "native", [], [], [], [])
         >>> report.to_json()["schema"]
-        'kinkcheck.audit/2'
+        'kinkcheck.audit/3'
         """
         return {"schema": SCHEMA, **plain(asdict(self))}
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from kinkcheck.audit import intervals
 from kinkcheck.measure.records import Lift, Point
+from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
 from kinkcheck.ranges import require_confidence
 
@@ -79,6 +81,10 @@ class Summary:
             the selection's gradient is farther from the lifted one than the reference's.
         above_measured: the points whose variation exceeds ``threshold_measured``, of those that are
             finite; None if not measured.
+        standings: share of every kind of standing of the selection's gradient; empty if nobody
+            looked.
+        reference_standings: the same of the reference's gradient.
+        standings_left_out: points whose standing is not known, not even as undecided.
         judge: what the zones by the lift rest on: ``float64``, ``exact`` (the exact arbiter), or
             ``noise floor`` for float64 points, which no higher precision judged; None without.
     """
@@ -104,6 +110,9 @@ class Summary:
     error_ratio: Spread | None
     above_measured: ZoneShare | None = None
     judge: str | None = None
+    standings: dict[str, ZoneShare] = field(default_factory=dict)
+    reference_standings: dict[str, ZoneShare] = field(default_factory=dict)
+    standings_left_out: int = 0
 
 
 def summarise(points: Sequence[Point], *, confidence: float = 0.95) -> list[Summary]:
@@ -134,9 +143,13 @@ def summarise(points: Sequence[Point], *, confidence: float = 0.95) -> list[Summ
 
 def _summary(precision: str, selection: str, points: list[Point], confidence: float) -> Summary:
     method = intervals.method_for([(point.draw, point.batch) for point in points])
-    zones, left_out = _shares([(p, p.zone) for p in points], method, confidence)
+    zones, left_out = _shares(Zone, [(p, p.zone) for p in points], method, confidence)
     by_threshold, left_out_by_threshold = _shares(
-        [(p, p.zone_by_threshold) for p in points], method, confidence
+        Zone, [(p, p.zone_by_threshold) for p in points], method, confidence
+    )
+    standings, unknown = _shares(Kind, [(p, _kind(p.standing)) for p in points], method, confidence)
+    of_reference, _ = _shares(
+        Kind, [(p, _kind(p.reference_standing)) for p in points], method, confidence
     )
     threshold = PUBLISHED_THRESHOLDS.get(precision)
     lifts = [point.lift for point in points]
@@ -174,13 +187,23 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
         ),
         above_measured=None if measured is None else _above(points, measured, method, confidence),
         judge=_judge(precision, lifts),
+        standings=standings,
+        reference_standings=of_reference,
+        standings_left_out=unknown,
     )
 
 
+def _kind(standing: Standing | None) -> Kind | None:
+    return None if standing is None else standing.kind
+
+
 def _shares(
-    judged: list[tuple[Point, Zone | None]], method: str, confidence: float
+    kinds: type[StrEnum],
+    judged: Sequence[tuple[Point, StrEnum | None]],
+    method: str,
+    confidence: float,
 ) -> tuple[dict[str, ZoneShare], int]:
-    """The share of every zone, and how many points are in none."""
+    """The share of every zone or kind, and how many points are in none."""
     found = [(zone, (point.draw, point.batch)) for point, zone in judged if zone is not None]
     left_out = len(judged) - len(found)
     # A classifier that judged only what is not finite does not know how large a share that is.
@@ -188,7 +211,7 @@ def _shares(
         return {}, len(judged)
     cells = [cell for _, cell in found]
     shares = {}
-    for each in Zone:
+    for each in kinds:
         count = sum(zone is each for zone, _ in found)
         share = intervals.estimate(count, cells, confidence, method=method)
         shares[each.value] = ZoneShare(count, share.proportion, share.interval)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from kinkcheck.arithmetic import precision
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
+from kinkcheck.audit.standings import answer
 from kinkcheck.audit.summary import ratio
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
@@ -54,6 +55,7 @@ def verdict(report: AuditReport) -> str:
     """
     return " ".join(
         [
+            *([right] if (right := answer(report)) else []),
             _of_choice(report),
             *not_measured(report.left_out),
             *_not_finite(report.points),
@@ -296,8 +298,7 @@ def _zones(by_precision: dict[str, list[Point]]) -> str:
         rest = "." if whole else "; the rest is rounding."
         said.append(
             f"At {sum(wrong.values())} of these points ({where}) the programs differ over the reals"
-            f" as well, by at most {_part(truly)} of the gradient: true bifurcations, where AD of "
-            f"at least one of them is not the derivative{rest}"
+            f" as well, by at most {_part(truly)} of the gradient: true bifurcations{rest}"
         )
     if open_:
         said.append(

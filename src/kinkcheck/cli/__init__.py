@@ -19,6 +19,7 @@ from kinkcheck.cli.options import QUICK, ManyValues
 from kinkcheck.cli.paper import paper
 from kinkcheck.cli.report import report
 from kinkcheck.cli.study import study
+from kinkcheck.cli.verify import verify
 from kinkcheck.cli.volume import volume
 from kinkcheck.errors import InputError
 
@@ -33,6 +34,7 @@ app.command()(demo)
 app.command(cls=ManyValues)(audit)
 app.command(cls=ManyValues)(volume)
 app.command()(report)
+app.command()(verify)
 app.command()(doctor)
 app.add_typer(study, name="study")
 app.add_typer(paper, name="paper")

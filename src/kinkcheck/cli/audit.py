@@ -118,13 +118,15 @@ def audit(
             on_point=watching.on_point,
         )
 
-    from kinkcheck.audit import conclude, smallest_precision
+    from kinkcheck.audit import Settings, conclude, smallest_precision
     from kinkcheck.audit.picture import ties_picture
 
     picture = None
     if what.image is not None and (json_file is not None or html_file is not None):
         picture = ties_picture(what.model, what.image, at[0])
-    document = conclude(found, picture)
+    folder = None if data_dir is None else str(data_dir)
+    settings = Settings(network, data_name, folder, batches, batch_size, batch_norm, init)
+    document = conclude(found, picture, settings)
     if json_file is not None:
         write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
     if html_file is not None:

@@ -106,20 +106,20 @@ def lift(
     (True, Samples(count=2, dims=0, drawn=0))
     """
     with ExitStack() as stack:
-        whole = _whole(runs, stack)
-        if narrow := whole.narrower_than_float64():
+        forward = whole(runs, stack)
+        if narrow := forward.narrower_than_float64():
             raise InputError(
                 f"network: computes in fewer bits than float64 ({narrow}, {runs.where}, lifted), "
                 "so that rounding cannot be told from truth; make it follow the type of its input, "
                 "or audit it without the lift"
             )
-        _require_same_function(runs, whole)
+        _require_same_function(runs, forward)
         choosers = [reference, *selections]
-        base, *gradients = [whole.gradient(chooser) for chooser in choosers]
-        floors, found, bottleneck = _floors(runs, whole, choosers, [base, *gradients], samples)
+        base, *gradients = [forward.gradient(chooser) for chooser in choosers]
+        floors, found, bottleneck = _floors(runs, forward, choosers, [base, *gradients], samples)
         norm = l1_norm(base)
         yield Lifted(
-            whole,
+            forward,
             base,
             gradients,
             [l1_distance(gradient, base) for gradient in gradients],
@@ -145,20 +145,29 @@ def _require_same_function(runs: Runs, whole: Forward) -> None:
         )
 
 
-def _whole(runs: Runs, stack: ExitStack) -> Forward:
-    """The forward pass on the whole mini-batch, in a context that the stack keeps open."""
+def whole(runs: Runs, stack: ExitStack) -> Forward:
+    """The lifted forward pass on the whole mini-batch, in a context that a stack keeps open.
+
+    >>> from torch import nn
+    >>> from kinkcheck.arithmetic.precision import PRECISIONS
+    >>> half = PRECISIONS["float16"]
+    >>> runs = Runs(nn.Linear(1, 1), lambda model, x: model(x).sum(), torch.ones(1), half)
+    >>> with ExitStack() as stack:
+    ...     whole(runs, stack).loss.dtype
+    torch.float64
+    """
     if runs.on.type == "cpu" and all(each.dim() != 5 for each in runs.model.parameters()):
         # PyTorch's float64 convolution is nearly twice as fast so; but some networks take a view
         # that this layout does not have.
         with ExitStack() as attempt:
             attempt.enter_context(runs.lifted(channels_last=True))
             try:
-                whole = runs.forward()
+                forward = runs.forward()
             except InputError:
                 pass
             else:
                 stack.enter_context(attempt.pop_all())
-                return whole
+                return forward
     stack.enter_context(runs.lifted())
     return runs.forward()
 

@@ -14,16 +14,16 @@ from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, opaque
 from kinkcheck.measure.causes import Causes, causes
 from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
-from kinkcheck.measure.forward import Chooser, Forward, Gradient
+from kinkcheck.measure.forward import Forward, Gradient
 from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
+from kinkcheck.measure.standing import standings
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
-from kinkcheck.selection import Selection
-from kinkcheck.tape import Site, Tape
+from kinkcheck.tape import Site
 
 NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
@@ -71,8 +71,8 @@ class Measurement:
             forward.listen()
             if self.plain is not None:
                 self._require_plain(forward.gradient({}), self.plain)
-            base = forward.gradient(self._reference)
-            choosers = [self._chooser(selection) for selection in self.switch.selections]
+            reference, *choosers = self.switch.programs()
+            base = forward.gradient(reference)
             gradients = [forward.gradient(chooser) for chooser in choosers]
             if self.plain is not None:
                 self._require_whole(gradients[-1], forward.gradient_anew(choosers[-1]))
@@ -85,12 +85,16 @@ class Measurement:
             return self._found(points, forward, alone)
 
         highest = self.runs.at.name == "float64"
-        with lift(self.runs, self._reference, choosers, self.samples) as higher:
+        with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
+            programs = zip(
+                [reference, *choosers], [higher.reference, *higher.selections], strict=True
+            )
+            standing, *others = standings(higher.forward, list(programs), self.runs.seed)
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
-                along = higher.forward.gradients_along(0, direction.double(), [self._reference])
+                along = higher.forward.gradients_along(0, direction.double(), [reference])
         if direction is not None:
             lifts = self._arbitrated(lifts, forward, higher.forward, direction, along[0])
         floor = self._noise(forward, base, higher)
@@ -100,8 +104,10 @@ class Measurement:
                 noise=floor,
                 lift=above,
                 zone=by_lift(point.variation.l1, above.variation_l1, above.noise_l1),
+                standing=other,
+                reference_standing=standing,
             )
-            for point, above in zip(points, lifts, strict=True)
+            for point, above, other in zip(points, lifts, others, strict=True)
         ]
         left_out = [] if higher.samples is not None else [NO_SAMPLES]
         return self._found(points, forward, alone, alone_above, why, left_out)
@@ -134,6 +140,7 @@ class Measurement:
     def _not_finite(self, points: list[Point], forward: Forward, base: Gradient) -> list[Point]:
         """The same points with where their first number is that is not finite."""
         operation = lifted = None
+        reference = self.switch.programs()[0]
         with self.runs.audited():
             layer = first_in_forward(self.runs.model, self.runs.forward)
         if layer is None and not math.isfinite(points[0].loss):
@@ -142,11 +149,11 @@ class Measurement:
             layer = first_in_gradient(base)
             with self.runs.audited():
                 again = self.runs.forward()
-                operation = first_in_backward(again.loss, lambda: again.gradient(self._reference))
+                operation = first_in_backward(again.loss, lambda: again.gradient(reference))
         if self.lifted:
             with self.runs.lifted():
                 above = self.runs.forward()
-                norm = l1_norm(above.gradient(self._reference))
+                norm = l1_norm(above.gradient(reference))
                 lifted = not (math.isfinite(norm) and math.isfinite(above.loss.item()))
         return [
             replace(
@@ -171,7 +178,7 @@ class Measurement:
                 lambda order: self.runs.forward(samples, order),
                 samples.count,
                 base,
-                self._reference,
+                self.switch.programs()[0],
                 bottleneck=bottleneck,
                 seed=self.runs.seed,
                 repeat=self.runs.on.type == "cuda",
@@ -284,12 +291,6 @@ class Measurement:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
         found = self.switch.alone(higher.forward, higher.reference)
         return {_key(site): value for site, value in found.items()}
-
-    def _reference(self, tape: Tape) -> dict[Site, Selection]:
-        return self.switch.to(tape, self.switch.reference)
-
-    def _chooser(self, selection: Selection) -> Chooser:
-        return lambda tape: {**self._reference(tape), **self.switch.to(tape, selection)}
 
 
 def _only(inputs: tuple[Any, ...]) -> torch.Tensor:

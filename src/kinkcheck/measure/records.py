@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kinkcheck.measure.causes import Causes
+from kinkcheck.measure.standing.records import Standing
 from kinkcheck.measure.variation import Variation
 from kinkcheck.measure.zones import Zone
 from kinkcheck.tape import Unseen
@@ -52,6 +53,8 @@ class Point:
         non_finite_layer: the first layer with a number that is not finite, if there is one.
         non_finite_operation: the operation whose derivative first turned finite numbers into
             others, if the forward pass is finite and the backward pass is not.
+        standing: what the selection's gradient is, in the lift; None if the point was not lifted.
+        reference_standing: what the reference's gradient is.
         non_finite_lifted: whether the same is so in float64, where a higher precision cannot help;
             None if that was not looked at.
     """
@@ -70,6 +73,8 @@ class Point:
     non_finite_layer: str | None = None
     non_finite_operation: str | None = None
     non_finite_lifted: bool | None = None
+    standing: Standing | None = None
+    reference_standing: Standing | None = None
 
 
 @dataclass(frozen=True)

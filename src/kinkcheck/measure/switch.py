@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kinkcheck.errors import InputError
-from kinkcheck.measure.forward import Forward, Gradient
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.ops.row import Row, require_name
 from kinkcheck.ops.table import ROWS
@@ -53,6 +53,14 @@ class Switch:
         if chosen and not accepted:
             next(iter(chosen)).row.require(selection)
         return accepted
+
+    def programs(self) -> list[Chooser]:
+        """The programs that are compared: the reference, and then one for each selection."""
+        others = [lambda tape, s=each: self._program(tape, s) for each in self.selections]
+        return [lambda tape: self.to(tape, self.reference), *others]
+
+    def _program(self, tape: Tape, selection: Selection) -> dict[Site, Selection]:
+        return {**self.to(tape, self.reference), **self.to(tape, selection)}
 
     def alone(self, forward: Forward, reference: Gradient) -> dict[Site, float]:
         """The l1 variation when a single site is switched to the first selection."""

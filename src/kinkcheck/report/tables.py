@@ -17,6 +17,7 @@ from kinkcheck.audit import AuditReport
 from kinkcheck.audit.report import SiteCount
 from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
 from kinkcheck.measure.records import Point
+from kinkcheck.measure.standing.records import Kind
 from kinkcheck.measure.zones import Zone
 from kinkcheck.programs import Evaluation
 
@@ -35,6 +36,8 @@ def audit_tables(report: AuditReport) -> list[RenderableType]:
         tables.append(_variation(report))
         if any(point.zone is not None for point in report.points):
             summaries = summarise(report.points)
+            if any(each.reference_standings for each in summaries):
+                tables.append(standing_table(summaries, report.reference))
             tables += [zone_table(summaries), threshold_table(summaries)]
             if any(each.variation_in_errors for each in summaries):
                 tables.append(_errors(summaries, report.reference))
@@ -125,6 +128,33 @@ def _variation(report: AuditReport) -> Table:
             f"{sum(value > 0 for value in l1)} of {len(points)}",  # where it is NaN nobody knows
             *(f"{of(values):.1e}" for values in (l1, relative) for of in (median, largest)),
         )
+    return table
+
+
+def standing_table(summaries: Sequence[Summary], reference: str) -> Table:
+    """What the gradients are, in per cent of the points, by precision and selection.
+
+    >>> standing_table([], "native").title
+    'Is the gradient right? In % of the points'
+    """
+    table = _table("Is the gradient right? In % of the points")
+    for heading in ("precision", "selection"):
+        table.add_column(heading, no_wrap=True)
+    for kind in Kind:
+        table.add_column(kind, justify="right", no_wrap=True)
+    seen: set[str] = set()
+    for each in summaries:
+        programs = [] if each.precision in seen else [(reference, each.reference_standings)]
+        seen.add(each.precision)
+        for name, shares in (*programs, (each.selection, each.standings)):
+            table.add_row(
+                escape(each.precision),
+                escape(name),
+                *(
+                    f"{100 * share.proportion:.0f}" if (share := shares.get(kind)) else "--"
+                    for kind in Kind
+                ),
+            )
     return table
 
 

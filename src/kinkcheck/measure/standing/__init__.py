@@ -6,9 +6,23 @@ gradient has a limit, an element of the B-subdifferential; the hull of all limit
 subdifferential.
 """
 
-from kinkcheck.measure.standing.program import Program
-from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
-from kinkcheck.measure.standing.search import Search
-from kinkcheck.measure.standing.verification import verify
+from typing import TYPE_CHECKING
 
-__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing", "verify"]
+from kinkcheck.lazy import import_when_used
+from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
+
+if TYPE_CHECKING:
+    from kinkcheck.measure.standing.judged import standings
+    from kinkcheck.measure.standing.program import Program
+    from kinkcheck.measure.standing.search import Search
+    from kinkcheck.measure.standing.verification import verify
+
+__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing", "standings", "verify"]
+
+import_when_used(
+    __name__,
+    "kinkcheck.measure.standing.judged:standings",
+    "kinkcheck.measure.standing.program:Program",
+    "kinkcheck.measure.standing.search:Search",
+    "kinkcheck.measure.standing.verification:verify",
+)

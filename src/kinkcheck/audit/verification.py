@@ -1,0 +1,143 @@
+"""The certificates of an audit, checked again from scratch, without the search for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import nn
+
+from kinkcheck.arithmetic import precision
+from kinkcheck.audit.arguments import Loss, grid_of
+from kinkcheck.audit.points import Factory, Place
+from kinkcheck.audit.report import AuditReport
+from kinkcheck.errors import InputError
+from kinkcheck.interrupts import held_back
+from kinkcheck.measure.forward import Chooser
+from kinkcheck.measure.lift import whole
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.runs import Runs, Step
+from kinkcheck.measure.standing import Kind, Program, Standing
+from kinkcheck.measure.standing import verify as verify_one
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One certificate, checked again.
+
+    Attributes:
+        precision, draw, batch: the point.
+        selection: whose gradient it certifies.
+        kind: what it says that the gradient is.
+        wrong: what of it does not hold, in sentences; nothing if all does.
+    """
+
+    precision: str
+    draw: int
+    batch: int
+    selection: str
+    kind: Kind
+    wrong: list[str]
+
+
+def verify(
+    report: AuditReport,
+    network: nn.Module | Factory,
+    batches: Iterable[Any] | None = None,
+    *,
+    loss: Loss | None = None,
+    step: Step | None = None,
+    device: str | None = None,
+    on_point: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Verified]:
+    """Check the certificates of the standings in a report again.
+
+    Each point is carried out in float64, and of each gradient what was certified is looked at
+    again: along recorded directions, in a forward-mode pass or a few. What is undecided has no
+    certificate.
+
+    Args:
+        report: what :func:`kinkcheck.audit` returned, of this network on these batches.
+        network: as it was given to :func:`kinkcheck.audit`, like what follows.
+        batches: the mini-batches.
+        loss: a function of outputs and targets.
+        step: a function of the model and a batch.
+        device: where to run.
+        on_point: called with the number of points done and in all, after each point.
+
+    Returns:
+        One entry a certificate.
+
+    Raises:
+        InputError: the report has no certificate, or the network fails on a batch.
+
+    >>> import kinkcheck
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten())
+    >>> batch = (torch.ones(2, 1, 4, 4), torch.tensor([0, 1]))
+    >>> report = kinkcheck.audit(network, [batch], precisions=["64"])
+    >>> [(each.selection, each.wrong) for each in verify(report, network, [batch])]
+    [('native', []), ('minimal', [])]
+    """
+    points = [p for p in report.points if p.reference_standing or p.standing]
+    if not points:
+        raise InputError("report: has no certificate; only lifted points of schema 3 have one")
+    by_place = [
+        (Place(precision.parse(name), draw, batch), list(found))
+        for (name, draw, batch), found in groupby(
+            points, lambda point: (point.precision, point.draw, point.batch)
+        )
+    ]
+    grid = grid_of(
+        network,
+        batches,
+        loss=loss,
+        step=step,
+        precisions=list(dict.fromkeys(place.precision for place, _ in by_place)),
+        selections=report.selections,
+        reference=report.reference,
+        operations=report.operations,
+        draws=1 + max(place.draw for place, _ in by_place),
+        device=device,
+        seed=report.seed,
+    )
+    names = [report.reference, *report.selections]
+    programs = dict(zip(names, grid.switch.programs(), strict=True))
+    verified: list[Verified] = []
+    with torch.random.fork_rng():
+        for number, (place, found) in enumerate(sorted(by_place, key=lambda each: each[0].draw)):
+            with held_back(), torch.enable_grad():
+                for selection, standing in _certificates(report.reference, found).items():
+                    wrong = _wrong(grid.runs(place), programs[selection], standing)
+                    verified.append(
+                        Verified(
+                            found[0].precision, place.draw, place.batch, selection, standing.kind,
+                            wrong,
+                        )
+                    )  # fmt: skip
+            on_point(number + 1, len(by_place))
+    return verified
+
+
+def _certificates(reference: str, points: Sequence[Point]) -> dict[str, Standing]:
+    """What is certified at one point, by selection."""
+    found = {reference: points[0].reference_standing}
+    found |= {point.selection: point.standing for point in points}
+    return {
+        selection: standing
+        for selection, standing in found.items()
+        if standing is not None and standing.kind is not Kind.UNDECIDED
+    }
+
+
+def _wrong(runs: Runs, program: Chooser, standing: Standing) -> list[str]:
+    with runs.audited():
+        runs.forward()  # what it draws at random the lift is given
+    with ExitStack() as stack:
+        forward = whole(runs, stack)
+        return verify_one(
+            Program(forward, standing.seed), standing, program, forward.gradient(program)
+        )

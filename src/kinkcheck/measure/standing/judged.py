@@ -1,0 +1,53 @@
+"""The standing of the gradients of a recorded program, as far as all of it is in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kinkcheck.errors import InputError
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
+from kinkcheck.measure.standing.program import Program
+from kinkcheck.measure.standing.records import Kind, Standing
+from kinkcheck.measure.standing.search import Search
+from kinkcheck.ops.table import ROWS
+from kinkcheck.tape import Unseen
+from kinkcheck.tape.tape import Choose
+
+_SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
+
+
+def standings(
+    forward: Forward, gradients: Sequence[tuple[Chooser | Choose, Gradient]], seed: int = 0
+) -> list[Standing]:
+    """The standing of gradients of one loss.
+
+    The derivative that a surrogate declares is taken for that of its value.
+
+    Args:
+        forward: the forward pass, in float64.
+        gradients: what was chosen at the sites, and the gradient under it.
+        seed: of the directions.
+
+    >>> import torch
+    >>> model = torch.nn.PReLU(1).double()
+    >>> forward = Forward(model, lambda: model(-torch.ones(1).double()).abs().sum())
+    >>> [each.kind for each in standings(forward, [("native", forward.gradient("native"))])]
+    [<Kind.DERIVATIVE: 'derivative'>]
+    """
+    hidden = [each for each in forward.tape.unseen_behind(forward.loss) if _may_hide(each)]
+    if hidden:
+        names = ", ".join(dict.fromkeys(each.operation for each in hidden))
+        why = f"the gradient goes through {names}, of which kinkcheck does not know the kinks"
+        return [Standing(Kind.UNDECIDED, seed=seed, why=why)] * len(gradients)
+    try:
+        search = Search(Program(forward, seed))
+        return [search.standing(choose, gradient) for choose, gradient in gradients]
+    except InputError as error:
+        return [Standing(Kind.UNDECIDED, seed=seed, why=str(error))] * len(gradients)
+
+
+def _may_hide(unseen: Unseen) -> bool:
+    """Whether a kink, or a jump that is met, may be in what the tape does not see."""
+    if unseen.reason in _SURROGATES:
+        return False
+    return unseen.elements is None or bool(unseen.on_jump)
