@@ -90,7 +90,7 @@ def test_json_holds_what_was_asked_for(kinkcheck: Kinkcheck, folder: Path) -> No
     )  # fmt: skip
     assert (run.code, run.err) == (0, "")
     written = json.loads((folder / "a.json").read_text())
-    assert written["schema"] == "kinkcheck.audit/2"
+    assert written["schema"] == "kinkcheck.audit/3"
     assert (written["network"], written["data"], written["seed"]) == ("lenet5", "mnist-sample", 3)
     assert (written["reference"], written["selections"]) == ("hybrid:0.5", ["minimal", "last"])
     keys = [(p["precision"], p["draw"], p["batch"], p["selection"]) for p in written["points"]]
@@ -403,7 +403,7 @@ def test_audit_in_its_own_process(folder: Path) -> None:
     run = command("audit", "my_nets.py:Net", *SMALL, "--json", "a.json")
     assert (run.returncode, run.stderr) == (0, "")
     assert fits(run.stdout)
-    assert json.loads((folder / "a.json").read_text())["schema"] == "kinkcheck.audit/2"
+    assert json.loads((folder / "a.json").read_text())["schema"] == "kinkcheck.audit/3"
 
 
 def test_interrupt_leaves_no_file_and_one_line(folder: Path) -> None:

@@ -28,7 +28,7 @@ Audited = Callable[..., tuple[str, dict]]
 
 def test_points_are_lifted_and_summarised(audited: Audited) -> None:
     text, found = audited("lenet5", *SMALL, "--precision", 16, 64)
-    assert found["schema"] == "kinkcheck.audit/2"
+    assert found["schema"] == "kinkcheck.audit/3"
     assert {point["lift"]["precision"] for point in found["points"]} == {"float64"}
     for summary in found["summary"]:
         for zone, share in summary["zones"].items():

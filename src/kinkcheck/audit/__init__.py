@@ -9,13 +9,15 @@ from kinkcheck.audit.sweep import smallest_precision
 from kinkcheck.audit.verification import Verified, verify
 from kinkcheck.audit.volume import Volume, estimate_volume
 from kinkcheck.measure.records import Lift, Point
-from kinkcheck.measure.standing.records import Standing
+from kinkcheck.measure.standing.records import Along, Kind, Standing
 from kinkcheck.measure.variation import Variation, gradient_variation
 from kinkcheck.measure.zones import Zone
 
 __all__ = [
+    "Along",
     "AuditDocument",
     "AuditReport",
+    "Kind",
     "LeftOut",
     "Lift",
     "Point",

@@ -34,7 +34,7 @@ def answer(report: AuditReport) -> str:
 
     >>> from kinkcheck.audit import Variation
     >>> d = Variation(0.0, 0.0, 0.0, 0.0, 0.0)
-    >>> stands = Standing(Kind.DERIVATIVE)
+    >>> stands = Standing(Kind.DERIVATIVE, ties=3, flat=3)
     >>> point = Point("float32", 0, 0, "minimal", 2.3, 5.0, d, None, None, None, standing=stands,
     ...               reference_standing=stands)
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
@@ -44,7 +44,7 @@ def answer(report: AuditReport) -> str:
     standings = of_reference(report.points)
     if not standings:
         return ""
-    sentences = [_first(standings)]
+    sentences = [_first(standings), *_of_rounding(report)]
     sentences += _others(report, standings)
     return " ".join(sentences)
 
@@ -61,6 +61,8 @@ def _first(standings: Sequence[Standing]) -> str:
         text += f"; right at {right}" if right else ""
     elif right:
         text = f"Right at {right} of {total} points: the gradient is {_kinds(kinds)}"
+        if not any(each.ties for each in standings):
+            text += ", for no tie that kinkcheck recognises is live"
     else:
         text = f"Undecided at all {total} points"
     open_ = kinds[Kind.UNDECIDED]
@@ -86,6 +88,20 @@ def _kinds(kinds: Counter[Kind]) -> str:
     if not smooth:
         return f"{said}, for the loss itself has a kink there"
     return f"the derivative at {smooth} and, at {total} where the loss itself has a kink, {said}"
+
+
+def _of_rounding(report: AuditReport) -> list[str]:
+    """What is tied in a precision and not over the reals."""
+    alone: Counter[str] = Counter()
+    for site in report.sites:
+        alone[site.precision] += site.rounding or 0
+    listed = [f"{count:,} at {name}" for name, count in alone.items() if count]
+    if not listed:
+        return []
+    return [
+        f"Live ties of a precision alone ({', '.join(listed)}) are no kinks: there it may return "
+        "the slope of a branch that is not active over the reals, a rounding error."
+    ]
 
 
 def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:

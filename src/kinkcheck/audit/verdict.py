@@ -55,7 +55,7 @@ def verdict(report: AuditReport) -> str:
     """
     return " ".join(
         [
-            *([right] if (right := answer(report)) else []),
+            *([right] if report.sites and (right := answer(report)) else []),
             _of_choice(report),
             *not_measured(report.left_out),
             *_not_finite(report.points),

@@ -139,5 +139,8 @@ def _wrong(runs: Runs, program: Chooser, standing: Standing) -> list[str]:
     with ExitStack() as stack:
         forward = whole(runs, stack)
         return verify_one(
-            Program(forward, standing.seed), standing, program, forward.gradient(program)
+            Program(forward, standing.seed, runs.forward),
+            standing,
+            program,
+            forward.gradient(program),
         )

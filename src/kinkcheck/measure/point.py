@@ -91,7 +91,9 @@ class Measurement:
             programs = zip(
                 [reference, *choosers], [higher.reference, *higher.selections], strict=True
             )
-            standing, *others = standings(higher.forward, list(programs), self.runs.seed)
+            standing, *others = standings(
+                higher.forward, list(programs), self.runs.seed, self.runs.forward
+            )
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
                 along = higher.forward.gradients_along(0, direction.double(), [reference])

@@ -33,16 +33,15 @@ def distinct(rows: Floats) -> Floats:
     Raises:
         UntoldError: two are neither equal nor apart.
     """
-    kept: list[Floats] = []
-    for row in rows:
-        if not row.any():
-            continue
-        near = min((float(np.linalg.norm(row - other)) for other in kept), default=2.0)
+    kept, count = np.zeros_like(rows), 0
+    for row in rows[rows.any(1)]:
+        near = float(np.linalg.norm(kept[:count] - row, axis=1).min(initial=2.0))
         if near > _DEEP:
-            kept.append(row)
+            kept[count] = row
+            count += 1
         elif near > _SAME:
             raise UntoldError("two kinks are nearly one")
-    return np.array(kept).reshape(len(kept), rows.shape[1])
+    return kept[:count]
 
 
 def rank(rows: Floats) -> int:

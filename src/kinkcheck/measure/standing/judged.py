@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
@@ -13,11 +13,17 @@ from kinkcheck.ops.table import ROWS
 from kinkcheck.tape import Unseen
 from kinkcheck.tape.tape import Choose
 
+EFFORT = 32
+"""About how many times tangents are carried through a network for the standing of one gradient."""
+
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
 
 def standings(
-    forward: Forward, gradients: Sequence[tuple[Chooser | Choose, Gradient]], seed: int = 0
+    forward: Forward,
+    gradients: Sequence[tuple[Chooser | Choose, Gradient]],
+    seed: int = 0,
+    again: Callable[[], Forward] | None = None,
 ) -> list[Standing]:
     """The standing of gradients of one loss.
 
@@ -27,6 +33,7 @@ def standings(
         forward: the forward pass, in float64.
         gradients: what was chosen at the sites, and the gradient under it.
         seed: of the directions.
+        again: carries the program out once more, with the parameters where they are.
 
     >>> import torch
     >>> model = torch.nn.PReLU(1).double()
@@ -40,7 +47,7 @@ def standings(
         why = f"the gradient goes through {names}, of which kinkcheck does not know the kinks"
         return [Standing(Kind.UNDECIDED, seed=seed, why=why)] * len(gradients)
     try:
-        search = Search(Program(forward, seed))
+        search = Search(Program(forward, seed, again), effort=EFFORT * len(gradients))
         return [search.standing(choose, gradient) for choose, gradient in gradients]
     except InputError as error:
         return [Standing(Kind.UNDECIDED, seed=seed, why=str(error))] * len(gradients)

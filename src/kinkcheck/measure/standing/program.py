@@ -107,6 +107,9 @@ class Program:
         seed: of the first direction.
         again: carries the program out once more, with the parameters where they are.
 
+    Attributes:
+        passes: how many times tangents have been carried through the program.
+
     >>> from torch import nn
     >>> model = nn.PReLU(1).double()
     >>> forward = Forward(model, lambda: model(-torch.ones(1).double()).abs().sum())
@@ -120,6 +123,7 @@ class Program:
         self.seed = seed
         self.forward = forward
         self._again = again
+        self.passes = 0
         self._tensors = [p for p in forward.model.parameters() if p.requires_grad]
         self._kinks = [k for k in forward.kinks if k.site.tied and k.edge is not None]
         self._edges = list(
@@ -171,6 +175,7 @@ class Program:
 
     def rows(self, census: Census, choose: Chooser | Choose, count: int) -> Table:
         """Tangents at kinks along the first directions, under what is chosen."""
+        self.passes += count
         traced = self.forward.trace(choose, self._drawn(range(count)), self._edges)
         return _table(replace(census, same=[]), traced.moved)
 
@@ -182,6 +187,7 @@ class Program:
             coefficients: of the directions that it is the sum of.
             count: how many directions to follow through the branches that it decides for.
         """
+        self.passes += count + 2
         along = self._sum(coefficients)
         # One more than any sum is made of tells which branches are one function in this cell.
         followed = self._drawn([*range(count), DIRECTIONS])

@@ -74,12 +74,14 @@ class Search:
         program: the program.
         census: its live ties.
         budget: the most cells of directions that are enumerated.
+        effort: about how many times tangents may be carried through the program.
         limits: what was found.
         why: why these may not be all that there are; None if they are.
     """
 
     program: Program
     budget: int = 64
+    effort: float = np.inf
     census: Census = field(init=False)
     limits: list[Limit] = field(default_factory=list, init=False)
     why: str | None = field(default="nobody looked", init=False)
@@ -131,6 +133,9 @@ class Search:
         except cones.UntoldError as untold:
             self.why = str(untold)
 
+    def _tired(self) -> bool:
+        return self.program.passes >= self.effort
+
     def _find(self, coefficients: Floats, follow: bool = False) -> Limit | None:
         """The limit along a direction; None where the direction does not decide all kinks."""
         found = self.program.limit(self.census, coefficients.tolist(), self._count if follow else 0)
@@ -148,7 +153,8 @@ class Search:
             rows, inside = rows[:0], np.ones(self._count)
         standing = self._in_hull(independent, vector)
         for _ in range(self.census.kinks + 2):
-            if standing is not None or self._enumerated or len(self.limits) + 2 > self._most:
+            full = len(self.limits) + 2 > self._most or self._tired()
+            if standing is not None or self._enumerated or full:
                 break
             drawn = self._random.standard_normal(self._count)
             for each in (drawn, -drawn):
@@ -233,7 +239,7 @@ class Search:
             along = waiting.popleft()
             if any(bool((rows @ along > 0).all()) for rows in cells):
                 continue
-            if len(cells) >= self.budget or len(self.limits) >= self._most:
+            if len(cells) >= self.budget or len(self.limits) >= self._most or self._tired():
                 return "there are too many"
             found = self._find(along, follow=True)
             if found is None:

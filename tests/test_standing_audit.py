@@ -1,0 +1,194 @@
+"""What an audit says of the standing of gradients, and its certificates checked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kinkcheck
+from command_line import Kinkcheck
+from kinkcheck.audit import AuditReport, Kind, conclude, verify
+from kinkcheck.audit.verdict import verdict
+
+
+class Held(nn.Module):
+    """A model whose parameters are the point."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor(numbers))
+
+
+def audited(function: Callable[[Tensor], Tensor], *numbers: float, **how: Any) -> AuditReport:
+    model = Held(*numbers)
+    step = of(function)
+    return kinkcheck.audit(model, [torch.zeros(1)], step=step, samples=None, **how)
+
+
+def of(function: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any], Tensor]:
+    return lambda model, _: function(model.x).sum()
+
+
+def odd(x: Tensor) -> Tensor:
+    return F.relu(x) - F.relu(-x)  # x, whose derivative AD says is 0 at 0
+
+
+# By hand: what the gradient under native and under a selection is at that point.
+KNOWN = [
+    (odd, (0.0,), "minimal", "wrong", "wrong"),
+    (odd, (1.0,), "minimal", "derivative", "derivative"),
+    (odd, (0.0,), "branch:0.5", "wrong", "derivative"),
+    (F.relu, (0.0,), "branch:1", "limit", "limit"),
+    (F.relu, (0.0,), "branch:0.5", "limit", "subgradient"),
+    (F.relu, (0.0,), "branch:2", "limit", "wrong"),
+    (torch.abs, (0.0, 0.0), "minimal", "subgradient", "subgradient"),
+    (lambda x: x.max(), (1.0, 1.0), "minimal", "subgradient", "subgradient"),
+    (lambda x: x.max(0).values, (1.0, 1.0), "minimal", "limit", "subgradient"),
+    (lambda x: x.max(0).values, (1.0, 1.0), "hybrid:10", "limit", "wrong"),
+    (lambda x: F.relu(x[0] * 0 + 1) * x.detach().max(0).values * x[0], (1.0, 1.0), "last",
+     "derivative", "derivative"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "numbers", "selection", "native", "other"), KNOWN)
+def test_known_gradients_have_their_standing(
+    function: Callable[[Tensor], Tensor],
+    numbers: tuple[float, ...],
+    selection: str,
+    native: str,
+    other: str,
+) -> None:
+    report = audited(function, *numbers, selections=[selection])
+    (point,) = report.points
+    assert point.reference_standing is not None
+    assert point.standing is not None
+    assert (point.reference_standing.kind, point.standing.kind) == (native, other)
+    step = of(function)
+    model = Held(*numbers)
+    found = verify(report, model, [torch.zeros(1)], step=step)
+    assert [(each.kind, each.wrong) for each in found] == [(native, []), (other, [])]
+
+
+def test_the_first_sentence_answers() -> None:
+    assert verdict(audited(odd, 0.0)).startswith(
+        "Wrong at 1 of 1 points: there the gradient is neither the derivative nor any element of "
+        "the Clarke subdifferential."
+    )
+    assert verdict(audited(F.relu, 0.0)).startswith(
+        "Right at 1 of 1 points: the gradient is one of its limits, for the loss itself has a kink "
+        "there."
+    )
+
+
+def test_without_the_lift_nobody_looked() -> None:
+    report = audited(odd, 0.0, lifted=False)
+    assert {point.standing for point in report.points} == {None}
+    assert "Right" not in verdict(report)
+    with pytest.raises(kinkcheck.InputError, match="has no certificate"):
+        verify(report, Held(0.0), [torch.zeros(1)], step=of(odd))
+
+
+def test_what_is_out_of_sight_is_undecided() -> None:
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            return 2 * grads[0]
+
+    (point,) = audited(lambda x: Own.apply(F.relu(x)), 0.0).points
+    assert point.reference_standing is not None
+    assert point.reference_standing.kind == "undecided"
+    assert "Own" in str(point.reference_standing.why)
+
+
+def test_an_element_on_a_jump_is_undecided() -> None:
+    on, beside = (audited(lambda x: x.sign() * x.abs(), number) for number in (0.0, 1.0))
+    kinds = [each.points[0].reference_standing for each in (on, beside)]
+    assert [each and each.kind for each in kinds] == ["undecided", "derivative"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": Kind.DERIVATIVE},
+        {"kind": Kind.WRONG},
+        {"weights": [0.9, 0.1]},
+        {"along": []},
+        {"kinks": 0, "ties": 0},
+    ],
+)
+def test_a_certificate_that_does_not_hold_is_found(change: dict[str, Any]) -> None:
+    report = audited(lambda x: x.max(0).values, 1.0, 1.0)
+    (point,) = report.points
+    assert point.standing is not None
+    false = replace(point, standing=replace(point.standing, **change))
+    step = of(lambda x: x.max(0).values)
+    native, minimal = verify(
+        replace(report, points=[false]), Held(1.0, 1.0), [torch.zeros(1)], step=step
+    )
+    assert native.wrong == []
+    assert minimal.wrong != []
+
+
+def test_the_document_is_read_again() -> None:
+    document = conclude(audited(lambda x: x.max(0).values, 1.0, 1.0, selections=["hybrid:10"]))
+    text = json.dumps(document.to_json(), allow_nan=False)
+    assert type(document).from_json(json.loads(text)) == document
+    shares = document.summary[0].standings
+    assert {kind: share.count for kind, share in shares.items() if share.count} == {"wrong": 1}
+
+
+PROGRAM = """
+import torch
+from torch import nn
+
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(1))
+
+def make():
+    return Held(), [torch.zeros(1)], lambda model, _: torch.relu(model.x).sum()
+"""
+
+
+def test_the_command_verifies_what_the_command_wrote(kinkcheck: Kinkcheck, folder: Path) -> None:
+    (folder / "own.py").write_text(PROGRAM)
+    assert kinkcheck("audit", "own.py:make", "--json", "a.json").code == 0
+    found = kinkcheck("verify", "a.json")
+    assert (found.code, found.err) == (0, "")
+    assert found.text.startswith("All 2 certificates hold (2 limit).")
+    written = json.loads((folder / "a.json").read_text())
+    written["points"][0]["standing"]["kind"] = "derivative"
+    (folder / "b.json").write_text(json.dumps(written))
+    found = kinkcheck("verify", "b.json")
+    assert (found.code, found.err) == (1, "")
+    assert found.text.startswith("1 of 2 certificates do not hold.")
+    written["settings"] = None
+    (folder / "c.json").write_text(json.dumps(written))
+    found = kinkcheck("verify", "c.json")
+    assert found.code == 2
+    assert found.err.startswith("kinkcheck: c.json does not say how it was made")
+
+
+@pytest.mark.slow
+def test_lenet_on_digits_is_right_at_every_point(kinkcheck: Kinkcheck, folder: Path) -> None:
+    """As a prototype by hand had it: native a limit, minimal a subgradient, never wrong."""
+    small = ("--data", "mnist-sample", "--batches", 2)
+    found = kinkcheck("audit", "lenet5", *small, "--precision", "bfloat16", "--json", "a.json")
+    assert found.code == 0
+    points = json.loads((folder / "a.json").read_text())["points"]
+    assert {point["reference_standing"]["kind"] for point in points} <= {"derivative", "limit"}
+    assert {point["standing"]["kind"] for point in points} <= {"derivative", "subgradient"}
+    assert kinkcheck("verify", "a.json").code == 0
