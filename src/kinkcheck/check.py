@@ -21,6 +21,7 @@ from kinkcheck.measure.standing.dependence import dependent
 from kinkcheck.measure.switch import Switch
 from kinkcheck.selection import Native, Selection, parse
 from kinkcheck.tape import Site, Unseen
+from kinkcheck.tape.as_found import as_found
 
 _DIRECTIONS = 4
 """How many random directions are followed to both sides."""
@@ -212,7 +213,7 @@ def check(
         if not 0 < given < np.inf:
             raise InputError(f"{name}: must be a number above 0, not {given}")
     chosen = [parse(each) for each in selections]
-    with torch.enable_grad():
+    with as_found(None, [function]), torch.enable_grad():
         recorded = Function(function, inputs)
         values = Values(recorded.value, recorded.at, eps)
         directions = _directions(len(recorded.at), fast_mode)
@@ -220,6 +221,7 @@ def check(
         for cotangent, output, index in _rows(recorded, fast_mode):
             number = _Number(recorded, Slopes(values, cotangent, atol, rtol), directions)
             entries += [number.checked(selection, output, index) for selection in chosen]
+        recorded.require_steady()
     result = CheckResult(entries)
     if raise_exception and not result:
         raise GradientError(result)

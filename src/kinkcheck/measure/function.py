@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class Entry:
 
 class Function:
     """A function of tensors, recorded at a point and evaluated around it, in float64.
+
+    An evaluation leaves random states and what the function refers to as they were; unless several
+    in a row return the same, when that is left to the caller
+    (:func:`kinkcheck.tape.as_found.as_found`).
 
     Args:
         function: takes the inputs and returns a tensor or several.
@@ -79,6 +84,7 @@ class Function:
             nn.Parameter(self._inputs[number]) for number in self._moving
         )
         self._tensors = list(self._holder.parameters())
+        self._steady = False
         self._returned: list[tuple[int, Tensor]] = []
         self.forward = self.again()
         returned = self._returned
@@ -95,6 +101,21 @@ class Function:
     def again(self) -> Forward:
         """The forward pass recorded once more, with the tensors as they are."""
         return Forward(self._holder, self._run, program=[self._function])
+
+    def require_steady(self) -> None:
+        """Refuse a function that has come to return other values than at first.
+
+        Raises:
+            InputError: it has.
+        """
+        if not torch.allclose(self.value(self.at), self._here, rtol=1e-12, atol=1e-12):
+            raise InputError(
+                "function: returns other values each time that it is called on the same inputs"
+            )
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """A context of one evaluation; to put all back each time takes longer than most of them."""
+        return nullcontext() if self._steady else as_found(None, [self._function])
 
     def _run(self) -> Tensor:
         self._returned = self._call(self._tensors)
@@ -114,7 +135,7 @@ class Function:
             torch.empty_like(each.detach()).copy_(part.view(each.shape)).requires_grad_()
             for each, part in zip(self._tensors, self._parts(at), strict=True)
         ]
-        with as_found(None, [self._function]), torch.enable_grad():
+        with self._kept(), torch.enable_grad():
             found = torch.cat([each.flatten() for _, each in self._call(tensors)])
         if found.shape != self.outputs.shape:
             raise InputError(
@@ -163,7 +184,7 @@ class Function:
                 "little; its inputs are float64, so let it keep their type"
             )
         tensors, plain = self._plainly(self.at)
-        here = plain.detach().cpu()
+        self._here = here = plain.detach().cpu()
         if not bool(here.isfinite().all()):
             place = int((~here.isfinite()).nonzero()[0])
             entry = self.entries[place]
@@ -171,9 +192,18 @@ class Function:
                 f"function: output {entry.tensor} is not finite: {float(here[place])} at "
                 f"{entry.index}"
             )
-        if not torch.allclose(here, self.outputs.detach().cpu(), rtol=1e-12, atol=1e-12):
+        with as_found(None, [self._function]):
+            self._steady = True
+            self._steady = all(torch.equal(self.value(self.at), here) for _ in range(2))
+        self.require_steady()
+        self._require_recorded(tensors, plain)
+
+    def _require_recorded(self, tensors: list[Tensor], plain: Tensor) -> None:
+        """Refuse where the recorded program is not the one that runs without kinkcheck."""
+        if not torch.allclose(self._here, self.outputs.detach().cpu(), rtol=1e-12, atol=1e-12):
             raise InputError(
-                "function: returns other values each time that it is called on the same inputs"
+                "function: returns other values where it is recorded; kinkcheck would check "
+                "another program"
             )
         if not self.outputs.requires_grad:
             return

@@ -7,7 +7,7 @@ Over the reals the limits of such gradients span the Clarke subdifferential.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -25,13 +25,19 @@ NEAR = 0.01
 """The second step, where the first may have crossed a kink beside the point, in units of it."""
 
 POINTS = 32
-"""How many points nearby are drawn, and at most as many again are looked for."""
+"""How many points nearby are drawn, and about as many are looked for on the way to a gradient."""
 
 INSIDE = 0.001
 """The step of quotients at points nearby, in units of the first: few meet a kink so close."""
 
 ELEMENTS = 64
 """Of functions of more numbers gradients nearby are taken along some directions only."""
+
+_SEARCHED = 256
+"""How many points are tried before gradients beyond are held not to be there."""
+
+_ROUNDS = 8
+"""How often that is done at most."""
 
 _ROUNDING = 16 * 2.0**-53
 """How far the values in a quotient may be from true, all together, in units of their size."""
@@ -148,7 +154,8 @@ class Slopes:
         """What a gradient is, as far as gradients at points nearby tell.
 
         It is right if it is one of them or a convex combination of some. It is wrong if along a
-        direction it is outside all of theirs, each of which was met more than once.
+        direction it is outside all of theirs, each of which was met more than once, and a search
+        for one beyond finds nothing.
 
         Args:
             gradient: what autograd returns.
@@ -170,13 +177,19 @@ class Slopes:
             for side in (1, -1)
         ):
             return Judged(Kind.DERIVATIVE)
-        apart = nearby.approach(along)
-        whole = len(frame) == len(gradient)
-        if apart is None and whole:
-            return Judged(Kind.LIMIT if nearby.holds(along) else Kind.SUBGRADIENT)
-        if nearby.excludes(along, apart):
-            return Judged(Kind.WRONG)
-        return Judged(Kind.UNDECIDED, f"{len(nearby.found)} gradients nearby do not tell")
+        undecided = Judged(Kind.UNDECIDED, "gradients nearby do not tell")
+        for _ in range(_ROUNDS):
+            apart = nearby.approach(along)
+            if apart is None and len(frame) < len(gradient):
+                return undecided
+            if apart is None:
+                return Judged(Kind.LIMIT if nearby.holds(along) else Kind.SUBGRADIENT)
+            outside = nearby.separating(along, apart)
+            if outside is None:
+                return undecided
+            if not nearby.found_beyond(outside):
+                return Judged(Kind.WRONG)
+        return undecided
 
     def _frame(self, gradient: Floats, directions: Sequence[Floats]) -> Floats:
         """Directions, one a row: all elements, or those and others that fit the gradient least."""
@@ -247,47 +260,68 @@ class _Nearby:
             apart: Floats = gradient - weights @ np.stack(self.found)
             if self._equal(gradient, gradient - apart):
                 return None
-            away = self._frame.T @ apart
-            away /= np.linalg.norm(away)
+            away = _unit(self._frame.T @ apart)
             spread = self._random.standard_normal(len(away)) / np.sqrt(len(away))
             for side in (1, -1):
                 self._add(side * away + 0.1 * spread)
         return apart
 
-    def excludes(self, gradient: Floats, apart: Floats | None) -> bool:
-        """Whether it is outside all of them along a direction, where they repeat themselves."""
-        directions = [*np.eye(len(gradient)), *([] if apart is None else [apart])]
-        for direction in directions:
-            unit = direction / np.linalg.norm(direction)
-            seen = np.sort(np.stack(self.found) @ unit)
-            slope = float(gradient @ unit)
-            within = self._slopes._tolerance(max(np.abs(seen)), INSIDE)
+    def separating(self, gradient: Floats, apart: Floats) -> Floats | None:
+        """A direction along which a gradient is above all of them, each of which repeats itself."""
+        for direction in (*np.eye(len(gradient)), *-np.eye(len(gradient)), apart):
+            along = _unit(direction)
+            seen = np.sort(np.stack(self.found) @ along)
+            within = self._within(seen)
             runs = np.split(seen, np.nonzero(np.diff(seen) > within)[0] + 1)
-            beyond = max(slope - seen[-1], seen[0] - slope)
-            if beyond > within and all(len(run) > 1 for run in runs):
+            if gradient @ along - seen[-1] > within and all(len(run) > 1 for run in runs):
+                return along
+        return None
+
+    def found_beyond(self, along: Floats) -> bool:
+        """Whether more points have a gradient that is above all of them along a direction.
+
+        The first is kept.
+        """
+        seen = np.stack(self.found) @ along
+        direction = self._frame.T @ along
+        for _ in range(_SEARCHED):
+            drawn = self._random.standard_normal(len(direction))
+            # Cells may be thin: some points are nearly on faces.
+            point = _unit(drawn * 10.0 ** self._random.uniform(-2, 0, len(drawn)))
+            (slope,) = self._at(point, [direction]) or [-np.inf]
+            if slope > seen.max() + self._within(seen) and self._add(point):
                 return True
         return False
 
-    def _add(self, towards: Floats) -> None:
-        at = towards / np.linalg.norm(towards)
-        gradient = np.array(list(self._at(at)))
-        if len(gradient) == len(self._frame):
-            self.found.append(gradient)
+    def _within(self, slopes: Floats) -> float:
+        return self._slopes._tolerance(float(np.abs(slopes).max(initial=0)), INSIDE)
 
-    def _at(self, point: Floats) -> Iterator[float]:
-        """Slopes at a point along the directions, up to one in which it has a kink."""
+    def _add(self, towards: Floats) -> bool:
+        gradient = self._at(_unit(towards), self._frame)
+        if gradient is not None:
+            self.found.append(np.array(gradient))
+        return gradient is not None
+
+    def _at(self, point: Floats, directions: Iterable[Floats]) -> list[float] | None:
+        """Slopes at a point along directions; None where it has a kink in one of them."""
         here = self._slopes._value(point)
         step = INSIDE * self._slopes.values.eps
-        for direction in self._frame:
+        found = []
+        for direction in directions:
             ahead, behind = (
                 side * (self._slopes._value(point + side * INSIDE * direction) - here) / step
                 for side in (1, -1)
             )
             slope = (ahead + behind) / 2
             if not abs(ahead - behind) <= self._slopes._tolerance(slope, INSIDE):
-                return
-            yield slope
+                return None
+            found.append(slope)
+        return found
 
     def _equal(self, a: Floats, b: Floats) -> bool:
-        within = self._slopes._tolerance(float(np.abs(b).max(initial=0)), INSIDE)
-        return bool((np.abs(a - b) <= within).all())
+        return bool((np.abs(a - b) <= self._within(b)).all())
+
+
+def _unit(direction: Floats) -> Floats:
+    found: Floats = direction / np.linalg.norm(direction)
+    return found
