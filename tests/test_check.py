@@ -218,6 +218,15 @@ def test_a_declared_surrogate_is_named() -> None:
     result = check(quantised, leaf(0.33))
     assert result.entries[0].surrogates == ["fake_quantize"]
     assert "surrogate of fake_quantize" in str(result)
+    # Nothing could tell that the rest is wrong.
+    mixed = check(lambda x: quantised(x) + WrongSine.apply(x), leaf(0.33), raise_exception=False)
+    assert mixed.kind == "undecided"
+    assert "WrongSine" in str(mixed)
+
+
+def test_what_is_not_known_is_named_where_it_is_right_too() -> None:
+    assert "where (steered by a comparison (gt))" in str(check(leaky_by_where, leaf(0)))
+    assert "RightSine (a custom autograd function" in str(check(RightSine.apply, leaf(1)))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +278,9 @@ def test_outputs_that_do_not_depend_on_inputs() -> None:
 def test_numbers_far_from_1() -> None:
     assert check(lambda x: 1e8 * x.square(), leaf(1e8, 0)).kind == "derivative"
     assert check(torch.relu, leaf(1e12, 1e-7, -3e-7)).kind == "derivative"
+    (entry,) = check(lambda x: x + x.detach(), leaf(1e10), raise_exception=False).failed
+    assert entry.misfit is not None
+    np.testing.assert_allclose(entry.misfit.left, 2, rtol=1e-6)
 
 
 def test_a_module_in_training_is_left_as_it_was() -> None:

@@ -79,7 +79,7 @@ class Checked:
         met: of a gradient that does not stand, the operations with kinks there.
         dependent: whether their kinks depend on each other, so that choices made at one and at
             another may belong to no direction.
-        unseen: of a gradient that does not stand, what is on its way and not known to kinkcheck.
+        unseen: what is on its way and not known to kinkcheck.
         surrogates: operations whose backward pass is by intention that of another function. The
             gradient is judged as that of the other function, of which there are no quotients.
     """
@@ -141,7 +141,9 @@ class CheckResult:
             of = f" as that of the surrogate of {', '.join(names)}" if names else ""
             alone = sum(each.by_quotients for each in self.entries)
             how = f" Of {alone} difference quotients alone tell this." if alone else ""
-            return f"Every gradient stands{of}: {_AT_LEAST[self.kind]}.{how}"
+            unseen = [u for each in self.entries if not each.surrogates for u in each.unseen]
+            found = f"Every gradient stands{of}: {_AT_LEAST[self.kind]}.{how}"
+            return "\n".join([found, *_not_known(unseen)])
         others = len(self.failed) - 1
         rest = f"{others} more of {len(self.entries)} gradients do not stand either."
         return str(self.failed[0]) + (f"\n{rest}" if others else "")
@@ -238,7 +240,8 @@ def _rows(recorded: Function, fast: bool) -> Iterator[tuple[Tensor, int, tuple[i
             yield cotangent, entry.tensor, entry.index
         return
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(count, dtype=torch.float64, generator=generator)
+    drawn = torch.rand(count, dtype=torch.float64, generator=generator)
+    drawn = torch.where(drawn < 0.5, drawn - 1, drawn)  # none is small
     of = torch.tensor([entry.tensor for entry in recorded.entries])
     for output in sorted({entry.tensor for entry in recorded.entries}):
         yield torch.where(of == output, drawn, 0.0), output, None
@@ -294,23 +297,25 @@ class _Number:
         found = Checked(
             str(selection), output, index, judged.kind,
             kinks=self._search.census.kinks if self._search else 0,
-            by_quotients=judged.by_quotients, why=judged.why, surrogates=self._surrogates,
+            by_quotients=judged.by_quotients, why=judged.why,
+            unseen=self._unseen, surrogates=self._surrogates,
         )  # fmt: skip
         if found.stands:
             return found
         met, dependent = self._met() if judged.explained else ([], False)
         misfit = None if self._surrogates else self._misfit(vector)
-        return replace(found, misfit=misfit, met=met, dependent=dependent, unseen=self._unseen)
+        return replace(found, misfit=misfit, met=met, dependent=dependent)
 
     def _judge(self, choose: Chooser, gradient: Gradient, vector: Floats) -> _Judged:
         standing = None
         if self._search is not None and np.isfinite(vector).all():
             with suppress(InputError):  # as above
                 standing = self._search.standing(choose, gradient)
-        if self._surrogates and standing is not None:
-            return _Judged(standing.kind, standing.why)
         if self._surrogates:
-            return _Judged(Kind.UNDECIDED, "no limits of its surrogate were found")
+            if standing is None or any(u.operation not in self._surrogates for u in self._unseen):
+                why = "a surrogate has no difference quotients, and operations do not tell"
+                return _Judged(Kind.UNDECIDED, why)
+            return _Judged(standing.kind, standing.why)
         if self._slopes.blunt(self._directions):
             why = "rounding of values as large as these hides its slopes"
             return _Judged(Kind.UNDECIDED, why, by_quotients=True)
@@ -376,16 +381,19 @@ class _Number:
         place = int(np.argmax(beyond))
         if beyond[place] > 0:
             element = self._recorded.elements[place]
-            return self._beside(element, unit(count, place) / scale[place], gradient)
+            return self._beside(element, unit(count, place), gradient, scale[place])
         along = [*self._directions, np.ones(count) / np.sqrt(count)]
         worst = max(along, key=lambda each: self._slopes.beyond(each, float(gradient @ each)))
         if self._slopes.beyond(worst, float(gradient @ worst)) > 0:
             return self._beside(None, worst, gradient)
         return None
 
-    def _beside(self, element: Entry | None, direction: Floats, gradient: Floats) -> Misfit:
+    def _beside(
+        self, element: Entry | None, direction: Floats, gradient: Floats, scale: float = 1.0
+    ) -> Misfit:
         right, left = self._slopes.along(direction), -self._slopes.along(-direction)
-        return Misfit(element, left + 0.0, right, float(gradient @ direction))
+        slopes = left, right, float(gradient @ direction)
+        return Misfit(element, *(each / scale + 0.0 for each in slopes))  # no −0
 
 
 def _directions(count: int, fast: bool) -> list[Floats]:
@@ -435,8 +443,12 @@ def _complaint(found: Checked) -> Iterator[str]:
         yield f"Kinks there{how}: {', '.join(found.met)}."
     if found.by_quotients:
         yield "Difference quotients alone tell this."
-    if found.unseen:
-        listed = dict.fromkeys(f"{each.operation} ({each.reason})" for each in found.unseen)
-        yield f"On its way, and not known to kinkcheck: {', '.join(listed)}."
-    elif wrong and found.by_quotients and not found.met:
+    yield from _not_known(found.unseen)
+    if wrong and found.by_quotients and not (found.met or found.unseen):
         yield "On its way kinkcheck recognises nothing that explains it; a detached tensor would."
+
+
+def _not_known(unseen: list[Unseen]) -> Iterator[str]:
+    if unseen:
+        listed = dict.fromkeys(f"{each.operation} ({each.reason})" for each in unseen)
+        yield f"On the way, and not known to kinkcheck: {', '.join(listed)}."
