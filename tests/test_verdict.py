@@ -49,7 +49,7 @@ def test_gradient_that_never_moved_says_so_with_the_number_of_points() -> None:
     ("converts", "advice"),
     [
         ([True, True], "kinkcheck.nn.convert, or"),
-        ([True, False], "kinkcheck.nn.convert, and functional calls with kinkcheck.record, or"),
+        ([True, False], "kinkcheck.nn.convert (functional calls: kinkcheck.record), or"),
         ([False, False], "kinkcheck.record, or"),
         ([None, None], "kinkcheck.record, or"),
     ],

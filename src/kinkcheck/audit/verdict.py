@@ -241,7 +241,7 @@ def _naming(sites: Sequence[SiteCount]) -> str:
     tied = [bool(site.converts) for site in sites if site.tied]
     if not any(tied):
         return "kinkcheck.record"
-    rest = "" if all(tied) else ", and functional calls with kinkcheck.record"
+    rest = "" if all(tied) else " (functional calls: kinkcheck.record)"
     return f"kinkcheck.nn.convert{rest}"
 
 
