@@ -190,6 +190,16 @@ def test_spellings(name: str) -> None:
     assert point.verified(choose, standing) == []
 
 
+@pytest.mark.parametrize(
+    ("choose", "kind"), [("native", Kind.WRONG), ("minimal", Kind.SUBGRADIENT)]
+)
+def test_largest_distances_at_a_tie(choose: str, kind: Kind) -> None:
+    """PyTorch's derivative is (1, 1) there, at which it cannot be differentiated itself."""
+    point = of(lambda x: torch.cdist(x[None], 0 * x[None], torch.inf).sum(), 1.0, 1.0)
+    assert list(point.gradient("native")) == [1.0, 1.0]
+    assert point.standing(choose).kind is kind
+
+
 CURVES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "parabola": (lambda x: relu(torch.minimum(x[0], x[1] ** 2 - x[0])), 2),
     "saddle": (lambda x: relu(torch.minimum(x[0], x[1] * x[2] - x[0])), 3),

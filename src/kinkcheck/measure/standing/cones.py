@@ -157,7 +157,7 @@ def combination(points: Floats, to: Floats) -> Floats:
     apart = (points - to).T
     scale = np.abs(apart).max() or 1.0
     # The least squares weigh the sum of weights as if it were exact.
-    heavy = 1e4
+    heavy = 1e3
     weights, _ = nnls(
         np.vstack([apart / scale, heavy * np.ones(len(points))]),
         np.append(np.zeros(len(apart)), heavy),

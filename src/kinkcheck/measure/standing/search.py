@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Gradient
 from kinkcheck.measure.standing import cones
 from kinkcheck.measure.standing.program import DIRECTIONS, Census, Limit, Program
@@ -106,16 +107,9 @@ class Search:
             distance = self._apart(vector, self.program.derivative())
             if distance <= EQUAL:
                 return self._certified(Kind.DERIVATIVE, 0, [], [], vector, distance)
-        table = self.program.rows(self.census, choose, self._count)
-        won = table.winners()
-        rows = table.leads(table.pairs(won))
+        rows, inside, all_won = self._own(choose)
         independent = cones.rank(rows)
-        try:
-            rows = cones.distinct(rows)
-            inside = cones.deepest(rows)
-        except cones.UntoldError:
-            inside = None
-        if inside is not None and bool((won >= 0).all()):
+        if inside is not None and all_won:
             found = self._find(inside)
             if found is not None and self._apart(found.gradient, vector) <= EQUAL:
                 return self._certified(Kind.LIMIT, independent, [found], [1.0], vector)
@@ -124,6 +118,22 @@ class Search:
             self.enumerate()
             standing = self._in_hull(independent, vector)
         return standing or self._outside(independent, vector)
+
+    def _own(self, choose: Chooser | Choose) -> tuple[Floats, Floats | None, bool]:
+        """The cell of the branches that are chosen alone.
+
+        Returns:
+            Its rows; what is deepest inside, None if it is empty; and whether one branch is chosen
+            at every kink.
+        """
+        none = np.zeros((0, self._count))
+        try:
+            table = self.program.rows(self.census, choose, self._count)
+            won = table.winners()
+            rows = cones.distinct(table.leads(table.pairs(won)))
+            return rows, cones.deepest(rows), bool((won >= 0).all())
+        except (InputError, cones.UntoldError):  # of tangents under what is chosen, say
+            return none, None, False
 
     def enumerate(self) -> None:
         """Find all limits, if there are not too many."""
