@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,10 @@ from kinkcheck.tape.tangents import Edge
 from kinkcheck.tape.tape import Choose
 
 DIRECTIONS = 32
-"""The most directions that are followed."""
+"""How many directions can be followed in any program."""
+
+_OTHER = 2**16
+"""The number of a direction that no other one has a part of."""
 
 _RHO = 1e-2
 """How far parameters are moved along a direction to see more than derivatives."""
@@ -189,8 +192,8 @@ class Program:
         """
         self.passes += count + 2
         along = self._sum(coefficients)
-        # One more than any sum is made of tells which branches are one function in this cell.
-        followed = self._drawn([*range(count), DIRECTIONS])
+        # One that has nothing to do with it tells which branches are one function in this cell.
+        followed = self._drawn([*range(count), _OTHER])
         deciding, found = self.forward.limit(along, self._edges, followed)
         table = _table(census, found.moved)
         least, apart = margin(table, _table(census, deciding.moved).tangents[:, 0])
@@ -266,7 +269,13 @@ class Program:
         """The gradient in one vector, if all branches at each tie have one derivative."""
         return self.vector(self.forward.gradient("minimal"))
 
-    def vector(self, gradient: dict[str, Tensor] | dict[int, Tensor | None]) -> Tensor:
+    def coefficients(self, vector: Tensor, count: int) -> Floats:
+        """Those of the sum of the first directions that is nearest to a vector."""
+        drawn = [self.vector(dict(enumerate(each))) for each in self._drawn(range(count))]
+        found: Floats = torch.linalg.lstsq(torch.stack(drawn, 1), vector[:, None]).solution.numpy()
+        return found[:, 0]
+
+    def vector(self, gradient: Mapping[Any, Tensor | None]) -> Tensor:
         """A gradient in one vector of float64."""
         return torch.cat(
             [

@@ -32,6 +32,12 @@ _CURVED = 1e-10
 """Up to this part of how far kinks move a dependence between them is exact. At the distance of the
 points looked at, 10⁻², rounding is 10⁻¹⁴ of it, and terms of the fifth order 10⁻⁸."""
 
+_DRAWN = 10**6
+"""How many numbers all directions may have if there are more than :data:`DIRECTIONS`."""
+
+_PROGRAMS = 16
+"""How many linear programs are solved for each cell that may be enumerated."""
+
 _BYTES = 2e9
 """The most memory for limits of gradients."""
 
@@ -96,7 +102,8 @@ class Search:
     @property
     def _count(self) -> int:
         """How many directions are followed: all if possible, or one more than there are rows."""
-        return min(self.census.rows + 1, DIRECTIONS, self.program.size)
+        most = max(DIRECTIONS, min(_DRAWN // max(1, self.program.size), 1000))
+        return min(self.census.rows + 1, most, self.program.size)
 
     def standing(self, choose: Chooser | Choose, gradient: Gradient) -> Standing:
         """The standing of the gradient under what is chosen."""
@@ -123,7 +130,7 @@ class Search:
         """The cell of the branches that are chosen alone.
 
         Returns:
-            Its rows; what is deepest inside, None if it is empty; and whether one branch is chosen
+            Its rows; what is deep inside, None if it is empty; and whether one branch is chosen
             at every kink.
         """
         none = np.zeros((0, self._count))
@@ -131,7 +138,7 @@ class Search:
             table = self.program.rows(self.census, choose, self._count)
             won = table.winners()
             rows = cones.distinct(table.leads(table.pairs(won)))
-            return rows, cones.deepest(rows), bool((won >= 0).all())
+            return rows, cones.deep(rows), bool((won >= 0).all())
         except (InputError, cones.UntoldError):  # of tangents under what is chosen, say
             return none, None, False
 
@@ -161,15 +168,21 @@ class Search:
         """Whether it is a combination of limits where the branches that it has alone win."""
         if inside is None:
             rows, inside = rows[:0], np.ones(self._count)
-        standing = self._in_hull(independent, vector)
+        standing, away = self._in_hull(independent, vector), vector
         for _ in range(self.census.kinks + 2):
             full = len(self.limits) + 2 > self._most or self._tired()
             if standing is not None or self._enumerated or full:
                 break
             drawn = self._random.standard_normal(self._count)
+            if self._count * self.program.size <= _DRAWN:
+                # The limit that is farthest in some direction is often that along it.
+                drawn = self.program.coefficients(away, self._count) + 1e-3 * drawn
             for each in (drawn, -drawn):
                 self._find(cones.nearest(rows, each, inside))
             standing = self._in_hull(independent, vector)
+            if standing is None and self.limits:
+                weights, _ = self._nearest(vector)
+                away = vector - _combined(self.limits, weights)
         return standing
 
     def _in_hull(self, independent: int, vector: Tensor) -> Standing | None:
@@ -245,6 +258,7 @@ class Search:
         """
         waiting = deque([self._random.standard_normal(self._count)])
         cells: list[Floats] = []
+        solved = 0
         while waiting:
             along = waiting.popleft()
             if any(bool((rows @ along > 0).all()) for rows in cells):
@@ -262,6 +276,9 @@ class Search:
                 return "a norm is 0 there, which has a limit along each direction"
             rows = self._cell(found)
             cells.append(rows)
+            solved += len(rows)
+            if solved > _PROGRAMS * self.budget:
+                return "there are too many"
             waiting.extend(cones.beside(rows))
         return None
 
