@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from germs import limits, straight
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.standing import Kind, Program, Search, Standing, verify
+from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, verify
 
 SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
 
@@ -259,6 +260,59 @@ def test_kinks_too_near_to_each_other_are_undecided() -> None:
         gradient = {"x": torch.tensor([1.0, size], dtype=torch.float64)}
         standing = point.search.standing({point.forward.tape.sites[1]: "last"}, gradient)
         assert standing.kind in (Kind.UNDECIDED, Kind.LIMIT)
+
+
+@pytest.mark.parametrize("status", [1, 2, 3, 4])
+def test_linear_programs_that_are_not_solved_decide_nothing(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = of(lambda x: (relu(x) - relu(-x)).sum(), 0.0, 0.0)
+    monkeypatch.setattr(cones, "linprog", lambda *_, **__: SimpleNamespace(status=status, x=None))
+    standing = point.standing("native")
+    assert standing.kind is Kind.UNDECIDED
+    assert "not solved" in str(standing.why)
+
+
+def test_tangents_that_are_not_finite_decide_nothing() -> None:
+    with pytest.raises(cones.UntoldError, match="finite"):
+        cones.distinct(np.array([[1.0, 0.0], [np.nan, 1.0]]))
+    point = of(lambda x: relu(x).sqrt().sum(), 0.0)
+    assert point.standing("last").kind is Kind.UNDECIDED
+
+
+@pytest.mark.parametrize("choose", ["native", "last", "random:1", "branch:0.25"])
+def test_many_independent_kinks(choose: str) -> None:
+    """More than there could be directions in a large program."""
+    point = of(lambda x: relu(x).sum(), *[0.0] * 100)
+    kind = Kind.SUBGRADIENT if choose == "branch:0.25" else Kind.LIMIT
+    standing = point.standing(choose)
+    assert (standing.kind, standing.kinks) == (kind, 100)
+    assert point.verified(choose, standing) == []
+
+
+def test_the_largest_of_many_rectified_zeros() -> None:
+    """Where all are negative it is 0; where the last one alone is positive it is that one."""
+    point = of(lambda x: relu(x).max(), *[0.0] * 300)
+    assert point.standing("minimal").kind is Kind.LIMIT
+    assert point.standing("last").kind is Kind.LIMIT
+    assert list(point.gradient("last")) == [0.0] * 299 + [1.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x.reshape(2, 2).sort(0, True).values * torch.arange(4).view(2, 2)).sum(),
+        lambda x: (x.reshape(2, 2).cummin(1).values * torch.arange(4).view(2, 2)).sum(),
+        lambda x: (x.topk(2).values * torch.arange(1, 3)).sum(),
+    ],
+)
+def test_orders_along_dimensions(function: Callable[[Tensor], Tensor]) -> None:
+    """Far outside of all orders of the entries, and well inside of them."""
+    point = of(function, *[0.0] * 4)
+    assert point.standing("minimal").stands
+    assert point.standing("last").stands
+    outside = {"x": 100 * torch.ones(4, dtype=torch.float64)}
+    assert point.search.standing("minimal", outside).kind is Kind.WRONG
 
 
 def test_cancelled_gradients_are_compared_by_what_cancels() -> None:

@@ -19,6 +19,9 @@ between is not told."""
 _SAME = 1e-12
 """Rows this near to each other are one: rounding is 10⁻¹⁶, and more where tangents cancel."""
 
+_LARGE = 10**5
+"""The largest linear program: rows times directions."""
+
 _INDEPENDENT = 1e-6
 """Rows of norm 1 are dependent up to singular values of this."""
 
@@ -31,8 +34,10 @@ def distinct(rows: Floats) -> Floats:
     """Rows of norm 1, each once, without those that are 0.
 
     Raises:
-        UntoldError: two are neither equal nor apart.
+        UntoldError: two are neither equal nor apart, or a number is not finite.
     """
+    if not np.isfinite(rows).all():
+        raise UntoldError("a tangent is not finite")
     kept, count = np.zeros_like(rows), 0
     for row in rows[rows.any(1)]:
         near = float(np.linalg.norm(kept[:count] - row, axis=1).min(initial=2.0))
@@ -70,10 +75,13 @@ def deep(rows: Floats, on: Floats | None = None) -> Floats | None:
     count = rows.shape[1]
     if on is None and len(rows):
         # Independent rows can all have one product; this is faster than a linear program.
-        even = np.asarray(np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0], np.float64)
+        products = rows @ rows.T + _SAME * np.eye(len(rows))
+        even: Floats = rows.T @ np.linalg.solve(products, np.ones(len(rows)))
         if (rows @ even).min() > 0.5:
             even /= np.abs(even).max()
             return even
+    if rows.size > _LARGE:
+        raise UntoldError("there are too many kinks for a linear program")
     found = linprog(
         np.append(np.zeros(count), -1.0),
         A_ub=np.hstack([-rows, np.ones((len(rows), 1))]) if len(rows) else None,
@@ -104,6 +112,8 @@ def nearest(rows: Floats, to: Floats, inside: Floats) -> Floats:
     """
     if not len(rows):
         return to
+    if rows.size > _LARGE:
+        return inside
     count = rows.shape[1]
     depth = (rows @ inside).min() / 2
     eye = np.eye(count)
@@ -164,10 +174,13 @@ def combination(points: Floats, to: Floats) -> Floats:
     scale = np.abs(apart).max() or 1.0
     # The least squares weigh the sum of weights as if it were exact.
     heavy = 1e3
-    weights, _ = nnls(
-        np.vstack([apart / scale, heavy * np.ones(len(points))]),
-        np.append(np.zeros(len(apart)), heavy),
-        maxiter=100 * len(points) + 100,
-    )
+    try:
+        weights, _ = nnls(
+            np.vstack([apart / scale, heavy * np.ones(len(points))]),
+            np.append(np.zeros(len(apart)), heavy),
+            maxiter=100 * len(points) + 100,
+        )
+    except RuntimeError:  # it has not converged; any combination is one
+        weights = np.ones(len(points))
     total = weights.sum()
     return weights / total if total else np.full(len(points), 1 / len(points))

@@ -147,7 +147,7 @@ class Search:
         self._enumerated = True
         try:
             self.why = self._all_cells()
-        except cones.UntoldError as untold:
+        except (cones.UntoldError, np.linalg.LinAlgError) as untold:
             self.why = str(untold)
 
     def _tired(self) -> bool:
