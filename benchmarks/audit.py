@@ -7,7 +7,9 @@ the gradients of native and minimal on the same batch; the ratio of their median
 *At most* is the ratio to one pass forward and backward with this package's pools, recorded by
 nothing: what a point would gain if the second gradient took no time at all.
 
-The second table says what the lift and the noise floors add to a point.
+The second table says what the lift and the noise floors add to a point. The third says what the
+standing adds to a point at which it can be told without the lift: the recorded forward pass, the
+native gradient with a tangent carried through the program, and the gradient of minimal.
 
     python benchmarks/audit.py
 """
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 import kinkcheck
 from kinkcheck import networks
 from kinkcheck.arithmetic.allocator import keep_large_blocks
+from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.standing import smooth
 from timing import medians, table, where
 
 
@@ -105,6 +109,38 @@ def lift_share(name: str, channels: int, size: int, precision: str, repeats: int
     return [name, precision, f"{without * 1e3:.0f}", f"{lifted * 1e3:.0f}", share]
 
 
+def parts(name: str, batch: int, size: int, repeats: int) -> list[str]:
+    """What a point costs in which it can be told without the lift that all ties are flat."""
+    torch.manual_seed(0)
+    network = networks.build(name, in_channels=3, classes=10, image_size=size)
+    x, y = torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,))
+    made: list[Forward] = []
+
+    def forward() -> None:
+        made[:] = [Forward(network, lambda: F.cross_entropy(network(x), y))]
+
+    def standing() -> None:
+        forward()
+        if smooth(made[0], "native") is None:
+            raise SystemExit(f"{name}: not all ties are flat")
+
+    def point(*selections: str) -> None:
+        standing()
+        for selection in selections:
+            made[0].gradient(selection)
+
+    plain, once, certified, whole = medians(
+        lambda: gradients([network], x, y),
+        forward,
+        standing,
+        lambda: point("native", "minimal"),
+        repeats=repeats,
+    )
+    ratios = (once, certified - once, whole - certified, whole)
+    shape = "x".join(map(str, x.shape))
+    return [name, shape, f"{1e3 * plain:.0f}", *(f"{each / plain:.2f}" for each in ratios)]
+
+
 if __name__ == "__main__":
     keep_large_blocks()
     rows = table(
@@ -123,4 +159,12 @@ if __name__ == "__main__":
     for each in ("float16", "float32", "float64"):
         rows.add_row(*lift_share("lenet5", 1, 28, each, repeats=5))
     rows.add_row(*lift_share("vgg11", 3, 32, "float32", repeats=3))
+    Console(width=100).print(rows)
+    rows = table(
+        f"A point with standing, no lift, in units of the plain step, float32; {where()}",
+        ["network", "input"],
+        ["plain (ms)", "forward", "standing + native", "minimal", "whole"],
+    )
+    rows.add_row(*parts("vgg11", 128, 32, repeats=5))
+    rows.add_row(*parts("resnet50", 8, 224, repeats=3))
     Console(width=100).print(rows)

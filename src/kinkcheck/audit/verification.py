@@ -21,8 +21,10 @@ from kinkcheck.measure.forward import Chooser
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Runs, Step
-from kinkcheck.measure.standing import Kind, Program, Standing
+from kinkcheck.measure.standing import Kind, Program, Standing, smooth
 from kinkcheck.measure.standing import verify as verify_one
+
+_TOLD_APART = "along another direction the branches of some tie do not move alike"
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ def _certificates(reference: str, points: Sequence[Point]) -> dict[str, Standing
 
 def _wrong(runs: Runs, program: Chooser, standing: Standing) -> list[str]:
     with runs.audited():
-        runs.forward()  # what it draws at random the lift is given
+        forward = runs.forward()  # what it draws at random the lift is given
+        if not standing.lifted:
+            return [] if smooth(forward, program, standing.seed + 1) else [_TOLD_APART]
     with ExitStack() as stack:
         forward = whole(runs, stack)
         return verify_one(

@@ -19,7 +19,7 @@ from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
-from kinkcheck.measure.standing import standings
+from kinkcheck.measure.standing import smooth, standings
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
@@ -72,6 +72,7 @@ class Measurement:
             if self.plain is not None:
                 self._require_plain(forward.gradient({}), self.plain)
             reference, *choosers = self.switch.programs()
+            seen = smooth(forward, reference, self.runs.seed)
             base = forward.gradient(reference)
             gradients = [forward.gradient(chooser) for chooser in choosers]
             if self.plain is not None:
@@ -82,18 +83,22 @@ class Measurement:
         if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
             return self._found(self._not_finite(points, forward, base), forward, alone)
         if not self.lifted:
+            points = [replace(each, standing=seen, reference_standing=seen) for each in points]
             return self._found(points, forward, alone)
 
         highest = self.runs.at.name == "float64"
         with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
-            programs = zip(
-                [reference, *choosers], [higher.reference, *higher.selections], strict=True
-            )
-            standing, *others = standings(
-                higher.forward, list(programs), self.runs.seed, self.runs.forward
-            )
+            if seen is not None:
+                standing, *others = [seen] * (1 + len(choosers))
+            else:
+                programs = zip(
+                    [reference, *choosers], [higher.reference, *higher.selections], strict=True
+                )
+                standing, *others = standings(
+                    higher.forward, list(programs), self.runs.seed, self.runs.forward
+                )
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
                 along = higher.forward.gradients_along(0, direction.double(), [reference])

@@ -61,10 +61,8 @@ class MaxPool(Operation):
     def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
         """The tangents of the entries that attain a maximum."""
         contest = Windowed.of(self.windows, self.input)
-        tied = self.tied()
-        of, entry = contest.listed(tied, self.input.detach())
+        of, entry, moved = contest.listed(self.tied(), self.input.detach(), *tangents)
         attains = entry == value.detach().flatten()[of]
-        _, moved = contest.listed(tied, *tangents)
         return Rivals.deciding(of[attains], moved[attains], Rivals.LARGEST)
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:

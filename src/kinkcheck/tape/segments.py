@@ -86,12 +86,30 @@ class Segments:
         leaves = self._later_pass(chosen) if self._tops else self._first_pass(chosen)
         return _filled(self._tensors, [leaf if leaf is None else leaf.clone() for leaf in leaves])
 
-    def _first_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
-        cuts = [segment.top for segment in self._segments[1:]]
-        found = _run(self._segments[0].top, self._ones, [*self._tensors, *cuts])
-        self._leaves = found[: len(self._tensors)]
+    @property
+    def begun(self) -> bool:
+        """Whether there was a first pass."""
+        return bool(self._tops)
+
+    @property
+    def cuts(self) -> list[GradientEdge]:
+        """Where one segment ends and the next one begins."""
+        return [segment.top for segment in self._segments[1:]]
+
+    def begin(self, found: Sequence[Gradient], chosen: Mapping[Hashable, object]) -> None:
+        """Remember a first pass.
+
+        Args:
+            found: the gradients of the tensors, and then those at the cuts.
+            chosen: what was chosen at the kinks.
+        """
+        self._leaves = list(found[: len(self._tensors)])
         self._tops = [self._ones, *found[len(self._tensors) :]]
         self._chosen = dict(chosen)
+
+    def _first_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:
+        found = _run(self._segments[0].top, self._ones, [*self._tensors, *self.cuts])
+        self.begin(found, chosen)
         return self._leaves
 
     def _later_pass(self, chosen: Mapping[Hashable, object]) -> list[Gradient]:

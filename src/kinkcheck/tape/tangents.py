@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
+from torch.autograd.graph import GradientEdge, _engine_run_backward
 
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
@@ -32,12 +32,14 @@ class Traced:
 
     Attributes:
         gradients: of the tensors; None where the loss does not depend on one.
+        at_cuts: those that arrived at the cuts.
         arrived: the gradients of tensors, by their edges; nothing where none arrived.
         moved: for each direction the tangents of tensors, by their edges; nothing where a tensor
             does not move.
     """
 
     gradients: tuple[Tensor | None, ...]
+    at_cuts: tuple[Tensor | None, ...]
     arrived: dict[Edge, Tensor]
     moved: list[dict[Edge, Tensor]]
 
@@ -62,6 +64,7 @@ def trace(
     edges: Iterable[Edge] = (),
     *,
     uncancelled: bool = False,
+    cuts: Sequence[GradientEdge] = (),
 ) -> Traced:
     """Differentiate a loss, and carry tangents along directions through the program.
 
@@ -72,6 +75,7 @@ def trace(
         edges: of the tensors whose tangents are asked for.
         uncancelled: whether the gradient of each number of these tensors is multiplied by a factor
             drawn at random, lest gradients that come on several ways cancel; tangents are not.
+        cuts: where else gradients are asked for.
 
     Raises:
         InputError: an operation on the way has no forward mode that can be had from its backward
@@ -105,7 +109,8 @@ def trace(
         with ExitStack() as stack, let_through(), torch.enable_grad():
             for node, places in wanted.items():
                 stack.enter_context(alter(node, _noting(node, places, arrived, passing, factors)))
-            gradients = _run(loss, start, tensors, create_graph=True)
+            found = _run(loss, start, [*tensors, *cuts], create_graph=True)
+            gradients = found[: len(tensors)]
             stack.close()
             for direction in directions:
                 passing.clear()
@@ -122,7 +127,8 @@ def trace(
             f"limit: the program cannot be differentiated in forward mode: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    return Traced(tuple(g if g is None else g.detach() for g in gradients), arrived, moved)
+    bare = tuple(each if each is None else each.detach() for each in found)
+    return Traced(bare[: len(tensors)], bare[len(tensors) :], arrived, moved)
 
 
 class _Noted(torch.autograd.Function):
@@ -171,7 +177,10 @@ def _noting(
 
 
 def _run(
-    of: Tensor, gradient: Tensor | None, inputs: Sequence[Tensor], create_graph: bool
+    of: Tensor,
+    gradient: Tensor | None,
+    inputs: Sequence[Tensor | GradientEdge],
+    create_graph: bool,
 ) -> tuple[Tensor | None, ...]:
     # torch.autograd.grad would switch function modes off, which activation checkpointing needs on.
     start = torch.ones_like(of) if gradient is None else gradient

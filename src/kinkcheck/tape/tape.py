@@ -303,8 +303,16 @@ class Tape:
         """
         _, tensors = self._trained()
         _require_graph(loss)
-        with self._under(self._chosen(choose)):
-            return trace(loss, tensors, directions, edges, uncancelled=uncancelled)
+        chosen = self._chosen(choose)
+        with self._under(chosen):
+            segments = self._segments(loss, tensors)
+            if segments is None or segments.begun or uncancelled or _seeds(chosen.values()):
+                return trace(loss, tensors, directions, edges, uncancelled=uncancelled)
+            found = trace(loss, tensors, directions, edges, cuts=segments.cuts)
+            segments.begin(
+                [*found.gradients, *found.at_cuts], {site: site.selection for site in self.sites}
+            )
+            return found
 
     def limit(
         self,

@@ -12,15 +12,26 @@ from kinkcheck.lazy import import_when_used
 from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 
 if TYPE_CHECKING:
-    from kinkcheck.measure.standing.judged import standings
+    from kinkcheck.measure.standing.judged import smooth, standings
     from kinkcheck.measure.standing.program import Program
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
 
-__all__ = ["STANDS", "Along", "Kind", "Program", "Search", "Standing", "standings", "verify"]
+__all__ = [
+    "STANDS",
+    "Along",
+    "Kind",
+    "Program",
+    "Search",
+    "Standing",
+    "smooth",
+    "standings",
+    "verify",
+]
 
 import_when_used(
     __name__,
+    "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
     "kinkcheck.measure.standing.program:Program",
     "kinkcheck.measure.standing.search:Search",

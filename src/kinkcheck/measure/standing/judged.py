@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.standing.program import Program
@@ -17,6 +19,42 @@ EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
 
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
+
+
+_EXACT_ENOUGH = 2.0**-23
+"""Unit roundoff of the type in which one direction tells branches apart; the others take more."""
+
+
+def smooth(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Standing | None:
+    """The standing of all gradients of a loss that has no kink, seen in the audited precision.
+
+    Args:
+        forward: the forward pass, in any precision.
+        choose: what is chosen at the sites.
+        seed: of the directions.
+
+    Returns:
+        None where it cannot be seen: the lift has to tell.
+
+    >>> import torch
+    >>> model = torch.nn.PReLU(1)
+    >>> smooth(Forward(model, lambda: model(-torch.ones(1)).abs().sum()), "native").kind
+    <Kind.DERIVATIVE: 'derivative'>
+    """
+    if any(map(_may_hide, forward.tape.unseen_behind(forward.loss))):
+        return None
+    coarse = any(
+        torch.finfo(each.dtype).eps > _EXACT_ENOUGH
+        for each in forward.model.parameters()
+        if each.requires_grad
+    )
+    try:
+        ties = Program(forward, seed).smooth(choose, 4 if coarse else 1)
+    except InputError:
+        return None
+    if ties is None:
+        return None
+    return Standing(Kind.DERIVATIVE, ties, ties, rows=0, seed=seed, lifted=False)
 
 
 def standings(

@@ -176,6 +176,39 @@ class Program:
             rows += contests.numel() - len(set(contests.tolist()))
         return replace(found, rows=rows)
 
+    def smooth(self, choose: Chooser | Choose, directions: int = 1) -> int | None:
+        """How many ties get a gradient, if the branches of all move alike, bit for bit.
+
+        A rounded tangent tells branches apart that are not one function, but for few chances in as
+        many as the type has numbers of one size: hence the number of directions. Branches that it
+        does not tell apart are carried out by the same operations on the same numbers.
+
+        Args:
+            choose: what is chosen; where all branches move alike it does not matter.
+            directions: how many are followed.
+
+        Returns:
+            None where branches move differently at some tie, live or not.
+        """
+        if not self._kinks:
+            return 0
+        self.passes += directions
+        traced = self.forward.trace(choose, self._drawn(range(directions)), self._edges)
+        ties = 0
+        for kinks in self._kinks:
+            arrived = traced.arrived.get(_output(kinks))
+            if arrived is None:
+                continue
+            for moved in traced.moved:
+                if not {e for e in kinks.sources if e is not None} <= moved.keys():
+                    return None
+                rivals, _ = _rivals(kinks, _moved(kinks, moved))
+                of, gap, _ = _gaps(rivals, arrived.numel())
+                if bool((gap != 0).any()):
+                    return None
+            ties += int(torch.count_nonzero(arrived.flatten()[of]))
+        return ties
+
     def rows(self, census: Census, choose: Chooser | Choose, count: int) -> Table:
         """Tangents at kinks along the first directions, under what is chosen."""
         self.passes += count
@@ -353,7 +386,11 @@ def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
         moved.scatter_reduce(0, rivals.of, rivals.tangent.double(), reduce, include_self=False)
         for reduce in ("amax", "amin")
     )
-    of = torch.unique(rivals.of)
+    (of,) = (
+        torch.zeros_like(moved, dtype=torch.bool)
+        .index_fill(0, rivals.of, True)
+        .nonzero(as_tuple=True)
+    )
     return of, (most - least)[of], torch.maximum(most.abs(), least.abs())[of]
 
 

@@ -61,6 +61,8 @@ class Standing:
         excess: of a wrong gradient, by how much its slope in the direction from the nearest
             combination to it is above the slope of every limit there, in units of its norm.
         why: why nothing was decided.
+        lifted: whether this is of the lift; else of the audited precision itself, in which all
+            branches of each tie were seen to move alike, bit for bit.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class Standing:
     distance: float | None = None
     excess: float | None = None
     why: str | None = None
+    lifted: bool = True
 
     @property
     def stands(self) -> bool:
