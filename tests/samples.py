@@ -182,7 +182,12 @@ def plainly(call: Call, at: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[
     except (RuntimeError, ValueError):
         return None
     ways = [each for each in outputs if differentiable(each) and each.requires_grad]
-    return (outputs, gradients_of(loss_of(ways), leaves)) if ways else None
+    try:
+        return (outputs, gradients_of(loss_of(ways), leaves)) if ways else None
+    except RuntimeError as error:  # aminmax, up to PyTorch 2.9
+        if "is not implemented" not in str(error):
+            raise
+        return None
 
 
 def tied(name: str) -> Iterator[tuple[Call, list[Tensor]]]:

@@ -141,6 +141,30 @@ def test_a_certificate_that_does_not_hold_is_found(change: dict[str, Any]) -> No
     assert minimal.wrong != []
 
 
+def test_certificates_hold_over_the_rationals() -> None:
+    """Filters that are equal tie at every window; those that are not alike are kinks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((4 * parameter).round() / 4)
+    batch = (torch.ones(1, 1, 5, 5), torch.tensor([0]))
+    batch[0][..., 2:] = 0  # where the convolution, without a bias, gives exact zeros
+    model[0].bias.data.zero_()
+    report = kinkcheck.audit(
+        model, [batch], precisions=["32"], selections=["minimal", "last"], exact=True
+    )
+    standings = [each.standing for each in report.points]
+    standings.append(report.points[0].reference_standing)
+    assert all(each is not None and each.stands for each in standings)
+    assert [each and each.exact is not None and each.exact < 1e-12 for each in standings] == [
+        True, True, True
+    ]  # fmt: skip
+    assert any(each and each.kinks for each in standings)
+
+
 def test_the_document_is_read_again() -> None:
     document = conclude(audited(lambda x: x.max(0).values, 1.0, 1.0, selections=["hybrid:10"]))
     text = json.dumps(document.to_json(), allow_nan=False)

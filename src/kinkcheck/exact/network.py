@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -53,17 +53,25 @@ class Network:
         self._held = {node: leaves.of(tensor) for node, tensor in held.items()}
         self.parameters: dict[str, Variable] = leaves.trained()
 
-    def along(self, seed: int) -> dict[Variable, Variable]:
-        """The parameters as they begin to move along the direction that a tape takes for a seed.
+    def direction(self, seed: int) -> list[Tensor]:
+        """The direction that a tape takes for a seed: how each parameter moves."""
+        return direction([each.to(self._dtype) for each in self.shapes()], seed)
+
+    def shapes(self) -> list[Tensor]:
+        """Zeros in float64 in the shapes of the parameters."""
+        return [
+            torch.zeros(each.value.shape, dtype=torch.float64) for each in self.parameters.values()
+        ]
+
+    def along(self, direction: Sequence[Tensor]) -> dict[Variable, Variable]:
+        """The parameters as they begin to move along a direction.
 
         Returns:
             The moving ones by those at rest.
         """
-        shapes = [each.value.shape for each in self.parameters.values()]
-        drawn = direction([torch.empty(shape, dtype=self._dtype) for shape in shapes], seed)
         return {
             each: Variable(each.value.moving(from_floats(moved)))
-            for each, moved in zip(self.parameters.values(), drawn, strict=True)
+            for each, moved in zip(self.parameters.values(), direction, strict=True)
         }
 
     def carry_out(

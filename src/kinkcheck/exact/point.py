@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import inf
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from kinkcheck.errors import InputError
 from kinkcheck.exact.network import Network
 from kinkcheck.exact.rationals import Rationals, from_floats
-from kinkcheck.exact.record import ExactSite, Variable
+from kinkcheck.exact.record import ExactSite, Record, Variable
 from kinkcheck.ops.table import BY_NAME
 from kinkcheck.selection import First, Limit, Selection, parse
 
@@ -123,6 +124,46 @@ class ExactPoint:
         minuend, subtrahend = self._gradient(cotangent, chosen), self._gradient(cotangent, base)
         return Difference({name: minuend[name] - subtrahend[name] for name in minuend})
 
+    def shapes(self) -> list[Tensor]:
+        """Zeros in float64 in the shapes of the parameters that require a gradient."""
+        return self._network.shapes()
+
+    def away(
+        self,
+        cotangent: Tensor,
+        selection: str | Selection,
+        reference: str | Selection,
+        limits: Sequence[tuple[float, Sequence[Tensor]]],
+    ) -> float:
+        """How far the gradient under a selection is from a combination of limits.
+
+        Args:
+            cotangent: as for :meth:`gradient`.
+            selection: as for :meth:`difference`.
+            reference: as for :meth:`difference`.
+            limits: the weight of each limit, and the direction along which it is taken: how each
+                parameter that requires a gradient moves.
+
+        Returns:
+            The l1 norm of the difference, in units of that of the gradient; 0 if both are equal.
+
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
+        >>> _ = nn.init.zeros_(model[0].weight)
+        >>> one = torch.ones(1, 1)
+        >>> point = evaluate(model, one)
+        >>> [point.away(one, "native", "native", [(1.0, [way])]) for way in (-one, one)]
+        [0.0, inf]
+        """
+        chosen = self._chosen(parse(selection), self._chosen(parse(reference)))
+        own = self._gradient(cotangent, chosen)
+        rest = dict(own)
+        for weight, direction in limits:
+            times = from_floats(torch.tensor(weight, dtype=torch.float64))
+            for name, each in self._limit(cotangent, direction).items():
+                rest[name] = rest[name] - each * times
+        apart, norm = (sum(each.l1() for each in g.values()) for g in (rest, own))
+        return float(apart / norm) if norm else inf if apart else 0.0
+
     def require_agreement(
         self,
         output: Tensor,
@@ -190,8 +231,6 @@ class ExactPoint:
                 f"cotangent: must have the shape of the output {self.output.shape}, "
                 f"not {tuple(cotangent.shape)}"
             )
-        record, output = self._record, self._output
-        moving: dict[Variable, Variable] = {}
         limit = next((each for each in chosen.values() if isinstance(each, Limit)), None)
         if limit is not None:
             if others := set(chosen.values()) - {limit}:
@@ -199,9 +238,23 @@ class ExactPoint:
                     f"exact: {limit} is that of a whole program, but other sites have "
                     f"{', '.join(sorted(map(str, others)))}"
                 )
-            moving = self._network.along(limit.seed)
-            record, output = self._network.carry_out(moving)
-            chosen = dict.fromkeys(chosen, First())
+            return self._limit(cotangent, self._network.direction(limit.seed))
+        return self._pulled_back(cotangent, self._record, self._output, chosen, {})
+
+    def _limit(self, cotangent: Tensor, direction: Sequence[Tensor]) -> dict[str, Rationals]:
+        moving = self._network.along(direction)
+        record, output = self._network.carry_out(moving)
+        chosen = dict.fromkeys(self._record.selections, First())
+        return self._pulled_back(cotangent, record, output, chosen, moving)
+
+    def _pulled_back(
+        self,
+        cotangent: Tensor,
+        record: Record,
+        output: Variable,
+        chosen: Mapping[ExactSite, Selection],
+        moving: Mapping[Variable, Variable],
+    ) -> dict[str, Rationals]:
         gradients = record.pull_back(output, from_floats(cotangent, "cotangent"), chosen)
         return {
             name: gradients[at].at_rest()

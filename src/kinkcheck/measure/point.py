@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,11 +19,14 @@ from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
-from kinkcheck.measure.standing import smooth, standings
+from kinkcheck.measure.standing import certified_exactly, smooth, standings
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
 from kinkcheck.tape import Site
+
+if TYPE_CHECKING:
+    from kinkcheck.exact import ExactPoint
 
 NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
@@ -103,7 +106,16 @@ class Measurement:
             if direction is not None:
                 along = higher.forward.gradients_along(0, direction.double(), [reference])
         if direction is not None:
-            lifts = self._arbitrated(lifts, forward, higher.forward, direction, along[0])
+            found = self._exact(forward, higher.forward, direction, along[0])
+            lifts = self._arbitrated(lifts, found, direction)
+            standing, *others = [
+                certified_exactly(each, found, direction, selection, self.switch.reference)
+                for each, selection in zip(
+                    [standing, *others],
+                    [self.switch.reference, *self.switch.selections],
+                    strict=True,
+                )
+            ]
         floor = self._noise(forward, base, higher)
         points = [
             replace(
@@ -191,15 +203,10 @@ class Measurement:
                 repeat=self.runs.on.type == "cuda",
             )
 
-    def _arbitrated(
-        self,
-        lifts: list[Lift],
-        forward: Forward,
-        higher: Forward,
-        direction: torch.Tensor,
-        along: Gradient,
-    ) -> list[Lift]:
-        """The same with the variation over the rationals, at the same gradient at the output."""
+    def _exact(
+        self, forward: Forward, higher: Forward, direction: torch.Tensor, along: Gradient
+    ) -> ExactPoint:
+        """The point over the rationals, which is to be that of the recorded program."""
         from kinkcheck.exact import evaluate
 
         with self.runs.audited(), self.runs.at.computation(self.runs.on), let_through():
@@ -211,6 +218,12 @@ class Measurement:
             along,
             self.switch.reference,
         )
+        return point
+
+    def _arbitrated(
+        self, lifts: list[Lift], point: ExactPoint, direction: torch.Tensor
+    ) -> list[Lift]:
+        """The same with the variation over the rationals, at the same gradient at the output."""
         arbitrated = []
         for each, selection in zip(lifts, self.switch.selections, strict=True):
             with let_through():

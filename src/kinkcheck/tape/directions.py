@@ -32,3 +32,23 @@ def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
         ).to(each)
         for each in tensors
     ]
+
+
+def summed(tensors: Sequence[Tensor], coefficients: Sequence[float], seed: int) -> list[Tensor]:
+    """A sum of the directions drawn from a seed, the next one and so on.
+
+    Args:
+        tensors: what moves.
+        coefficients: of each direction.
+        seed: of the first.
+
+    >>> x = torch.zeros(2)
+    >>> torch.equal(summed([x], [0.0, 2.0], 6)[0], 2 * direction([x], 7)[0])
+    True
+    """
+    total = [torch.zeros_like(tensor) for tensor in tensors]
+    for number, coefficient in enumerate(coefficients):
+        if coefficient:
+            drawn = direction(tensors, seed + number)
+            total = [t.add(d, alpha=coefficient) for t, d in zip(total, drawn, strict=True)]
+    return total

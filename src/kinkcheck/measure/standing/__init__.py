@@ -12,7 +12,7 @@ from kinkcheck.lazy import import_when_used
 from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 
 if TYPE_CHECKING:
-    from kinkcheck.measure.standing.judged import smooth, standings
+    from kinkcheck.measure.standing.judged import certified_exactly, smooth, standings
     from kinkcheck.measure.standing.program import Program
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
@@ -24,6 +24,7 @@ __all__ = [
     "Program",
     "Search",
     "Standing",
+    "certified_exactly",
     "smooth",
     "standings",
     "verify",
@@ -31,6 +32,7 @@ __all__ = [
 
 import_when_used(
     __name__,
+    "kinkcheck.measure.standing.judged:certified_exactly",
     "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
     "kinkcheck.measure.standing.program:Program",

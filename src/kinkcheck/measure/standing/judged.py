@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.standing.program import Program
 from kinkcheck.measure.standing.records import Kind, Standing
-from kinkcheck.measure.standing.search import Search
+from kinkcheck.measure.standing.search import EQUAL, Search
 from kinkcheck.ops.table import ROWS
+from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
+from kinkcheck.tape.directions import summed
 from kinkcheck.tape.tape import Choose
+
+if TYPE_CHECKING:
+    from kinkcheck.exact import ExactPoint
 
 EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
@@ -96,3 +104,39 @@ def _may_hide(unseen: Unseen) -> bool:
     if unseen.reason in _SURROGATES:
         return False
     return unseen.elements is None or bool(unseen.on_jump)
+
+
+def certified_exactly(
+    standing: Standing,
+    point: ExactPoint,
+    cotangent: Tensor,
+    selection: Selection,
+    reference: Selection,
+) -> Standing:
+    """A standing, with its certificate looked at over the rationals.
+
+    Args:
+        standing: what was found in floating point.
+        point: the network at the same point.
+        cotangent: the derivative of the loss with respect to the output.
+        selection: whose gradient it is.
+        reference: what is chosen where operations do not have it.
+
+    >>> from kinkcheck.exact import evaluate
+    >>> from kinkcheck.selection import parse
+    >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())
+    >>> point, one, native = evaluate(model, torch.ones(1, 1)), torch.ones(1, 1), parse("native")
+    >>> certified_exactly(Standing(Kind.DERIVATIVE), point, one, native, native).exact
+    0.0
+    """
+    if not standing.stands:
+        return standing
+    of = [(w, e.coefficients) for w, e in zip(standing.weights, standing.along, strict=True)]
+    limits = [(w, summed(point.shapes(), c, standing.seed)) for w, c in of or [(1.0, [1.0])]]
+    away = point.away(cotangent, selection, reference, limits)
+    if away <= EQUAL:
+        return replace(standing, exact=away)
+    return replace(
+        standing, kind=Kind.UNDECIDED, exact=away,
+        why="over the rationals the gradient is not what was found in floating point",
+    )  # fmt: skip

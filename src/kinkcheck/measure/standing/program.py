@@ -18,7 +18,7 @@ from kinkcheck.measure.standing.tables import NOISE, Floats, Table, margin
 from kinkcheck.ops.branches import Rivals
 from kinkcheck.selection import Branch, Minimal, Selection
 from kinkcheck.tape import Site, Tape
-from kinkcheck.tape.directions import direction
+from kinkcheck.tape.directions import direction, summed
 from kinkcheck.tape.tangents import Edge
 from kinkcheck.tape.tape import Choose
 
@@ -322,12 +322,7 @@ class Program:
             yield direction(self._tensors, self.seed + number)
 
     def _sum(self, coefficients: Sequence[float]) -> list[Tensor]:
-        total = [torch.zeros_like(tensor) for tensor in self._tensors]
-        for number, coefficient in enumerate(coefficients):
-            if coefficient:
-                drawn = direction(self._tensors, self.seed + number)
-                total = [t.add(d, alpha=coefficient) for t, d in zip(total, drawn, strict=True)]
-        return total
+        return summed(self._tensors, coefficients, self.seed)
 
 
 def _real(gradient: Tensor) -> Tensor:

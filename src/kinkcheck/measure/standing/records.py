@@ -61,6 +61,9 @@ class Standing:
         excess: of a wrong gradient, by how much its slope in the direction from the nearest
             combination to it is above the slope of every limit there, in units of its norm.
         why: why nothing was decided.
+        exact: how far the gradient is from that combination over the rationals, l1, in units of its
+            norm: 0 if it is the very same, up to the rounding of the weights; None where the exact
+            arbiter was not asked.
         lifted: whether this is of the lift; else of the audited precision itself, in which all
             branches of each tie were seen to move alike, bit for bit.
     """
@@ -76,6 +79,7 @@ class Standing:
     distance: float | None = None
     excess: float | None = None
     why: str | None = None
+    exact: float | None = None
     lifted: bool = True
 
     @property
