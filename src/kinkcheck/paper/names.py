@@ -24,6 +24,7 @@ NAMES = (
     "threshold-against-lift",
     "forward-confound",
     "norm-against-sign",
+    "spellings",
     "relu-introduction",
     "relu-volumes",
     "relu-zeros",
