@@ -264,6 +264,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     True
     """
     names = ("function", "spelling", "returned", "standing")
+    measured = ("met_first", "met", "apart", "accuracy", "difference", "low", "high")
     found = [
         {key: row[key] for key in names}
         for row in rows
@@ -276,7 +277,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 "spelling": row["spelling"],
                 "returned": f"{row['slope']:g}",
                 "standing": row["standing"],
-                **{key: row[key] for key in ("apart", "accuracy", "difference", "low", "high")},
+                **{key: row[key] for key in measured},
             }
         )
     return found
