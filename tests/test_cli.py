@@ -59,7 +59,7 @@ def test_help_of_audit_names_every_option_of_the_synopsis(kinkcheck: Kinkcheck) 
         "NETWORK", "--data", "--data-dir", "--precision", "--selections", "--operations",
         "--batches", "--batch-size", "--draws", "--init", "--batch-norm", "--seed", "--layers",
         "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "bfloat16",
-        "--html", "--exact", "--no-lift", "--tolerance",
+        "--html", "--exact", "--no-lift", "--tolerance", "--verbose", "-v",
     ):  # fmt: skip
         assert word in run.text
 
@@ -77,8 +77,10 @@ def test_audit_prints_tables_and_a_sentence(kinkcheck: Kinkcheck, folder: Path) 
     assert fits(run.out)
     for words in ("Gradient variation against native", "Ties by site", "features.2", "l1 alone"):
         assert words in run.out
+    assert run.text.startswith("Right at 5 of 5 points: ")
     assert "moves the gradient at" in run.text
     assert run.text.endswith(".")
+    assert "hreshold" not in run.text
     assert {file.name for file in folder.iterdir()} == {"my_nets.py", "some_sibling.py"}
 
 

@@ -50,7 +50,7 @@ _click: Any = sys.modules[typer.BadParameter.__module__]
 UNFINISHED = (_click.MissingParameter, _click.BadOptionUsage)
 # They bring their own batches, and few.
 WHOLE = (Path("my_program.py"), *(Path("examples") / p.name for p in ROOT.glob("examples/*.py")))
-SHOWN_SHORT = {("demo",), ("doctor",), ("study", "specs"), ("report",)}
+SHOWN_SHORT = {("demo",), ("doctor",), ("study", "specs")}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def is_short(names: tuple[str, ...], values: dict[str, Any]) -> bool:
         here = values["network"] == "lenet5" or file.is_file()
         few = file in WHOLE or values["batches"] * values["draws"] <= 5
         return here and few and values["data_name"] == "mnist-sample"
-    if names == ("report",):
+    if names in {("report",), ("verify",)}:
         return bool(values["json_file"].is_file())
     return names in SHOWN_SHORT
 

@@ -83,6 +83,25 @@ def version_2(**changes: Any) -> dict[str, Any]:
     return found | changes
 
 
+def version_3(*kinds: str, reference: str = "derivative") -> dict[str, Any]:
+    found = version_2(schema="kinkcheck.audit/3", verdict=None)
+    standings = [{"kind": kind, "ties": 3, "flat": 2, "kinks": 1} for kind in (reference, *kinds)]
+    first = found["points"][0]
+    found["points"] = [
+        first | {"batch": batch, "standing": each, "reference_standing": standings[0]}
+        for batch, each in enumerate(standings[1:])
+    ]
+    share = {"interval": [0.125, 0.875]}
+    found["summary"][0]["standings"] = {
+        kind: share | {"count": kinds.count(kind), "proportion": kinds.count(kind) / len(kinds)}
+        for kind in ("derivative", "limit", "subgradient", "wrong", "undecided")
+    }
+    found["summary"][0]["reference_standings"] = {
+        reference: share | {"count": len(kinds), "proportion": 1.0}
+    }
+    return found
+
+
 # --- the page, as a browser sees it -------------------------------------------------------------
 
 VOID = {"meta", "br", "link", "img", "hr", "input", "base"}
@@ -153,11 +172,17 @@ def test_page_is_well_formed_and_fetches_nothing(found: dict[str, Any]) -> None:
 def test_version_1_shows_what_it_has_and_nothing_else() -> None:
     page = Page(audit_html(version_1()))
     # The verdict is drawn from the numbers: 3e-3 at float16 is 6.1 units of roundoff.
-    assert "at most 3.0e-03 of its l1 norm at float16 (6.1 u)" in page.text
+    assert "at most 3.0e-03 at float16 (6.1 u) of its l1 norm" in page.text
     assert page.elements["svg"] == 2
     assert "features.2 max_pool2d" in page.text
     assert "at zero" in page.text
-    for absent in ("Wrong, or only rounded", "Does it matter", "One image", "Unseen"):
+    for absent in (
+        "Do the programs differ",
+        "Is it right",
+        "Does it matter",
+        "One image",
+        "Unseen",
+    ):
         assert absent not in page.text
 
 
@@ -174,6 +199,21 @@ def test_version_2_shows_zones_causes_and_picture() -> None:
     assert "dead (1)" in page.text
     assert "exact (1)" in page.text
     assert "rounding (1)" not in page.text
+
+
+def test_version_3_answers_first_and_shows_standings_before_zones() -> None:
+    page = Page(audit_html(version_3("derivative", "subgradient", "subgradient", "wrong")))
+    text = page.text.replace("\xa0", " ")
+    question = "Is the gradient of lenet5 on digits right?"
+    answer = (
+        "Right at 4 of 4 points: the gradient is the derivative. Under minimal it is right at 3"
+    )
+    assert text.index(question) < text.index(answer) < text.index("Is it right")
+    assert text.index("Is it right") < text.index("Do the programs differ over the reals")
+    assert "float16 minimal 1 (25 %) 12 to 88 % 2 (50 %) 12 to 88 % 1 (25 %) 12 to 88 %" in text
+    assert page.elements["svg"] == 5
+    assert fetched(page) == []
+    assert "Is it right" not in Page(audit_html(version_2())).text
 
 
 @pytest.mark.parametrize("key", ["summary", "verdict", "ties_picture"])
@@ -372,7 +412,7 @@ def test_report_prints_the_tables_and_the_verdict_again(
     assert (code, err) == (0, "")
     assert "1 of 1" in out
     assert "60.00" in out
-    verdict = found.get("verdict", "at most 3.0e-03 of its l1 norm at float16 (6.1 u)")
+    verdict = found.get("verdict", "at most 3.0e-03 at float16 (6.1 u) of its l1 norm")
     assert verdict in " ".join(out.split())
     assert os.listdir() == ["audit.json"]
 

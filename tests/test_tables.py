@@ -13,6 +13,7 @@ from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variatio
 from kinkcheck.audit.report import LeftOut
 from kinkcheck.audit.summary import summarise
 from kinkcheck.measure.records import Lift
+from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.zones import Zone, by_threshold
 from kinkcheck.paper.experiment import Row
 from kinkcheck.paper.tables import print_numbers
@@ -112,6 +113,17 @@ def test_sites_show_the_shares_of_ties() -> None:
     assert "l1 alone" not in text
 
 
+def test_causes_have_the_denominator_of_ties() -> None:
+    by_cause = replace(site("pool"), dead=400, exact=150, rounding=0, cause_unknown=50)
+    text = rendered(*audit_tables(report((point(1, 1),), (by_cause,))))
+    assert row(text, "pool") == [
+        "max_pool2d", "1,000", "float32", "60.00", "40.00", "15.00", "0.00", "5.00",
+    ]  # fmt: skip
+    assert "unknown" not in rendered(
+        *audit_tables(report((point(1, 1),), (replace(by_cause, cause_unknown=0),)))
+    )
+
+
 def test_sites_show_what_one_layer_alone_does() -> None:
     sites = (site(alone=0.0025), site("other", call=1), site("quiet", alone=0.0))
     text = rendered(audit_tables(report((point(1, 1),), sites))[-1])
@@ -194,8 +206,28 @@ def test_thresholds_stand_beside_what_lies_above_them() -> None:
     points = [judged("float32", d, 2e-7, batch) for batch, d in enumerate(sizes)]
     points.append(judged("mixed", 1e-3, None))
     text = rendered(threshold_table(summarise(points)))
-    assert row(text, "float32", "minimal") == ["1.0e-07", "75.0", "2.0e-07", "50.0", "(6.8–93.2)"]
+    # Clopper-Pearson for 3 and 2 of 4, from a table.
+    assert row(text, "float32", "minimal") == [
+        "1.0e-07", "75.0", "(19.4–99.4)", "2.0e-07", "50.0", "(6.8–93.2)",
+    ]  # fmt: skip
     assert row(text, "mixed", "minimal") == ["--"] * 4
+
+
+def test_thresholds_are_detail_and_standings_come_first() -> None:
+    right = Standing(Kind.DERIVATIVE, ties=2, flat=2)
+    kink = Standing(Kind.SUBGRADIENT, ties=2, flat=1)
+    points = [
+        replace(judged("float32", 1e-8, 1e-9, batch), reference_standing=right, standing=each)
+        for batch, each in enumerate([right, right, right, kink])
+    ]
+    found = report(tuple(points), (site(),))
+    text = rendered(*audit_tables(found))
+    assert text.startswith("Is the gradient right?")
+    assert text.index("Gradient variation") < text.index("Zones") < text.index("Ties by site")
+    assert row(text, "float32", "native") == ["100", "0", "0", "0", "0"]
+    assert row(text, "float32", "minimal") == ["75", "0", "25", "0", "0"]
+    assert "hreshold" not in text
+    assert "Thresholds on the variation" in rendered(*audit_tables(found, detail=True))
 
 
 def test_float64_points_are_marked_as_judged_by_their_noise() -> None:

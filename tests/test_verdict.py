@@ -1,4 +1,4 @@
-"""The sentence that closes an audit: its rules, and the words that a reader acts on."""
+"""What an audit comes to: the rules of its sentences, and the words that a reader acts on."""
 
 import math
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 from kinkcheck.audit import AuditReport, LeftOut, Point, SiteCount, UnseenCount, Variation
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.measure.records import Lift
+from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.zones import Zone
 
 SITE = SiteCount("float32", "features.2", "max_pool2d", 0, 100, 60, 40, None, converts=True)
@@ -26,7 +27,8 @@ def report(
     *points: Point, sites: tuple[SiteCount, ...] = (SITE,), unseen: tuple[UnseenCount, ...] = ()
 ) -> AuditReport:
     names = ("0.1.0", "2.13.0", "cpu", "my-network", "digits")
-    return AuditReport(*names, 0, "native", ["minimal"], [*points], [*sites], [*unseen])
+    numbered = [replace(each, batch=number) for number, each in enumerate(points)]
+    return AuditReport(*names, 0, "native", ["minimal"], numbered, [*sites], [*unseen])
 
 
 def still(precision: str = "float32") -> Point:
@@ -72,13 +74,13 @@ def test_ten_roundings_part_rounding_from_more(
     text = verdict(report(point(precision, roundings * U[precision]), still(precision)))
     assert "moves the gradient at 1 of 2 points" in text
     assert f"({roundings:.2g} u)" in text
-    assert f"{roundings * U[precision]:.1e} of its l1 norm at {precision}" in text
+    assert f"by at most {roundings * U[precision]:.1e} at {precision}" in text
     if beyond:
         assert f"more than rounding at {precision}; " in text
         assert "kinkcheck.nn" in text
         assert "higher precision" in text
     else:
-        assert ": the size of rounding (" in text
+        assert "of its l1 norm: the size of rounding (" in text
 
 
 def test_largest_of_each_precision_counts_and_only_those_beyond_are_blamed() -> None:
@@ -110,7 +112,7 @@ def test_variation_that_is_not_a_number_is_never_called_rounding(
     points = [point("float32", 1e-9)]
     points.insert(place, replace(point("float32", broken, l1=broken), non_finite_layer=layer))
     text = verdict(report(*points))
-    assert "moves the gradient at 1 of 1 points" in text
+    assert "moves the gradient at 1 of 2 points" in text
     where = {None: "", "": ", first in (root)", "features.0": ", first in features.0"}[layer]
     assert text.endswith(f" At 1 of 2 points a gradient is not finite{where}.")
 
@@ -171,62 +173,54 @@ COMPENSATION, BIFURCATION, UNDECIDED = Zone.COMPENSATION, Zone.BIFURCATION, Zone
 def test_all_of_it_is_rounding_only_if_every_point_that_moved_is_certified() -> None:
     text = verdict(report(*[lifted(COMPENSATION)] * 3, still()))
     assert (
-        "moves the gradient at 3 of 4 points, by at most 0.4 % of its l1 norm at float16." in text
-    )
-    assert "All of it is rounding" in text
-    assert "(3 of 3 points certified compensation)" in text
+        "moves the gradient at 3 of 4 points, by at most 0.4 % at float16 of its l1 norm, all of "
+        "it rounding."
+    ) in text
     for other in (BIFURCATION, UNDECIDED):
-        assert "All of it is rounding" not in verdict(report(lifted(COMPENSATION), lifted(other)))
+        text = verdict(report(lifted(COMPENSATION), lifted(other)))
+        assert "moves the gradient at 2 of 2 points" in text
+        assert "all of it" not in text
 
 
 def test_float64_points_are_named_unless_exact_arithmetic_judged_them() -> None:
     by_noise = lifted(COMPENSATION, "float64", error=None)
-    named = ", those at float64 by their own noise floor alone)"
+    named = "all of it rounding (float64 by its own noise floor)."
     assert named in verdict(report(lifted(COMPENSATION), by_noise))
     exact = lifted(COMPENSATION, "float64", error=None, judge="exact")
-    assert named not in verdict(report(lifted(COMPENSATION), exact))
+    assert "all of it rounding." in verdict(report(lifted(COMPENSATION), exact))
 
 
-def test_true_bifurcations_are_counted_by_precision_with_the_largest() -> None:
-    text = verdict(
-        report(
-            lifted(BIFURCATION, truly=2e-6),
-            lifted(BIFURCATION, truly=3e-7),
-            lifted(COMPENSATION),
-            lifted(BIFURCATION, "float32", truly=1e-7),
-            lifted(UNDECIDED, "float32"),
-        )
-    )
-    assert (
-        "At 3 of these points (2 of 3 at float16 and 1 of 2 at float32) the programs differ over "
-        "the reals as well, by at most 2.0e-06 of the gradient: true bifurcations"
-    ) in text
-    assert "1 points are undecided" in text
-    assert "rest is rounding" not in text
-    assert "; the rest is rounding." in verdict(report(lifted(BIFURCATION), lifted(COMPENSATION)))
-    assert "rest is rounding" not in verdict(report(lifted(BIFURCATION)))
+def test_a_point_is_counted_once_for_all_its_selections() -> None:
+    last = replace(lifted(COMPENSATION), selection="last")
+    found = report(lifted(COMPENSATION), last, still())
+    found.points[1] = replace(last, batch=0)
+    assert "moves the gradient at 1 of 2 points" in verdict(found)
+
+
+def test_a_bifurcation_alone_is_never_called_wrong() -> None:
+    text = verdict(report(lifted(BIFURCATION, truly=2e-6), lifted(UNDECIDED)))
+    assert "moves the gradient at 2 of 2 points" in text
+    assert "rong" not in text
+    assert "ight" not in text
 
 
 def test_advice_depends_on_whether_the_variation_reaches_the_error() -> None:
-    below = report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=2.0))
-    text = verdict(below)
-    assert "it moves at the median point by 0.38 at float16 (at most 0.5)" in text
-    assert "lost in rounding: to name one, such as minimal" in text
+    text = verdict(report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=2.0)))
+    assert "That is less than the rounding error that it has anyway: to name a choice" in text
     above = report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=1.0))
     text = verdict(above)
-    assert "At 1 of 2 points at float16 the choice matters as much as rounding does" in text
-    assert "lost in rounding" not in text
+    assert "At 1 of 2 points at float16 that is as much as rounding moves it anyway" in text
+    assert "less than" not in text
     # An error of 0 is the smallest there is.
     text = verdict(report(lifted(COMPENSATION, error=10.0), lifted(COMPENSATION, error=0.0)))
-    assert "(at most inf)" in text
-    assert "At 1 of 2 points at float16 the choice matters" in text
+    assert "At 1 of 2 points at float16 that is as much" in text
     # float64 points have no error to compare with, and so no advice.
     text = verdict(report(lifted(COMPENSATION, "float64", error=None)))
     assert "rounding error" not in text
-    assert "lost in rounding" not in text
+    assert "less than" not in text
     double = lifted(BIFURCATION, "float64", error=None, truly=1e-4)
     text = verdict(report(lifted(COMPENSATION), double))
-    assert "At float16 the choice is lost in rounding" in text
+    assert "At float16 that is less than the rounding error that it has anyway" in text
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ def test_advice_depends_on_whether_the_variation_reaches_the_error() -> None:
     [(2.0, "200 %"), (0.4, "40 %"), (0.042, "4 %"), (1e-3, "0.1 %"), (9e-6, "9.0e-06")],
 )
 def test_parts_are_per_cent_where_that_reads_well(relative: float, words: str) -> None:
-    assert f"by at most {words} of its l1 norm" in verdict(
+    assert f"by at most {words} at float16 of its l1 norm" in verdict(
         report(lifted(COMPENSATION, relative=relative))
     )
 
@@ -246,19 +240,9 @@ def test_bifurcation_of_no_gradient_at_all_is_said() -> None:
 
 def test_rules_in_the_docs_are_those_of_the_docstring() -> None:
     page = (Path(__file__).parent.parent / "docs" / "zones.md").read_text(encoding="utf-8")
-    rules = " ".join(page[page.index("1. no point is finite") :].split())
+    rules = " ".join(page[page.index("1. whether the gradient is right") :].split())
     assert verdict.__doc__ is not None
     assert rules in " ".join(verdict.__doc__.split())
-
-
-def test_dead_ties_are_a_part_of_those_whose_cause_is_known() -> None:
-    site = replace(SITE, dead=30, exact=6, rounding=4, cause_unknown=20)
-    other = replace(site, layer="features.6", dead=40)
-    text = verdict(report(lifted(COMPENSATION), sites=(site, other)))
-    assert " 88 % of the ties are dead: no choice there reaches a parameter." in text
-    assert "100 % of the others are at features.2 (max_pool2d)." in text
-    assert "All ties are dead" in verdict(report(lifted(COMPENSATION), sites=(other,)))
-    assert "dead" not in verdict(report(lifted(COMPENSATION)))
 
 
 @pytest.mark.parametrize(
@@ -290,3 +274,76 @@ def test_many_operations_that_were_not_switched_are_counted() -> None:
     again = replace(unseen[0], layer="last")
     text = verdict(report(still(), unseen=(*unseen, again)))
     assert text.endswith(": a in aa and 1 more layer, b in bb, c in cc and 2 other operations.")
+
+
+# --- standings ------------------------------------------------------------------------------------
+
+DERIVATIVE, LIMIT, BETWEEN = (
+    Standing(kind, ties=9, flat=9 if kind is Kind.DERIVATIVE else 8)
+    for kind in (Kind.DERIVATIVE, Kind.LIMIT, Kind.SUBGRADIENT)
+)
+OUTSIDE = Standing(Kind.WRONG, ties=9, flat=7)
+OPEN = Standing(Kind.UNDECIDED, why="there are too many kinks")
+
+
+def standing(reference: Standing | None, selection: Standing | None = None) -> Point:
+    return replace(
+        lifted(COMPENSATION), reference_standing=reference, standing=selection or reference
+    )
+
+
+@pytest.mark.parametrize(
+    ("standings", "words"),
+    [
+        ([DERIVATIVE] * 2, "Right at 2 of 2 points: the gradient is the derivative."),
+        (
+            [DERIVATIVE] * 3 + [LIMIT],
+            "Right at 4 of 4 points: the gradient is the derivative at 3 and, at 1 where the loss "
+            "itself has a kink, one of its limits.",
+        ),
+        (
+            [LIMIT, BETWEEN],
+            "Right at 2 of 2 points: the gradient is one of its limits (at 1) and between its "
+            "limits (at 1), for the loss itself has a kink there.",
+        ),
+        (
+            [Standing(Kind.DERIVATIVE)],
+            "Right at 1 of 1 points: the gradient is the derivative, for no tie that kinkcheck "
+            "recognises is live.",
+        ),
+        (
+            [OUTSIDE, LIMIT, OPEN],
+            "Wrong at 1 of 3 points: the gradient there is neither the derivative, nor one of its "
+            "limits, nor between its limits. Right at 1. Undecided at 1: there are too many kinks.",
+        ),
+        ([OPEN], "Undecided at 1 of 1 points: there are too many kinks."),
+        ([DERIVATIVE, OPEN], "Right at 1 of 2 points: the gradient is the derivative. Undecided "),
+        ([DERIVATIVE, None], "Right at 1 of 2 points: the gradient is the derivative. "),
+    ],
+)
+def test_the_first_sentence_says_whether_it_is_right(
+    standings: list[Standing | None], words: str
+) -> None:
+    assert verdict(report(*map(standing, standings))).startswith(words)
+
+
+def test_selections_are_told_apart_where_one_is_not_right() -> None:
+    found = report(standing(LIMIT, BETWEEN), standing(LIMIT, OUTSIDE), standing(LIMIT, OPEN))
+    text = verdict(found)
+    assert "Under minimal it is right at 1, wrong at 1 and undecided at 1." in text
+    assert "kinkcheck.check" not in text
+    assert "Right under minimal too." in verdict(report(standing(LIMIT, BETWEEN)))
+    text = verdict(report(standing(OUTSIDE, DERIVATIVE)))
+    assert "Under minimal it is right at 1. kinkcheck.check" in text
+
+
+def test_ties_of_a_precision_alone_are_said_to_be_rounding() -> None:
+    sites = replace(SITE, rounding=3), replace(SITE, precision="float16", rounding=1200)
+    text = verdict(report(standing(LIMIT), sites=sites))
+    assert "Further live ties (3 at float32 and 1,200 at float16) are there by rounding" in text
+    assert "Further live ties" not in verdict(report(standing(LIMIT)))
+
+
+def test_nothing_is_said_of_what_nobody_looked_at() -> None:
+    text = verdict(report(lifted(COMPENSATION)))
+    assert text.startswith("The choice at kinks moves the gradient at 1 of 1 points")

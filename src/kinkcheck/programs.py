@@ -1,12 +1,13 @@
 """Programs that compute one function and differ in their derivative at a tie.
 
 :func:`max1` and :func:`max2` compute the maximum of four numbers, :func:`max_of_relus` does so from
-two ReLUs. A difference of two such programs at t·x is the zero function of t over the reals, with
-derivative 0. What AD returns for it is
+two ReLUs. At a tie they differ, and each is right: a maximum has a kink there. A difference of two
+such programs at t·x is the zero function of t over the reals, with derivative 0. What AD returns
+for it is
 
-* wrong over the reals where the tied entries of x differ (a *bifurcation*), and
-* wrong only in floating point where the contributions of the tied entries cancel exactly over the
-  reals but round differently (a *compensation*).
+* wrong where the tied entries of x differ: the two programs do so over the reals (a *bifurcation*);
+* off by rounding alone where the contributions of the tied entries cancel exactly over the reals
+  but round differently (a *compensation*).
 
 Source: Boustany 2024, introduction and published code.
 """

@@ -58,11 +58,6 @@ class SiteCount:
     cause_unknown: int | None = None
     converts: bool | None = None
 
-    @property
-    def caused(self) -> int:
-        """The tied windows whose cause was looked for, which causes are a part of."""
-        return 0 if self.cause_unknown is None else self.tied - self.cause_unknown
-
 
 @dataclass(frozen=True)
 class UnseenCount:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kinkcheck.audit.report import AuditReport
+from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.standing.records import STANDS, Kind, Standing
 
 _NOUNS = {
     Kind.DERIVATIVE: "the derivative",
     Kind.LIMIT: "one of its limits",
-    Kind.SUBGRADIENT: "a convex combination of its limits",
+    Kind.SUBGRADIENT: "between its limits",
 }
 
 
@@ -30,48 +31,67 @@ def of_reference(points: Sequence[Point]) -> list[Standing]:
 
 
 def answer(report: AuditReport) -> str:
-    """Whether the gradient is right, in a sentence or a few; empty where nobody looked.
+    """Whether the gradient is right, in a sentence or a few.
 
-    >>> from kinkcheck.audit import Variation
+    Empty where nobody looked, and where no kink was met that could have been switched. A point is a
+    precision, a parameter draw and a mini-batch.
+
+    >>> from kinkcheck.audit import SiteCount, Variation
     >>> d = Variation(0.0, 0.0, 0.0, 0.0, 0.0)
     >>> stands = Standing(Kind.DERIVATIVE, ties=3, flat=3)
     >>> point = Point("float32", 0, 0, "minimal", 2.3, 5.0, d, None, None, None, standing=stands,
     ...               reference_standing=stands)
+    >>> site = SiteCount("float32", "1", "relu", 0, 8, 3, 3, None)
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
-    >>> answer(AuditReport(*names, 0, "native", ["minimal"], [point], [], []))
-    'Right at 1 of 1 points: the gradient is the derivative.'
+    >>> answer(AuditReport(*names, 0, "native", ["minimal"], [point], [site], []))
+    'Right at 1 of 1 points: the gradient is the derivative. Right under minimal too.'
     """
     standings = of_reference(report.points)
-    if not standings:
+    if not standings or not report.sites:
         return ""
-    sentences = [_first(standings), *_of_rounding(report)]
-    sentences += _others(report, standings)
-    return " ".join(sentences)
+    total = len({(point.precision, point.draw, point.batch) for point in report.points})
+    return " ".join(
+        [_first(standings, total), *_others(report, standings, total), *_of_rounding(report)]
+    )
 
 
-def _first(standings: Sequence[Standing]) -> str:
+def is_wrong(report: AuditReport) -> bool:
+    """Whether the gradient is wrong at some point.
+
+    >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+    >>> is_wrong(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    False
+    """
+    return any(each.kind is Kind.WRONG for each in of_reference(report.points))
+
+
+def _first(standings: Sequence[Standing], total: int) -> str:
     kinds = Counter(each.kind for each in standings)
-    right = sum(kinds[kind] for kind in STANDS)
-    wrong, total = kinds[Kind.WRONG], len(standings)
+    right, wrong, undecided = _judged(standings)
     if wrong:
         text = (
-            f"Wrong at {wrong} of {total} points: there the gradient is neither the derivative nor "
-            "any element of the Clarke subdifferential"
+            f"Wrong at {wrong} of {total} points: the gradient there is neither the derivative, "
+            "nor one of its limits, nor between its limits"
         )
-        text += f"; right at {right}" if right else ""
+        text += f". Right at {right}" if right else ""
     elif right:
         text = f"Right at {right} of {total} points: the gradient is {_kinds(kinds)}"
         if not any(each.ties for each in standings):
             text += ", for no tie that kinkcheck recognises is live"
     else:
-        text = f"Undecided at all {total} points"
-    open_ = kinds[Kind.UNDECIDED]
-    if open_:
+        text = f"Undecided at {undecided} of {total} points"
+    if undecided:
         whys = Counter(each.why for each in standings if each.kind is Kind.UNDECIDED)
         why, _ = whys.most_common(1)[0]
-        text += "" if open_ == total else f". Undecided at {open_}"
+        text += f". Undecided at {undecided}" if right or wrong else ""
         text += f": {why}" if why else ""
     return f"{text}."
+
+
+def _judged(standings: Sequence[Standing]) -> tuple[int, int, int]:
+    """How many are right, wrong and undecided."""
+    kinds = Counter(each.kind for each in standings)
+    return sum(kinds[kind] for kind in STANDS), kinds[Kind.WRONG], kinds[Kind.UNDECIDED]
 
 
 def _kinds(kinds: Counter[Kind]) -> str:
@@ -90,32 +110,36 @@ def _kinds(kinds: Counter[Kind]) -> str:
     return f"the derivative at {smooth} and, at {total} where the loss itself has a kink, {said}"
 
 
-def _of_rounding(report: AuditReport) -> list[str]:
-    """What is tied in a precision and not over the reals."""
-    alone: Counter[str] = Counter()
-    for site in report.sites:
-        alone[site.precision] += site.rounding or 0
-    listed = [f"{count:,} at {name}" for name, count in alone.items() if count]
-    if not listed:
-        return []
-    return [
-        f"Live ties of a precision alone ({', '.join(listed)}) are no kinks: there it may return "
-        "the slope of a branch that is not active over the reals, a rounding error."
-    ]
-
-
-def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:
-    """The same of each selection, where it is not the same."""
-    sentences = []
+def _others(report: AuditReport, standings: Sequence[Standing], total: int) -> list[str]:
+    """The same of each selection."""
+    too, sentences = [], []
     for selection in report.selections:
         found = [
             point.standing
             for point in report.points
             if point.selection == selection and point.standing is not None
         ]
-        kinds = Counter(each.kind for each in found)
-        if not found or kinds == Counter(each.kind for each in standings):
+        if not found or selection == report.reference:
             continue
-        listed = [f"{kind} at {kinds[kind]}" for kind in Kind if kinds[kind]]
-        sentences.append(f"Under {selection}: {', '.join(listed)}.")
-    return sentences
+        judged = _judged(found)
+        if judged == _judged(standings) == (total, 0, 0):
+            too.append(selection)
+            continue
+        words = zip(("right", "wrong", "undecided"), judged, strict=True)
+        counted = listed([f"{word} at {count}" for word, count in words if count])
+        sentences.append(f"Under {selection} it is {counted}.")
+    return [*([f"Right under {listed(too)} too."] if too else []), *sentences]
+
+
+def _of_rounding(report: AuditReport) -> list[str]:
+    """What is tied in a precision and not over the reals."""
+    alone: Counter[str] = Counter()
+    for site in report.sites:
+        alone[site.precision] += site.rounding or 0
+    counted = [f"{count:,} at {name}" for name, count in alone.items() if count]
+    if not counted:
+        return []
+    return [
+        f"Further live ties ({listed(counted)}) are there by rounding alone: the branch taken may "
+        "be another than the active one."
+    ]

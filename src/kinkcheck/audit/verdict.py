@@ -1,16 +1,15 @@
-"""The sentence that closes an audit."""
+"""What an audit comes to, in a few sentences."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections import Counter
 from collections.abc import Sequence
 
 from kinkcheck.arithmetic import precision
 from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
-from kinkcheck.audit.standings import answer
+from kinkcheck.audit.standings import answer, is_wrong
 from kinkcheck.audit.summary import ratio
+from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
 from kinkcheck.ops.table import ROWS
@@ -18,31 +17,33 @@ from kinkcheck.selection import parse
 
 _ROUNDING = 10  # unit roundoffs
 _NAMED = 4  # operations
+_WRONG = "kinkcheck.check of a part of the program names the calls that make it so."
 
 
 def verdict(report: AuditReport) -> str:
     """What the numbers of a report mean, and what to do, in a sentence or a few.
 
-    It asserts nothing that was not seen. Rules, in this order:
+    It asserts nothing that was not seen; tables hold what it leaves out. A point is a precision, a
+    parameter draw and a mini-batch; a gradient moves there if it does under some selection. Rules,
+    in this order:
 
-    1. no point is finite: nothing is known of the choice there (see 7);
-    2. no kink that kinkcheck recognises was met: it switched nothing, so that it knows nothing of
+    1. whether the gradient is right, where that was looked for: at how many points it is the
+       derivative, one of its limits, between them, wrong or undecided; whether it is right under
+       the other selections; which live ties are rounding alone; if it is wrong somewhere, what
+       names the calls;
+    2. no point is finite: nothing is known of the choice there (see 7);
+    3. no kink that kinkcheck recognises was met: it switched nothing, so that it knows nothing of
        the kinks that it does not switch (see 8);
-    3. the gradient moved at no point: the choice at the kinks that were switched does not matter on
+    4. the gradient moved at no point: the choice at the kinks that were switched does not matter on
        these points; if something was not switched, only that those that were do not move it;
-    4. if points were not lifted, the largest relative l1 variation of each precision is given, also
-       in units of roundoff u; up to 10 u it is called the size of rounding, above 10 u more;
-    5. if they were, the largest relative l1 variation of each precision is given; then
+    5. it moved: the largest relative l1 variation of each precision;
 
-       a. whether any point that moved is a true bifurcation, at which precisions, and the largest
-          difference in the lift relative to the gradient; if none is and none is undecided, all of
-          it is rounding; float64 points, which no higher precision judged, are named;
-       b. how the variation compares, at the median point of each precision and at most, with the
-          rounding error that the reference's gradient has anyway, which part of the ties is dead,
-          and where most of the others are;
-       c. the advice: where the variation reaches that error at some point, name the selection or
-          compute in a higher precision; at precisions where it does at none, the choice is lost in
-          rounding, and naming it only removes the dependence on scan order;
+       a. if points were not lifted, also in units of roundoff u; up to 10 u it is called the size
+          of rounding, above 10 u more;
+       b. if they were, that all of it is rounding if every point that moved is in compensation;
+          then the advice: where the variation reaches the rounding error that the reference's
+          gradient has anyway, name the selection or compute in a higher precision; at precisions
+          where it does at no point, naming it only removes the dependence on scan order;
 
     6. after any of these: what was not measured, at how many points, and why;
     7. a gradient is not finite at some points, which says nothing of the choice there: how many,
@@ -53,9 +54,11 @@ def verdict(report: AuditReport) -> str:
     >>> verdict(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
     'No kink that kinkcheck recognises was met in linear: it had no choice to switch.'
     """
+    right = answer(report)
     return " ".join(
         [
-            *([right] if report.sites and (right := answer(report)) else []),
+            *([right] if right else []),
+            *([_WRONG] if right and is_wrong(report) else []),
             _of_choice(report),
             *not_measured(report.left_out),
             *_not_finite(report.points),
@@ -75,36 +78,46 @@ def _of_choice(report: AuditReport) -> str:
             f"No kink that kinkcheck recognises was met in {report.network}: it had no choice to "
             "switch."
         )
+    total = len(_places(report.points))
     moved = [point for point in finite if point.variation.l1 != 0]
     if not moved:
-        switched = f" of {_listed(report.operations)}" if report.operations else ""
-        still = f"The gradient did not move at any of {len(finite)} points"
+        switched = f" of {listed(report.operations)}" if report.operations else ""
+        still = f"The gradient did not move at any of {len(_places(finite))} points"
         if report.unseen or _kept(report):
             return f"{still} by the choice at the kinks{switched} that were switched."
         return f"{still}: here the choice at kinks{switched} does not matter."
-    if all(point.lift is not None for point in moved):
-        return _of_lifted(moved, len(finite), report.sites)
     largest: dict[str, float] = {}
     for point in moved:
         so_far = largest.get(point.precision, 0.0)
         largest[point.precision] = max(so_far, point.variation.relative_l1)
+    text = (
+        f"The choice at kinks moves the gradient at {len(_places(moved))} of {total} points, by at "
+        "most "
+    )
+    if all(point.lift is not None for point in moved):
+        parts = [f"{_part(relative)} at {name}" for name, relative in largest.items()]
+        return f"{text}{listed(parts)} of its l1 norm{_of_lifted(moved, report.sites)}"
     parts, beyond = [], []
     for name, relative in largest.items():
         roundings = relative / precision.parse(name).unit_roundoff
-        parts.append(f"{relative:.1e} of its l1 norm at {name} ({roundings:.2g} u)")
+        parts.append(f"{relative:.1e} at {name} ({roundings:.2g} u)")
         if roundings > _ROUNDING:
             beyond.append(name)
     meaning = (
-        f"more than rounding at {_listed(beyond)}; give the choice a name with "
+        f"more than rounding at {listed(beyond)}; give the choice a name with "
         f"{_naming(report.sites)}, or compute in a higher precision"
         if beyond
         else "the size of rounding"
     )
     return (
-        f"The arbitrary choice at kinks moves the gradient at {len(moved)} of "
-        f"{len(finite)} points, by at most {_listed(parts)}: {meaning} (u is the unit roundoff; up "
-        f"to {_ROUNDING} u counts as rounding)."
+        f"{text}{listed(parts)} of its l1 norm: {meaning} (u is the unit roundoff; up to "
+        f"{_ROUNDING} u counts as rounding)."
     )
+
+
+def _places(points: Sequence[Point]) -> set[tuple[str, int, int]]:
+    """What is counted as points: the places, whatever was chosen there."""
+    return {(point.precision, point.draw, point.batch) for point in points}
 
 
 def _is_finite(point: Point) -> bool:
@@ -118,9 +131,12 @@ def _not_finite(points: Sequence[Point]) -> list[str]:
         return []
     layers = {p.non_finite_layer or "(root)" for p in wrong if p.non_finite_layer is not None}
     operations = {p.non_finite_operation for p in wrong if p.non_finite_operation is not None}
-    where = f", first in {_listed(sorted(layers))}" if layers else ""
-    by = f" (the derivative of {_listed(sorted(operations))})" if operations else ""
-    found = f"At {len(wrong)} of {len(points)} points a gradient is not finite{where}{by}"
+    where = f", first in {listed(sorted(layers))}" if layers else ""
+    by = f" (the derivative of {listed(sorted(operations))})" if operations else ""
+    found = (
+        f"At {len(_places(wrong))} of {len(_places(points))} points a gradient is not finite"
+        f"{where}{by}"
+    )
     lifted = {point.non_finite_lifted for point in wrong}
     if lifted == {True}:
         why = "so it is in float64, where a higher precision cannot help: " + (
@@ -154,10 +170,10 @@ def not_switched(unseen: Sequence[UnseenCount]) -> list[str]:
         named.setdefault(each.operation, []).append(each.layer)
     if not named:
         return []
-    listed = [f"{name}{_in(layers)}" for name, layers in named.items()]
-    if len(listed) > _NAMED:
-        listed = [*listed[: _NAMED - 1], f"{len(listed) - _NAMED + 1} other operations"]
-    return [f"Not switched, though it may have kinks or jumps: {_listed(listed)}."]
+    names = [f"{name}{_in(layers)}" for name, layers in named.items()]
+    if len(names) > _NAMED:
+        names = [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} other operations"]
+    return [f"Not switched, though it may have kinks or jumps: {listed(names)}."]
 
 
 def _not_compared(report: AuditReport) -> list[str]:
@@ -165,7 +181,7 @@ def _not_compared(report: AuditReport) -> list[str]:
     if not kept:
         return []
     why = "no selection that was compared is another one there"
-    return [f"The ties of {_listed(kept)} were not switched: {why}."]
+    return [f"The ties of {listed(kept)} were not switched: {why}."]
 
 
 def _kept(report: AuditReport) -> list[str]:
@@ -188,50 +204,42 @@ def _in(layers: Sequence[str]) -> str:
     return f" in {known[0]}" + (f" and {more} more layer{'s' * (more > 1)}" if more else "")
 
 
-def _of_lifted(moved: Sequence[Point], finite: int, sites: Sequence[SiteCount]) -> str:
+def _of_lifted(moved: Sequence[Point], sites: Sequence[SiteCount]) -> str:
+    """Whether it is rounding, whether it matters beside that, and what to do."""
     by_precision: dict[str, list[Point]] = {}
     for point in moved:
         by_precision.setdefault(point.precision, []).append(point)
-    largest, compared, reached, lost = [], [], [], []
+    text = "."
+    if all(point.zone is Zone.COMPENSATION for point in moved):
+        unjudged = any(
+            point.lift is not None and point.lift.precision == point.precision for point in moved
+        )
+        text = f", all of it rounding{' (float64 by its own noise floor)' if unjudged else ''}."
+    reached, lost = [], []
     for name, points in by_precision.items():
-        most = max(point.variation.relative_l1 for point in points)
-        largest.append(f"{_part(most)} of its l1 norm at {name}")
         errors = [point.lift.error_reference_l1 for point in points if point.lift is not None]
         in_errors = [
-            each
+            (each, point)
             for point, error in zip(points, errors, strict=True)
             if (each := ratio(point.variation.l1, error)) is not None
         ]
-        if not in_errors:
-            continue
-        compared.append(
-            f"{statistics.median(in_errors):.2g} at {name} (at most {max(in_errors):.2g})"
-        )
-        beyond = sum(value >= 1 for value in in_errors)
+        beyond = [point for each, point in in_errors if each >= 1]
         if beyond:
-            reached.append(f"{beyond} of {len(points)} points at {name}")
-        elif len(in_errors) == len(points):
+            of = len(_places(points))
+            reached.append(f"{len(_places(beyond))} of {of} points at {name}")
+        elif in_errors and len(in_errors) == len(points):
             lost.append(name)
-    text = (
-        f"The arbitrary choice at kinks moves the gradient at {len(moved)} of {finite} points, by "
-        f"at most {_listed(largest)}. {_zones(by_precision)}"
-    )
-    if compared:
-        text += (
-            " In units of the rounding error that the gradient has anyway, it moves at the median "
-            f"point by {_listed(compared)}."
-        )
-    text += _live_ties(sites)
     if reached:
         text += (
-            f" At {_listed(reached)} the choice matters as much as rounding does: give it a name "
-            f"with {_naming(sites)}, or compute in a higher precision."
+            f" At {listed(reached)} that is as much as rounding moves it anyway: give the choice a "
+            f"name with {_naming(sites)}, or compute in a higher precision."
         )
     elif lost:
-        where = "T" if len(lost) == len(by_precision) else f"At {_listed(lost)} t"
+        where = "That" if len(lost) == len(by_precision) else f"At {listed(lost)} that"
         text += (
-            f" {where}he choice is lost in rounding: to name one, such as minimal, with "
-            f"{_naming(sites)} costs nothing and removes the dependence on scan order."
+            f" {where} is less than the rounding error that it has anyway: to name a choice, such "
+            f"as minimal, with {_naming(sites)} costs nothing and removes the dependence on scan "
+            "order."
         )
     return text
 
@@ -245,69 +253,6 @@ def _naming(sites: Sequence[SiteCount]) -> str:
     return f"kinkcheck.nn.convert{rest}"
 
 
-def _live_ties(sites: Sequence[SiteCount]) -> str:
-    """Where most of the ties are that are not dead."""
-    ties: Counter[tuple[str, str]] = Counter()
-    live: Counter[tuple[str, str]] = Counter()
-    for site in sites:
-        key = site.layer or "(root)", site.operation
-        ties[key] += site.caused
-        live[key] += site.caused - (site.dead or 0)
-    if not any(ties.values()):
-        return ""
-    dead = 1 - live.total() / ties.total()
-    if not live.total():
-        return " All ties are dead: no choice there reaches a parameter."
-    ((layer, operation), most), *_ = live.most_common(1)
-    return (
-        f" {100 * dead:.0f} % of the ties are dead: no choice there reaches a parameter. "
-        f"{100 * most / live.total():.0f} % of the others are at {layer} ({operation})."
-    )
-
-
-def _zones(by_precision: dict[str, list[Point]]) -> str:
-    points = [point for points in by_precision.values() for point in points]
-    wrong, open_ = (
-        {
-            name: sum(point.zone == zone for point in found)
-            for name, found in by_precision.items()
-            if any(point.zone == zone for point in found)
-        }
-        for zone in (Zone.BIFURCATION, Zone.UNDECIDED)
-    )
-    if not wrong and not open_:
-        certified = f"{len(points)} of {len(points)} points certified compensation"
-        unjudged = "float64" in by_precision and any(
-            point.lift is not None and point.lift.precision == "float64"
-            for point in by_precision["float64"]
-        )
-        if unjudged:
-            certified += ", those at float64 by their own noise floor alone"
-        return f"All of it is rounding: over the reals both programs agree ({certified})."
-    said = []
-    if wrong:
-        truly = max(
-            ratio(point.lift.variation_l1, point.gradient_l1) or 0.0
-            for point in points
-            if point.lift is not None and point.zone == Zone.BIFURCATION
-        )
-        where = _listed(
-            [f"{n} of {len(by_precision[name])} at {name}" for name, n in wrong.items()]
-        )
-        whole = open_ or sum(wrong.values()) == len(points)
-        rest = "." if whole else "; the rest is rounding."
-        said.append(
-            f"At {sum(wrong.values())} of these points ({where}) the programs differ over the reals"
-            f" as well, by at most {_part(truly)} of the gradient: true bifurcations{rest}"
-        )
-    if open_:
-        said.append(
-            f"{sum(open_.values())} points are undecided: too small in the lift to tell from "
-            "rounding, too large to be called so."
-        )
-    return " ".join(said)
-
-
 def _part(proportion: float) -> str:
     """A proportion in words: per cent where that reads well."""
     if math.isinf(proportion):
@@ -315,7 +260,3 @@ def _part(proportion: float) -> str:
     if proportion >= 0.095:
         return f"{100 * proportion:.0f} %"
     return f"{100 * proportion:.1g} %" if proportion >= 1e-5 else f"{proportion:.1e}"
-
-
-def _listed(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

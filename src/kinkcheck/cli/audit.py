@@ -1,4 +1,4 @@
-"""``kinkcheck audit``: how far a gradient depends on the derivative chosen at kinks."""
+"""``kinkcheck audit``: is a gradient right, and how far does it depend on the choice at kinks?"""
 
 import json
 from pathlib import Path
@@ -25,6 +25,7 @@ from kinkcheck.cli.options import (
     Reference,
     Seed,
     Selections,
+    Verbose,
     progress,
     read,
     require_known,
@@ -60,7 +61,7 @@ def audit(
         bool,
         typer.Option(
             "--lift/--no-lift",
-            help="Evaluate every point in float64 too, to tell rounding from true bifurcations.",
+            help="Evaluate every point in float64 too, to tell what is right and what is rounding.",
         ),
     ] = True,
     exact: Annotated[
@@ -81,8 +82,9 @@ def audit(
         typer.Option("--json", metavar="FILE", help="Write the numbers to a file as well."),
     ] = None,
     html_file: HtmlFile = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Measure how far a gradient depends on the derivative chosen at kinks."""
+    """Tell whether a gradient is right, and how far it depends on the choice at kinks."""
     for option, path in (("--json", json_file), ("--html", html_file)):
         if path is not None:
             require_writable(path, option)
@@ -131,7 +133,7 @@ def audit(
         write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
     if html_file is not None:
         write_html(html_file, document)
-    show(document)  # last: whoever reads it may go away
+    show(document, verbose)  # last: whoever reads it may go away
     if tolerance is not None:
         smallest = smallest_precision(found, tolerance)
         print(

@@ -80,6 +80,9 @@ HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a report to look at in a browser."),
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what published thresholds say as well.")
+]
 
 
 class ManyValues(TyperCommand):

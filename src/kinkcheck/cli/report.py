@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from kinkcheck.cli.options import HtmlFile, write
+from kinkcheck.cli.options import HtmlFile, Verbose, write
 from kinkcheck.files import require_readable, require_writable
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def report(
         typer.Argument(metavar="FILE", help="What kinkcheck audit --json wrote, any version."),
     ],
     html_file: HtmlFile = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show an audit again from its JSON."""
     if html_file is not None:
@@ -30,20 +31,25 @@ def report(
     from kinkcheck.audit import read_document
 
     document = read_document(json_file)
-    show(document)
+    show(document, verbose)
     if html_file is not None:
         write_html(html_file, document)
 
 
-def show(document: AuditDocument) -> None:
-    """Print the tables of an audit and the sentence that closes it."""
+def show(document: AuditDocument, verbose: bool) -> None:
+    """Print whether the gradient is right, the tables of an audit, and what follows from them."""
+    from kinkcheck.audit.standings import answer
     from kinkcheck.audit.verdict import verdict
     from kinkcheck.report.tables import audit_tables
 
     out = Console()
-    for table in audit_tables(document):
+    opening = answer(document)
+    closing = (document.verdict or verdict(document)).removeprefix(opening).lstrip()
+    if opening:
+        out.print(f"{opening}\n", highlight=False, markup=False)
+    for table in audit_tables(document, verbose):
         out.print(table)
-    out.print(document.verdict or verdict(document), highlight=False, markup=False)
+    out.print(closing, highlight=False, markup=False)
 
 
 def write_html(path: Path, document: AuditDocument) -> None:

@@ -82,7 +82,7 @@ def volume(
     )  # fmt: skip
 
     from kinkcheck.audit import estimate_volume
-    from kinkcheck.report.tables import threshold_table, zone_table
+    from kinkcheck.report.tables import standing_table, threshold_table, zone_table
     from kinkcheck.report.volume import volume_sentence
 
     of_data = {"batch_size": batch_size, "init": init, "batch_norm": batch_norm}
@@ -107,6 +107,9 @@ def volume(
             on_point=watching.on_point,
         )
     out = Console()
-    out.print(zone_table(found.summaries))
+    if any(each.reference_standings for each in found.summaries):
+        out.print(standing_table(found.summaries, str(compared)))
+    if any(each.zones for each in found.summaries):
+        out.print(zone_table(found.summaries))
     out.print(threshold_table(found.summaries))
     out.print(volume_sentence(found), highlight=False, markup=False)

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch, Rectangle
 from kinkcheck.audit import AuditReport, Point, SiteCount
 from kinkcheck.audit.picture import TiesPicture
 from kinkcheck.audit.summary import Summary, ZoneShare
+from kinkcheck.measure.standing.records import Kind
 from kinkcheck.measure.zones import PUBLISHED_THRESHOLDS, Zone
 
 WIDTH = 4.6
@@ -33,6 +34,13 @@ ZONE_COLOURS = {
     Zone.BIFURCATION: _DARK,
     Zone.UNDECIDED: _YELLOW,
     Zone.NON_FINITE: _GREY,
+}
+STANDING_COLOURS = {
+    Kind.DERIVATIVE: _LIGHT,
+    Kind.LIMIT: _MIDDLE,
+    Kind.SUBGRADIENT: _GREY,
+    Kind.WRONG: _DARK,
+    Kind.UNDECIDED: _YELLOW,
 }
 CAUSE_COLOURS = {"dead": _LIGHT, "exact": _MIDDLE, "rounding": _DARK, "tied": _YELLOW}
 
@@ -139,6 +147,62 @@ def variation_histograms(report: AuditReport, summary: Sequence[Summary] = ()) -
     return _svg(draw, 0.9 + 1.15 * len(by_precision), "Histogram of the variation by precision")
 
 
+def standing_bars(summary: Sequence[Summary], reference: str) -> str:
+    """The proportion of points in each kind of standing with its interval, by program.
+
+    Empty where nobody looked.
+
+    >>> standing_bars([], "native")
+    ''
+    """
+    rows = by_program(summary, reference)
+    if not rows:
+        return ""
+    kinds = shown_kinds(rows)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _bars(
+            axes,
+            [shares for _, _, shares in rows],
+            {kind: STANDING_COLOURS[kind] for kind in kinds},
+        )
+        names = [f"{_short(name)}\n{_short(program)}" for name, program, _ in rows]
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        figure.legend(handles=_keys(STANDING_COLOURS, kinds), loc="outside upper left", ncols=3)
+
+    height = 1.0 + max(0.18 * len(kinds), 0.42) * len(rows)
+    return _svg(draw, height, "Proportion of points in each kind of standing")
+
+
+Shares = Mapping[str, ZoneShare]
+
+
+def by_program(summary: Sequence[Summary], reference: str) -> list[tuple[str, str, Shares]]:
+    """Precision, program and its standings: of each precision the reference's first.
+
+    >>> by_program([], "native")
+    []
+    """
+    rows: list[tuple[str, str, Shares]] = []
+    for entry in summary:
+        programs = [(reference, entry.reference_standings), (entry.selection, entry.standings)]
+        seen = any(name == entry.precision for name, _, _ in rows)
+        rows += [(entry.precision, *each) for each in programs[seen:] if each[1]]
+    return rows
+
+
+def shown_kinds(rows: Sequence[tuple[str, str, Shares]]) -> list[Kind]:
+    """The kinds of which there is a point, and whether any is wrong.
+
+    >>> [str(kind) for kind in shown_kinds([])]
+    ['wrong']
+    """
+    met = {kind for _, _, shares in rows for kind, share in shares.items() if share.count}
+    return [kind for kind in Kind if kind in met or kind is Kind.WRONG]
+
+
 def zone_bars(summary: Sequence[Summary]) -> str:
     """The proportion of points in each zone with its interval, by lift and by threshold.
 
@@ -159,39 +223,41 @@ def zone_bars(summary: Sequence[Summary]) -> str:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (title, of) in zip(panels, classifiers, strict=True):
-            for row, entry in enumerate(summary):
-                shares = of(entry)
-                for place, zone in enumerate(zones):
-                    if zone not in shares:
-                        continue
-                    share, height = shares[zone], 0.8 / len(zones)
-                    y = row - 0.4 + (place + 0.5) * height
-                    style = {"color": ZONE_COLOURS[zone], "edgecolor": _INK, "linewidth": 0.5}
-                    axes.barh(y, 100 * share.proportion, height, **style)
-                    low, high = (100 * bound for bound in share.interval)
-                    axes.plot([low, high], [y, y], color=_INK, linewidth=1.2)
-                    axes.plot([low, high], [y, y], "|", color=_INK, markersize=4)
-                if not shares:
-                    axes.text(2, row, "not judged", va="center", fontsize=9)
+            _bars(axes, list(map(of, summary)), {zone: ZONE_COLOURS[zone] for zone in zones})
             axes.set_title(title)
-            axes.set_xlim(-1, 101)
-            axes.set_xticks([0, 50, 100], ["0", "50", "100 %"])
         names = [
             _short(entry.precision) + (f"\n{_short(entry.selection)}" if several else "")
             for entry in summary
         ]
         panels[0].set_yticks(range(len(summary)), names)
         panels[0].set_ylim(len(summary) - 0.5, -0.5)
-        figure.legend(
-            handles=[
-                Patch(facecolor=ZONE_COLOURS[zone], edgecolor=_INK, label=zone) for zone in zones
-            ],
-            loc="outside upper left",
-            ncols=3,
-        )
+        figure.legend(handles=_keys(ZONE_COLOURS, zones), loc="outside upper left", ncols=3)
 
     height = 1.0 + 0.18 * len(zones) * len(summary)
     return _svg(draw, height, "Proportion of points in each zone, by lift and by threshold")
+
+
+def _bars(axes: Any, rows: Sequence[Shares], colours: Mapping[Any, str]) -> None:
+    """In each row a bar with its interval for each colour, as wide as its share."""
+    for row, shares in enumerate(rows):
+        for place, (each, colour) in enumerate(colours.items()):
+            if each not in shares:
+                continue
+            share, height = shares[each], 0.8 / len(colours)
+            y = row - 0.4 + (place + 0.5) * height
+            style = {"color": colour, "edgecolor": _INK, "linewidth": 0.5}
+            axes.barh(y, 100 * share.proportion, height, **style)
+            low, high = (100 * bound for bound in share.interval)
+            axes.plot([low, high], [y, y], color=_INK, linewidth=1.2)
+            axes.plot([low, high], [y, y], "|", color=_INK, markersize=4)
+        if not shares:
+            axes.text(2, row, "not judged", va="center", fontsize=9)
+    axes.set_xlim(-1, 101)
+    axes.set_xticks([0, 50, 100], ["0", "50", "100 %"])
+
+
+def _keys(colours: Mapping[Any, str], shown: Sequence[Any]) -> list[Patch]:
+    return [Patch(facecolor=colours[each], edgecolor=_INK, label=each) for each in shown]
 
 
 def shown_zones(summary: Sequence[Summary]) -> list[Zone]:

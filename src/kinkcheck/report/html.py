@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kinkcheck.audit.document import AuditDocument
+from kinkcheck.audit.standings import answer
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.measure.records import Point
 from kinkcheck.report import figures
@@ -38,10 +39,14 @@ def audit_html(report: Mapping[str, Any] | AuditDocument) -> str:
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in audit.points:
         groups.setdefault((point.precision, point.selection), []).append(point)
+    programs = figures.by_program(audit.summary, audit.reference)
     return _page.render(
         audit=audit,
         verdict=audit.verdict or verdict(audit),
         variations=[_Moved(*key, points) for key, points in groups.items()],
+        opening=answer(audit),
+        programs=programs,
+        kinds=figures.shown_kinds(programs),
         zones=figures.shown_zones(audit.summary),
         tied=figures.tied_sites(audit.sites),
         sites=len({(site.layer, site.operation, site.call) for site in audit.sites}),
@@ -49,6 +54,7 @@ def audit_html(report: Mapping[str, Any] | AuditDocument) -> str:
         attributed_in_lift=any(site.lift_variation_l1 is not None for site in audit.sites),
         caused=any(site.dead is not None for site in audit.sites),
         histograms=Markup(figures.variation_histograms(audit, audit.summary)),
+        standing_bars=Markup(figures.standing_bars(audit.summary, audit.reference)),
         zone_bars=Markup(figures.zone_bars(audit.summary)),
         site_bars=Markup(figures.site_bars(audit.sites)),
         not_finite=not_finite(audit.points),

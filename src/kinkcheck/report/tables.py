@@ -22,10 +22,14 @@ from kinkcheck.measure.zones import Zone
 from kinkcheck.programs import Evaluation
 
 
-def audit_tables(report: AuditReport) -> list[RenderableType]:
-    """The tables of an audit: variation, zones, rounding errors, ties by site; and what is missing.
+def audit_tables(report: AuditReport, detail: bool = False) -> list[RenderableType]:
+    """The tables of an audit: standing, variation, rounding errors, zones, ties by site; and more.
 
-    Missing is what is not finite, what was left out, and what was unseen.
+    More is what is missing: what is not finite, what was left out, and what was unseen.
+
+    Args:
+        report: what the audit found.
+        detail: also what published thresholds say.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> audit_tables(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -33,14 +37,16 @@ def audit_tables(report: AuditReport) -> list[RenderableType]:
     """
     tables: list[RenderableType] = []
     if report.sites:
+        summaries = summarise(report.points)
+        if any(each.reference_standings for each in summaries):
+            tables.append(standing_table(summaries, report.reference))
         tables.append(_variation(report))
-        if any(point.zone is not None for point in report.points):
-            summaries = summarise(report.points)
-            if any(each.reference_standings for each in summaries):
-                tables.append(standing_table(summaries, report.reference))
-            tables += [zone_table(summaries), threshold_table(summaries)]
-            if any(each.variation_in_errors for each in summaries):
-                tables.append(_errors(summaries, report.reference))
+        if any(each.variation_in_errors for each in summaries):
+            tables.append(_errors(summaries, report.reference))
+        if any(each.zones for each in summaries):
+            tables.append(zone_table(summaries))
+        if detail:
+            tables.append(threshold_table(summaries))
         tables.append(_sites(report))
         if any(site.variation_l1 is not None for site in report.sites):
             tables.append(_one_at_a_time(report))
@@ -138,6 +144,10 @@ def standing_table(summaries: Sequence[Summary], reference: str) -> Table:
     'Is the gradient right? In % of the points'
     """
     table = _table("Is the gradient right? In % of the points")
+    left_out = max((each.standings_left_out for each in summaries), default=0)
+    if left_out:
+        table.caption = f"Left out: up to {left_out} points of a precision, where nobody could tell"
+        table.caption_justify = "left"
     for heading in ("precision", "selection"):
         table.add_column(heading, no_wrap=True)
     for kind in Kind:
@@ -159,7 +169,7 @@ def standing_table(summaries: Sequence[Summary], reference: str) -> Table:
 
 
 def zone_table(summaries: Sequence[Summary]) -> Table:
-    """The proportion of points in each zone with its interval, by the lift and by the threshold.
+    """The proportion of points in each zone with its interval, by the lift.
 
     >>> zone_table([]).title
     'Zones, in % of the points'
@@ -167,29 +177,18 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
     table = _table("Zones, in % of the points")
     if summaries:
         first = summaries[0]
-        table.title = (
-            f"Zones, in % of the points ({100 * first.confidence:.4g} % intervals, "
-            f"{first.interval_method})"
-        )
+        table.title = f"{table.title} ({100 * first.confidence:.4g} % intervals)"
     for heading in ("precision", "selection", "zone"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("by the lift", "by the threshold"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("by the lift", justify="right", no_wrap=True)
     for each in summaries:
         rows = [
-            (
-                str(zone),
-                *(proportion(shares.get(zone)) for shares in (each.zones, each.zones_by_threshold)),
-            )
+            (str(zone), proportion(each.zones[zone]))
             for zone in Zone
-            if any(
-                share is not None and share.count
-                for share in (each.zones.get(zone), each.zones_by_threshold.get(zone))
-            )
+            if zone in each.zones and each.zones[zone].count
         ]
-        left_out = (each.zones_left_out, each.zones_by_threshold_left_out)
-        if any(left_out):
-            rows.append(("left out", *(f"{n} of {each.points}" for n in left_out)))
+        if each.zones_left_out:
+            rows.append(("left out", f"{each.zones_left_out} of {each.points}"))
         for row in rows:
             names = (escape(each.precision), escape(each.selection)) if row is rows[0] else ("", "")
             table.add_row(*names, *row, end_section=row is rows[-1])
@@ -202,7 +201,7 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
 def threshold_table(summaries: Sequence[Summary]) -> Table:
     """The published and the measured threshold τ_ω, and which part of the points lies above each.
 
-    The interval of the part above the published one is that of bifurcation in :func:`zone_table`.
+    Above the published one is what the published classifier calls a bifurcation.
 
     >>> threshold_table([]).title
     'Thresholds on the variation (∞-norms of tensors, summed), and % of the points above'
@@ -220,7 +219,7 @@ def threshold_table(summaries: Sequence[Summary]) -> Table:
             escape(each.precision),
             escape(each.selection),
             _threshold(each.threshold),
-            "--" if beyond is None else f"{100 * beyond.proportion:.1f}",
+            proportion(beyond),
             _threshold(each.threshold_measured),
             proportion(each.above_measured),
         )
@@ -295,23 +294,24 @@ def _sites(report: AuditReport) -> RenderableType:
     table.add_column("operation", no_wrap=True)
     caused = any(site.dead is not None for site in report.sites)
     if caused:
-        table.title = "Ties by site in % of the windows, and their causes in % of the ties"
+        table.title = "Ties by site and cause, in % of the windows"
     for heading in ("windows", "precision", "tied"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("dead", "exact", "rounding") if caused else ("at zero",):
+    headings = ["dead", "exact", "rounding"] if caused else ["at zero"]
+    unknown = any(site.cause_unknown for site in report.sites)
+    for heading in [*headings, *(["unknown"] if unknown else [])]:
         table.add_column(heading, justify="right", no_wrap=True)
     for counts in tied.values():
         for site in counts:
-            causes = (site.dead, site.exact, site.rounding)
+            causes = (site.dead, site.exact, site.rounding, *([site.cause_unknown] * unknown))
             table.add_row(
                 *(_named(site) if site is counts[0] else ("", "")),
                 f"{site.windows:,}" if site is counts[0] else "",
                 escape(site.precision),
                 _share(site.tied, site.windows),
                 *(
-                    (_share(count, site.caused) for count in causes)
-                    if caused
-                    else (_share(site.tied_at_zero, site.windows),)
+                    _share(count, site.windows)
+                    for count in (causes if caused else (site.tied_at_zero,))
                 ),
                 end_section=site is counts[-1] and len(counts) > 1,
             )

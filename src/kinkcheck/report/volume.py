@@ -23,7 +23,7 @@ def volume_sentence(volume: Volume) -> str:
     many = len({summary.selection for summary in volume.summaries}) > 1
     parts = []
     for summary in volume.summaries:
-        shares, judge = summary.zones, "true bifurcations by the lift"
+        shares, judge = summary.zones, "bifurcations by the lift"
         if not shares:
             shares, judge = summary.zones_by_threshold, "above the published threshold"
         if not shares:
