@@ -22,7 +22,17 @@ def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
     run = kinkcheck("demo")
     assert (run.code, run.err) == (0, "")
     assert fits(run.out)
-    tables = run.out.split("x = (")[1:]
+    first, *tables = run.out.split("x = (")[1:]
+    # By hand: max(t·x) is 4t for t > 0 and t for t < 0, and zero is 0.
+    assert [line.split() for line in first.splitlines() if line.split()[:1] == ["max1"]] == [
+        ["max1", "1", "4", "1", "limit"]
+    ]
+    assert [line.split() for line in first.splitlines() if line.split()[:1] == ["max2"]] == [
+        ["max2", "1", "4", "2.5", "subgradient"]
+    ]
+    assert [line.split() for line in first.splitlines() if line.split()[:2] == ["zero", "0"]] == [
+        ["zero", "0", "0", "-1.5", "wrong"]
+    ]
     assert [table.split(")")[0] for table in tables] == [
         "1, 2, 3, 4", "1.4, 1.4, 1.4, 1.4", "1.14, 1.14, 1.14, 1.14",
     ]  # fmt: skip
@@ -37,6 +47,7 @@ def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
     assert all(row == ["0", *["0"] * 4, "agreement"] for row in distinct[1:])
     for row in published:
         assert (row[0], row[3], row[-1]) == ("0", "5.96e-08", "compensation")
+    assert "the difference of two choices that belong to no one side: wrong." in run.text
     assert run.text.index("bifurcation, at every precision") > run.text.index("1.14")
 
 

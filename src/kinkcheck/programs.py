@@ -166,6 +166,19 @@ def evaluate(t: float, x: Sequence[float], dtype: torch.dtype) -> list[Evaluatio
     return evaluations
 
 
+def slopes(program: Callable[[Tensor, Tensor], Tensor], x: Sequence[float]) -> tuple[float, float]:
+    """How fast a program of :data:`PROGRAMS` grows with t, just below t = 0 and just above it.
+
+    They are piecewise linear, with no kink but 0 near it: a quotient has the slope.
+
+    >>> slopes(PROGRAMS["max1"], (1.0, 2.0, 3.0, 4.0)), slopes(zero, (1.0, 2.0, 3.0, 4.0))
+    ((1.0, 4.0), (0.0, 0.0))
+    """
+    entries = torch.tensor(x, dtype=torch.float64)
+    at = [program(torch.tensor(t, dtype=torch.float64), entries).item() for t in (-0.125, 0, 0.125)]
+    return (at[1] - at[0]) / 0.125, (at[2] - at[1]) / 0.125
+
+
 def _exact_derivatives(t: Fraction, x: list[Fraction]) -> dict[str, Fraction]:
     largest = max(t * entry for entry in x)
     tied = [entry for entry in x if t * entry == largest]

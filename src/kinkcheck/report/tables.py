@@ -97,6 +97,29 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
     return table
 
 
+def slope_table(
+    x: Sequence[float], rows: Sequence[tuple[str, tuple[float, float], float, Kind]]
+) -> Table:
+    """What AD returns for programs at t = 0 beside their slopes there, and what that is.
+
+    Args:
+        x: the entries.
+        rows: program, its slopes on the left and on the right, what AD returns, and its standing.
+
+    >>> slope_table((1.0, 2.0), []).title
+    'x = (1, 2), t = 0: is AD right?'
+    """
+    table = _table(f"x = ({', '.join(f'{entry:g}' for entry in x)}), t = 0: is AD right?")
+    table.add_column("program", no_wrap=True)
+    for heading in ("slope on the left", "on the right", "AD returns"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("which is", no_wrap=True)
+    for program, slopes, returned, kind in rows:
+        word = f"[bold red]{kind}[/]" if kind is Kind.WRONG else str(kind)
+        table.add_row(program, *(f"{each:g}" for each in (*slopes, returned)), word)
+    return table
+
+
 def _short(t: float) -> str:
     return f"{t:g}" if t == 0 or abs(t) >= 1e-3 else f"{t:.0e}"
 
