@@ -28,7 +28,7 @@ import kinkcheck
 from kinkcheck import networks
 from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.standing import smooth
+from kinkcheck.measure.standing import told
 from timing import medians, table, where
 
 
@@ -121,8 +121,8 @@ def parts(name: str, batch: int, size: int, repeats: int) -> list[str]:
 
     def standing() -> None:
         forward()
-        if smooth(made[0], "native") is None:
-            raise SystemExit(f"{name}: not all ties are flat")
+        if told(made[0], "native") is None:
+            raise SystemExit(f"{name}: not all ties are in sight")
 
     def point(*selections: str) -> None:
         standing()

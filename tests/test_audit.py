@@ -576,6 +576,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
         "distance": "NoneType",
         "excess": "NoneType",
         "why": "str",
+        "samples": "NoneType",
         "exact": "NoneType",
         "lifted": "bool",
     }

@@ -141,6 +141,41 @@ def test_a_certificate_that_does_not_hold_is_found(change: dict[str, Any]) -> No
     assert minimal.wrong != []
 
 
+@pytest.mark.parametrize(
+    ("precision", "norm"), [("float32", False), ("bfloat16", False), ("float32", True)]
+)
+def test_the_search_is_among_the_samples_that_hold_kinks(precision: str, norm: bool) -> None:
+    """Sample 3 is black, so that without a bias all that comes before its ReLUs is 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+    nn.init.zeros_(model[0].bias)
+    images, labels = torch.rand(16, 1, 6, 6), torch.arange(16) % 3
+    images[3] = 0
+    batch = (images, labels)
+    report = kinkcheck.audit(
+        model, [batch], precisions=[precision], selections=["branch:1", "branch:2"]
+    )
+    one, two = (point.standing for point in report.points)
+    assert one is not None
+    assert two is not None
+    if norm:  # samples meet, and the mean of what comes before a ReLU is not 0
+        assert one.samples is None
+        return
+    assert one.samples == two.samples == [3]
+    assert (one.kind, two.stands) == ("limit", False)
+    assert all(not each.wrong for each in verify(report, model, [batch]))
+    false = replace(report.points[0], standing=replace(one, samples=[4]))
+    checked = verify(replace(report, points=[false]), model, [batch])
+    assert [bool(each.wrong) for each in checked] == [False, True]
+
+
 def test_certificates_hold_over_the_rationals() -> None:
     """Filters that are equal tie at every window; those that are not alike are kinks."""
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from kinkcheck.arithmetic.casting import InPlace
 from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import held_back
-from kinkcheck.measure.batch import candidates
+from kinkcheck.measure.batch import Samples, candidates
 from kinkcheck.measure.footprint import estimate
 from kinkcheck.measure.forward import one_line
 from kinkcheck.measure.point import Measurement
@@ -135,10 +135,10 @@ class Grid:
                 plain = runs.plain()
         if first:
             self._say_memory(runs)
-        samples = [] if self._samples is None else candidates(runs.batch, self._samples)
         measurement = Measurement(
-            runs, self.switch, place.draw, place.batch, samples, plain=plain, **self._how
-        )
+            runs, self.switch, place.draw, place.batch, self.candidates(runs), plain=plain,
+            **self._how,
+        )  # fmt: skip
         return measurement.measure()
 
     def runs(self, place: Place) -> Runs:
@@ -151,6 +151,10 @@ class Grid:
             model, step, batches[batch], precision, self._device, self._seed + batch,
             f"{precision}, draw {draw}, batch {batch}", held,
         )  # fmt: skip
+
+    def candidates(self, runs: Runs) -> list[Samples]:
+        """Where samples could be in the batch of a point, the likeliest first."""
+        return [] if self._samples is None else candidates(runs.batch, self._samples)
 
     def _say_memory(self, runs: Runs) -> None:
         assert runs.held is not None

@@ -17,13 +17,15 @@ from kinkcheck.audit.points import Factory, Place
 from kinkcheck.audit.report import AuditReport
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import held_back
-from kinkcheck.measure.forward import Chooser
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.forward import Chooser, Forward
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Runs, Step
-from kinkcheck.measure.standing import Kind, Program, Standing, smooth
+from kinkcheck.measure.standing import Kind, Program, Standing, part, smooth, told
 from kinkcheck.measure.standing import verify as verify_one
 
+_OTHER_SAMPLES = "samples meet in the network, or others hold ties whose branches move differently"
 _TOLD_APART = "along another direction the branches of some tie do not move alike"
 
 
@@ -53,6 +55,7 @@ def verify(
     *,
     loss: Loss | None = None,
     step: Step | None = None,
+    samples: Any = 0,
     device: str | None = None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Verified]:
@@ -68,6 +71,7 @@ def verify(
         batches: the mini-batches.
         loss: a function of outputs and targets.
         step: a function of the model and a batch.
+        samples: which dimension of each tensor of a batch counts samples.
         device: where to run.
         on_point: called with the number of points done and in all, after each point.
 
@@ -98,6 +102,7 @@ def verify(
         batches,
         loss=loss,
         step=step,
+        samples=samples,
         precisions=list(dict.fromkeys(place.precision for place, _ in by_place)),
         selections=report.selections,
         reference=report.reference,
@@ -112,8 +117,9 @@ def verify(
     with torch.random.fork_rng():
         for number, (place, found) in enumerate(sorted(by_place, key=lambda each: each[0].draw)):
             with held_back(), torch.enable_grad():
+                runs = grid.runs(place)
                 for selection, standing in _certificates(report.reference, found).items():
-                    wrong = _wrong(grid.runs(place), programs[selection], standing)
+                    wrong = _wrong(runs, grid.candidates(runs), programs[selection], standing)
                     verified.append(
                         Verified(
                             found[0].precision, place.draw, place.batch, selection, standing.kind,
@@ -135,16 +141,22 @@ def _certificates(reference: str, points: Sequence[Point]) -> dict[str, Standing
     }
 
 
-def _wrong(runs: Runs, program: Chooser, standing: Standing) -> list[str]:
+def _wrong(
+    runs: Runs, candidates: Sequence[Samples], program: Chooser, standing: Standing
+) -> list[str]:
     with runs.audited():
-        forward = runs.forward()  # what it draws at random the lift is given
-        if not standing.lifted:
-            return [] if smooth(forward, program, standing.seed + 1) else [_TOLD_APART]
+        # What it draws at random the lift is given. The gradient moves along another direction.
+        found = told(runs.forward(), program, standing.seed + 1)
+    if not standing.lifted:
+        return [] if smooth(found) else [_TOLD_APART]
     with ExitStack() as stack:
         forward = whole(runs, stack)
+        again: Callable[[], Forward] = runs.forward
+        if standing.samples is not None:
+            held = part(runs, forward, candidates, found, standing.samples)
+            if held is None:
+                return [_OTHER_SAMPLES]
+            standing, forward, again = held.of_part(standing), held.forward, held.again
         return verify_one(
-            Program(forward, standing.seed, runs.forward),
-            standing,
-            program,
-            forward.gradient(program),
+            Program(forward, standing.seed, again), standing, program, forward.gradient(program)
         )

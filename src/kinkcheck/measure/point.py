@@ -14,12 +14,20 @@ from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, opaque
 from kinkcheck.measure.causes import Causes, causes
 from kinkcheck.measure.finite import first_in_backward, first_in_forward, first_in_gradient
-from kinkcheck.measure.forward import Forward, Gradient
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
-from kinkcheck.measure.standing import certified_exactly, smooth, standings
+from kinkcheck.measure.standing import (
+    Part,
+    Standing,
+    certified_exactly,
+    part,
+    smooth,
+    standings,
+    told,
+)
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
@@ -75,7 +83,8 @@ class Measurement:
             if self.plain is not None:
                 self._require_plain(forward.gradient({}), self.plain)
             reference, *choosers = self.switch.programs()
-            seen = smooth(forward, reference, self.runs.seed)
+            found = told(forward, reference, self.runs.seed)
+            seen = smooth(found, self.runs.seed)
             base = forward.gradient(reference)
             gradients = [forward.gradient(chooser) for chooser in choosers]
             if self.plain is not None:
@@ -96,20 +105,16 @@ class Measurement:
             if seen is not None:
                 standing, *others = [seen] * (1 + len(choosers))
             else:
-                programs = zip(
-                    [reference, *choosers], [higher.reference, *higher.selections], strict=True
-                )
-                standing, *others = standings(
-                    higher.forward, list(programs), self.runs.seed, self.runs.forward
-                )
+                held = part(self.runs, higher.forward, _known(higher.samples), found)
+                standing, *others = self._standings(higher, held, [reference, *choosers])
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
                 along = higher.forward.gradients_along(0, direction.double(), [reference])
         if direction is not None:
-            found = self._exact(forward, higher.forward, direction, along[0])
-            lifts = self._arbitrated(lifts, found, direction)
+            point = self._exact(forward, higher.forward, direction, along[0])
+            lifts = self._arbitrated(lifts, point, direction)
             standing, *others = [
-                certified_exactly(each, found, direction, selection, self.switch.reference)
+                certified_exactly(each, point, direction, selection, self.switch.reference)
                 for each, selection in zip(
                     [standing, *others],
                     [self.switch.reference, *self.switch.selections],
@@ -130,6 +135,18 @@ class Measurement:
         ]
         left_out = [] if higher.samples is not None else [NO_SAMPLES]
         return self._found(points, forward, alone, alone_above, why, left_out)
+
+    def _standings(
+        self, higher: Lifted, held: Part | None, programs: Sequence[Chooser]
+    ) -> list[Standing]:
+        """The standing of every program: of the samples alone that hold kinks, if it can be."""
+        if held is None:
+            lifted = [higher.reference, *higher.selections]
+            of = list(zip(programs, lifted, strict=True))
+            return standings(higher.forward, of, self.runs.seed, self.runs.forward)
+        of = [(program, held.forward.gradient(program)) for program in programs]
+        found = standings(held.forward, of, self.runs.seed, held.again)
+        return [held.of_whole(each) for each in found]
 
     def _points(
         self, forward: Forward, base: Gradient, gradients: Sequence[Gradient]
@@ -311,6 +328,10 @@ class Measurement:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
         found = self.switch.alone(higher.forward, higher.reference)
         return {_key(site): value for site, value in found.items()}
+
+
+def _known(samples: Samples | None) -> list[Samples]:
+    return [] if samples is None else [samples]
 
 
 def _only(inputs: tuple[Any, ...]) -> torch.Tensor:

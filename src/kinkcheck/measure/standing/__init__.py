@@ -12,7 +12,8 @@ from kinkcheck.lazy import import_when_used
 from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 
 if TYPE_CHECKING:
-    from kinkcheck.measure.standing.judged import certified_exactly, smooth, standings
+    from kinkcheck.measure.standing.judged import certified_exactly, smooth, standings, told
+    from kinkcheck.measure.standing.part import Part, part
     from kinkcheck.measure.standing.program import Program
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
@@ -21,12 +22,15 @@ __all__ = [
     "STANDS",
     "Along",
     "Kind",
+    "Part",
     "Program",
     "Search",
     "Standing",
     "certified_exactly",
+    "part",
     "smooth",
     "standings",
+    "told",
     "verify",
 ]
 
@@ -35,6 +39,9 @@ import_when_used(
     "kinkcheck.measure.standing.judged:certified_exactly",
     "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
+    "kinkcheck.measure.standing.judged:told",
+    "kinkcheck.measure.standing.part:Part",
+    "kinkcheck.measure.standing.part:part",
     "kinkcheck.measure.standing.program:Program",
     "kinkcheck.measure.standing.search:Search",
     "kinkcheck.measure.standing.verification:verify",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
-from kinkcheck.measure.standing.program import Program
+from kinkcheck.measure.standing.program import Program, Told
 from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.standing.search import EQUAL, Search
 from kinkcheck.ops.table import ROWS
@@ -29,12 +29,13 @@ EFFORT = 32
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
 
-_EXACT_ENOUGH = 2.0**-23
-"""Unit roundoff of the type in which one direction tells branches apart; the others take more."""
+_FINE = 2.0**-23
+"""The spacing of numbers at 1 up to which a tangent along one direction tells branches apart. In
+coarser types rounding makes ties of many branches that are not one function, and the lift tells."""
 
 
-def smooth(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Standing | None:
-    """The standing of all gradients of a loss that has no kink, seen in the audited precision.
+def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | None:
+    """What the audited precision itself tells of ties.
 
     Args:
         forward: the forward pass, in any precision.
@@ -42,26 +43,33 @@ def smooth(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Standin
         seed: of the directions.
 
     Returns:
-        None where it cannot be seen: the lift has to tell.
+        None where not all is in sight, and in 16 bits.
 
     >>> import torch
     >>> model = torch.nn.PReLU(1)
-    >>> smooth(Forward(model, lambda: model(-torch.ones(1)).abs().sum()), "native").kind
-    <Kind.DERIVATIVE: 'derivative'>
+    >>> told(Forward(model, lambda: model(-torch.ones(1)).abs().sum()), "native")
+    Told(alike=[], apart=[])
     """
-    if any(map(_may_hide, forward.tape.unseen_behind(forward.loss))):
+    trained = [each for each in forward.model.parameters() if each.requires_grad]
+    met = [kinks.value for kinks in forward.kinks if kinks.value.is_floating_point()]
+    coarse = any(torch.finfo(each.dtype).eps > _FINE for each in (*trained, *met))
+    if coarse or any(map(_may_hide, forward.tape.unseen_behind(forward.loss))):
         return None
-    coarse = any(
-        torch.finfo(each.dtype).eps > _EXACT_ENOUGH
-        for each in forward.model.parameters()
-        if each.requires_grad
-    )
     try:
-        ties = Program(forward, seed).smooth(choose, 4 if coarse else 1)
+        return Program(forward, seed).told(choose)
     except InputError:
         return None
-    if ties is None:
+
+
+def smooth(found: Told | None, seed: int = 0) -> Standing | None:
+    """The standing of all gradients of a loss that was told to have no kink; None if it was not.
+
+    >>> smooth(Told([], [])).kind
+    <Kind.DERIVATIVE: 'derivative'>
+    """
+    if found is None or found.apart:
         return None
+    ties = sum(outputs.numel() for _, outputs in found.alike)
     return Standing(Kind.DERIVATIVE, ties, ties, rows=0, seed=seed, lifted=False)
 
 

@@ -102,6 +102,47 @@ class Limit:
     unforeseen: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is told of ties, each by its number in the output of a site.
+
+    Attributes:
+        alike: those that get a gradient and whose branches move alike, bit for bit.
+        apart: those whose branches do not, live or not.
+    """
+
+    alike: list[tuple[Kinks, Tensor]]
+    apart: list[tuple[Kinks, Tensor]]
+
+    @classmethod
+    def of(cls, census: Census) -> Told:
+        """What a census in the lift tells."""
+        alike, apart = (
+            [(each.kinks, each.outputs) for each in ties] for ties in (census.same, census.apart)
+        )
+        return cls(alike, apart)
+
+    def samples(self, count: int) -> Tensor | None:
+        """The samples, of so many, that hold ties whose branches do not move alike.
+
+        None if the outputs of some site are not those of one sample after the other.
+        """
+        held = []
+        for kinks, outputs in self.apart:
+            if not kinks.value.dim() or len(kinks.value) != count:
+                return None
+            held.append(outputs // kinks.value[0].numel())
+        return torch.unique(torch.cat(held)).cpu() if held else torch.zeros(0, dtype=torch.int64)
+
+    def alike_beside(self, samples: Tensor, count: int) -> int:
+        """How many ties of the other samples get a gradient; they move alike."""
+        beside = 0
+        for kinks, outputs in self.alike:
+            of = (outputs // max(1, kinks.value.numel() // count)).cpu()
+            beside += int(torch.isin(of, samples, invert=True).sum())
+        return beside
+
+
 class Program:
     """A recorded program at a point.
 
@@ -176,38 +217,37 @@ class Program:
             rows += contests.numel() - len(set(contests.tolist()))
         return replace(found, rows=rows)
 
-    def smooth(self, choose: Chooser | Choose, directions: int = 1) -> int | None:
-        """How many ties get a gradient, if the branches of all move alike, bit for bit.
+    def told(self, choose: Chooser | Choose) -> Told | None:
+        """Which ties have branches that all move alike along a direction, bit for bit.
 
-        A rounded tangent tells branches apart that are not one function, but for few chances in as
-        many as the type has numbers of one size: hence the number of directions. Branches that it
-        does not tell apart are carried out by the same operations on the same numbers.
+        Branches that a rounded tangent does not tell apart are carried out by the same operations
+        on the same numbers, but for one chance in as many as the type has numbers of one size.
 
         Args:
             choose: what is chosen; where all branches move alike it does not matter.
-            directions: how many are followed.
 
         Returns:
-            None where branches move differently at some tie, live or not.
+            None where tangents do not reach a tie that a gradient reaches.
         """
+        told = Told([], [])
         if not self._kinks:
-            return 0
-        self.passes += directions
-        traced = self.forward.trace(choose, self._drawn(range(directions)), self._edges)
-        ties = 0
+            return told
+        self.passes += 1
+        traced = self.forward.trace(choose, self._drawn([0]), self._edges)
+        (moved,) = traced.moved
         for kinks in self._kinks:
             arrived = traced.arrived.get(_output(kinks))
             if arrived is None:
                 continue
-            for moved in traced.moved:
-                if not {e for e in kinks.sources if e is not None} <= moved.keys():
-                    return None
-                rivals, _ = _rivals(kinks, _moved(kinks, moved))
-                of, gap, _ = _gaps(rivals, arrived.numel())
-                if bool((gap != 0).any()):
-                    return None
-            ties += int(torch.count_nonzero(arrived.flatten()[of]))
-        return ties
+            if not {edge for edge in kinks.sources if edge is not None} <= moved.keys():
+                return None
+            rivals, _ = _rivals(kinks, _moved(kinks, moved))
+            of, gap, _ = _gaps(rivals, arrived.numel())
+            alike = gap == 0
+            told.alike.append((kinks, of[alike & (arrived.flatten()[of] != 0)]))
+            if not bool(alike.all()):
+                told.apart.append((kinks, of[~alike]))
+        return told
 
     def rows(self, census: Census, choose: Chooser | Choose, count: int) -> Table:
         """Tangents at kinks along the first directions, under what is chosen."""

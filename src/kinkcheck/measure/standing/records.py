@@ -61,6 +61,9 @@ class Standing:
         excess: of a wrong gradient, by how much its slope in the direction from the nearest
             combination to it is above the slope of every limit there, in units of its norm.
         why: why nothing was decided.
+        samples: the numbers of the samples whose part of the gradient the certificate is of; the
+            branches of all live ties of the others were seen to move alike. None for the whole
+            mini-batch.
         exact: how far the gradient is from that combination over the rationals, l1, in units of its
             norm: 0 if it is the very same, up to the rounding of the weights; None where the exact
             arbiter was not asked.
@@ -79,6 +82,7 @@ class Standing:
     distance: float | None = None
     excess: float | None = None
     why: str | None = None
+    samples: list[int] | None = None
     exact: float | None = None
     lifted: bool = True
 

@@ -1,0 +1,109 @@
+"""The samples of a mini-batch that hold the kinks of its loss.
+
+Where samples do not meet in the network, the gradient is the sum of what each sample gives. Those
+whose live ties all have branches that move alike give the derivative, whatever is chosen, so that
+the standing of the whole is that of the sum over the others, at the same gradient at their outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.lift import part_of
+from kinkcheck.measure.runs import Runs
+from kinkcheck.measure.standing.program import Program, Told
+from kinkcheck.measure.standing.records import Standing
+
+_MOST = 0.25
+"""Up to this part of the samples it is faster to carry them out alone."""
+
+_ALIKE = 1e-10
+"""Float64 outputs that agree to this did not meet."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A forward pass on the samples that hold kinks.
+
+    Attributes:
+        forward: the pass; its loss has the gradient of the whole loss with respect to their
+            outputs.
+        again: carries it out once more.
+        samples: their numbers.
+        beside: how many live ties the other samples have.
+    """
+
+    forward: Forward
+    again: Callable[[], Forward]
+    samples: list[int]
+    beside: int
+
+    def of_whole(self, standing: Standing) -> Standing:
+        """The standing of the whole gradient, given that of the part."""
+        ties, flat = standing.ties + self.beside, standing.flat + self.beside
+        return replace(standing, ties=ties, flat=flat, samples=self.samples)
+
+    def of_part(self, standing: Standing) -> Standing:
+        """The inverse."""
+        ties, flat = standing.ties - self.beside, standing.flat - self.beside
+        return replace(standing, ties=ties, flat=flat, samples=None)
+
+
+def part(
+    runs: Runs,
+    whole: Forward,
+    candidates: Sequence[Samples],
+    found: Told | None,
+    chosen: Sequence[int] | None = None,
+) -> Part | None:
+    """The samples that hold kinks, carried out alone.
+
+    Args:
+        runs: the runs of the point, in the lift.
+        whole: the lifted forward pass on the whole mini-batch.
+        candidates: where its samples could be.
+        found: what the audited precision tells of ties. Where that leaves too many samples, as in
+            16 bits, whose rounding makes ties in all of them, the lift tells.
+        chosen: the samples; by default those that hold ties whose branches do not move alike.
+
+    Returns:
+        None where samples meet, where most of them hold kinks, or where others than the chosen ones
+        do.
+    """
+    for samples in candidates:
+        output = whole.bottleneck(samples.count)
+        if output is None:
+            continue
+        few = int(_MOST * samples.count)
+        some = None if found is None else _held(found, samples.count, few, chosen)
+        if some is None:
+            found = Told.of(Program(whole, runs.seed).census())
+            some = _held(found, samples.count, few, chosen)
+        if some is None or found is None:
+            continue
+        forward = part_of(runs, whole, samples, some, output, tolerance=_ALIKE)
+        if forward is not None:
+            direction = whole.output_gradient(output)[some]
+            return Part(
+                forward.of((forward.outputs[output] * direction).sum()),
+                partial(runs.forward, samples, some),
+                some.tolist(),
+                found.alike_beside(some, samples.count),
+            )
+    return None
+
+
+def _held(found: Told, count: int, most: int, chosen: Sequence[int] | None) -> torch.Tensor | None:
+    """The samples that hold kinks, or others that include them; None if they are too many."""
+    some = found.samples(count)
+    if some is None or not 0 < len(some) <= most:
+        return None
+    if chosen is None:
+        return some
+    return torch.tensor(chosen) if {*some.tolist()} <= {*chosen} else None
