@@ -60,7 +60,7 @@ def train(
     monitored: Callable[[nn.Module], Callable[[Tensor, Tensor], object]] | None,
     precision: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Everything that a training leaves behind, with a measurement at three places of each step."""
+    """Everything that a training leaves behind, with a measurement at four places of each step."""
     seed_everything()
     model = Net()
     model.features[1].eval()
@@ -73,6 +73,7 @@ def train(
         with autocast:
             step(x, y)
             loss = F.cross_entropy(model(x), y)
+            step(x, y)
         loss.backward()
         gradients += [p.grad.clone() for p in model.parameters() if p.grad is not None]
         with autocast:
@@ -93,9 +94,9 @@ def train(
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
-@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize(("probe", "standing"), [(False, False), (True, False), (False, True)])
 def test_a_monitored_training_is_the_same_bit_for_bit(
-    probe: bool, precision: torch.dtype | None, tmp_path: Path
+    probe: bool, standing: bool, precision: torch.dtype | None, tmp_path: Path
 ) -> None:
     monitors = []
 
@@ -105,6 +106,7 @@ def test_a_monitored_training_is_the_same_bit_for_bit(
                 model,
                 F.cross_entropy,
                 every=2,
+                standing=standing,
                 probe=next(batches(1)) if probe else None,
                 file=tmp_path / "records.jsonl",
             )
@@ -113,7 +115,8 @@ def test_a_monitored_training_is_the_same_bit_for_bit(
 
     torch.testing.assert_close(train(monitored, precision), train(None, precision), rtol=0, atol=0)
     (monitor,) = monitors
-    assert [record.step for record in monitor.records] == list(range(0, 15, 2))
+    assert [record.step for record in monitor.records] == list(range(0, 20, 2))
+    assert monitor.standings.total() == (10 if standing else 0)
     assert all(math.isfinite(record.loss) for record in monitor.records)
 
 
@@ -138,6 +141,77 @@ def test_a_record_says_what_the_run_does() -> None:
     loss.backward()
     norm = torch.cat([p.grad.double().flatten() for p in model.parameters()]).norm()  # type: ignore[union-attr]
     assert record.gradient_norm == pytest.approx(norm.item(), rel=1e-12)
+
+
+def odd(x: Tensor) -> Tensor:
+    return F.relu(x) - F.relu(-x)  # x, whose derivative AD says is 0 at 0
+
+
+# By hand: what the gradient with respect to a weight is at that weight.
+KNOWN = [
+    (F.relu, 1.0, "derivative", 0),
+    (F.relu, 0.0, "limit", 1),
+    (lambda x: F.relu(0 * x), 1.0, "derivative", 0),  # a tie at which no branch depends on it
+    (torch.abs, 0.0, "subgradient", 1),
+    (odd, 0.0, "wrong", 2),
+    (odd, 1.0, "derivative", 0),
+    (lambda x: x.sign() * x.abs(), 0.0, "undecided", 0),
+]
+
+
+@pytest.mark.parametrize(("function", "weight", "kind", "kinks"), KNOWN)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("closed", [False, True])
+def test_known_gradients_have_their_standing(
+    function: Callable[[Tensor], Tensor], weight: float, kind: str, kinks: int,
+    dtype: torch.dtype, closed: bool,
+) -> None:  # fmt: skip
+    model = nn.Linear(1, 1, bias=False, dtype=dtype)
+    nn.init.constant_(model.weight, weight)
+    x = torch.ones(1, 1, dtype=dtype)
+    monitor = Monitor(model, lambda out, _: function(out).sum(), every=1, standing=True)
+    steps = monitor.step, lambda x: monitor.step_closure(lambda: function(model(x)).sum())
+    record = steps[closed](x)
+    assert record is not None
+    assert record.standing is not None
+    assert (record.standing.kind, record.standing.kinks) == (kind, kinks)
+    assert monitor.standings == {kind: 1}
+    scalars = record.scalars()
+    shown = {name: value for name, value in scalars.items() if name.startswith("standing/")}
+    assert shown.pop("standing/kinks") == kinks
+    assert {name: value for name, value in shown.items() if value} == {f"standing/{kind}": 1.0}
+    assert len(shown) == 5
+    assert (model.weight.dtype, model.weight.item(), x.dtype) == (dtype, weight, dtype)
+
+
+def test_what_rounding_alone_ties_is_told_by_the_lift() -> None:
+    """1 + 2⁻²⁴ is 1 in float32: a tie of two functions, of which over the reals one is larger."""
+    model = nn.ParameterDict({"a": torch.ones(1), "b": torch.ones(1)})
+
+    def loss() -> Tensor:
+        return torch.maximum(model["a"] + 2.0**-24, 1.0 * model["b"]).sum()
+
+    record = Monitor(model, every=1, standing=True).step_closure(loss)
+    assert record is not None
+    assert record.ties[0].tied == 1
+    assert record.standing is not None
+    assert (record.standing.kind, record.standing.lifted, record.standing.ties) == (
+        "derivative", True, 0,
+    )  # fmt: skip
+
+
+def test_a_distributed_training_is_never_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
+    monitor = Monitor(model, F.mse_loss, every=1, standing=True)
+    kinds = []
+    for weight in (1.0, 0.0):
+        nn.init.constant_(model[0].weight, weight)  # type: ignore[arg-type]
+        record = monitor.step(torch.ones(1, 1), torch.ones(1, 1))
+        assert record is not None
+        assert record.standing is not None
+        kinds.append((record.standing.kind.value, record.standing.why is None))
+    assert kinds == [("derivative", True), ("undecided", False)]
 
 
 def test_the_gradient_is_that_of_the_run_under_autocast() -> None:

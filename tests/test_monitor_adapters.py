@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from kinkcheck import InputError
 from kinkcheck.monitor import Monitor
 
+SEEN = "kinkcheck.monitor.standing.smooth"
+"""What needs no lift; without it every measurement casts the program in place."""
+
 
 def images(count: int) -> list[tuple[Tensor, Tensor]]:
     draws = torch.Generator().manual_seed(1)
@@ -70,7 +73,7 @@ class TestLightning:
 
         lightning.seed_everything(0, verbose=False)
         module = Module()
-        monitor = Monitor(module, F.cross_entropy, every=3)
+        monitor = Monitor(module, F.cross_entropy, every=3, standing=True)
         logger = CSVLogger(folder)
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -89,7 +92,10 @@ class TestLightning:
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-    def test_a_monitored_training_is_the_same(self, precision: str, tmp_path: Path) -> None:
+    def test_a_monitored_training_is_the_same(
+        self, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(SEEN, lambda *_: None)
         module, monitor, logger = self.train(tmp_path / "a", True, precision=precision)
         plain, _, _ = self.train(tmp_path / "b", False, precision=precision)
         torch.testing.assert_close(module.state_dict(), plain.state_dict(), rtol=0, atol=0)
@@ -97,6 +103,8 @@ class TestLightning:
         assert [ties.name for ties in monitor.records[0].ties] == ["net.2.relu", "net.3.max_pool2d"]
         logged = (Path(logger.log_dir) / "metrics.csv").read_text()
         assert "ties/net.3.max_pool2d" in logged
+        assert "standing/derivative" in logged
+        assert monitor.standings.keys() <= {"derivative", "limit"}
 
     def test_any_loss_and_a_checkpoint(self) -> None:
         from lightning.pytorch import Trainer
@@ -142,7 +150,7 @@ class TestTrainer:
             num_labels=3,
         )
         model = ResNetForImageClassification(config)
-        monitor = Monitor(model, every=3)
+        monitor = Monitor(model, every=3, standing=True)
         Trainer(
             model=model,
             args=TrainingArguments(
@@ -171,8 +179,9 @@ class TestTrainer:
         ],
     )
     def test_a_monitored_training_is_the_same(
-        self, options: dict[str, Any], tmp_path: Path
+        self, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(SEEN, lambda *_: None)
         model, monitor = self.train(tmp_path / "a", True, **options)
         plain, _ = self.train(tmp_path / "b", False, **options)
         torch.testing.assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
@@ -180,6 +189,7 @@ class TestTrainer:
         operations = {ties.operation for ties in monitor.records[0].ties}
         assert operations == {"relu", "max_pool2d"}
         assert not model._forward_pre_hooks
+        assert monitor.standings.keys() <= {"derivative", "limit"}
 
     def test_a_model_without_a_loss(self) -> None:
         from kinkcheck.monitor.transformers import TrainerMonitor

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from germs import limits, straight
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, verify
+from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, smooth, verify
 
 SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
 
@@ -356,3 +356,14 @@ def test_a_direction_that_decides_nothing_is_refused() -> None:
     assert "does not decide" in point.verified("native", flat)[0]
     other = replace(standing, along=[replace(along, coefficients=[-c for c in along.coefficients])])
     assert "another gradient" in point.verified("native", other)[0]
+
+
+# Seeds whose first direction moves both entries of a tie alike in bfloat16, though it is a kink.
+@pytest.mark.parametrize("seed", [56, 1341, 1355])
+def test_one_direction_is_not_enough_where_autocast_is_coarser_than_parameters(seed: int) -> None:
+    model = nn.Linear(1, 2, bias=False)
+    nn.init.ones_(model.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        forward = Forward(model, lambda: model(torch.ones(1, 1)).amax(1).sum())
+    assert forward.kinks[0].site.tied == 1
+    assert smooth(forward, "native", seed) is None

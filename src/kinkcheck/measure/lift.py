@@ -107,13 +107,6 @@ def lift(
     """
     with ExitStack() as stack:
         forward = whole(runs, stack)
-        if narrow := forward.narrower_than_float64():
-            raise InputError(
-                f"network: computes in fewer bits than float64 ({narrow}, {runs.where}, lifted), "
-                "so that rounding cannot be told from truth; make it follow the type of its input, "
-                "or audit it without the lift"
-            )
-        _require_same_function(runs, forward)
         choosers = [reference, *selections]
         base, *gradients = [forward.gradient(chooser) for chooser in choosers]
         floors, found, bottleneck = _floors(runs, forward, choosers, [base, *gradients], samples)
@@ -133,7 +126,13 @@ def lift(
 
 
 def _require_same_function(runs: Runs, whole: Forward) -> None:
-    """Refuse a lift whose loss is another one than the precision found, beyond all rounding."""
+    """Refuse a lift that is none, or whose loss is another one than the precision found."""
+    if narrow := whole.narrower_than_float64():
+        raise InputError(
+            f"network: computes in fewer bits than float64 ({narrow}, {runs.where}, lifted), "
+            "so that rounding cannot be told from truth; make it follow the type of its input, "
+            "or audit it without the lift"
+        )
     found, lifted = runs.loss, whole.loss.item()
     if found is None or runs.at.unit_roundoff > _COARSE:
         return
@@ -148,6 +147,10 @@ def _require_same_function(runs: Runs, whole: Forward) -> None:
 def whole(runs: Runs, stack: ExitStack) -> Forward:
     """The lifted forward pass on the whole mini-batch, in a context that a stack keeps open.
 
+    Raises:
+        InputError: the network fails in float64, computes in fewer bits somewhere, or has another
+            loss there than rounding explains.
+
     >>> from torch import nn
     >>> from kinkcheck.arithmetic.precision import PRECISIONS
     >>> half = PRECISIONS["float16"]
@@ -156,6 +159,12 @@ def whole(runs: Runs, stack: ExitStack) -> Forward:
     ...     whole(runs, stack).loss.dtype
     torch.float64
     """
+    forward = _lifted(runs, stack)
+    _require_same_function(runs, forward)
+    return forward
+
+
+def _lifted(runs: Runs, stack: ExitStack) -> Forward:
     if runs.on.type == "cpu" and all(each.dim() != 5 for each in runs.model.parameters()):
         # PyTorch's float64 convolution is nearly twice as fast so; but some networks take a view
         # that this layout does not have.

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kinkcheck.measure.forward import Forward
+from kinkcheck.measure.standing import Kind, Standing
 from kinkcheck.measure.variation import Variation, gradient_variation
+from kinkcheck.monitor.standing import standing_there
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Site
 from kinkcheck.tape.as_found import as_found
@@ -66,6 +68,7 @@ class Record:
         variation: how far the gradient under the second selection is from it.
         ties: of each site, in the order of their calls.
         seconds: that the measurement took.
+        standing: of the gradient under the first selection; None where it was not asked for.
     """
 
     step: int
@@ -74,6 +77,7 @@ class Record:
     variation: Variation
     ties: tuple[SiteTies, ...]
     seconds: float = field(compare=False)
+    standing: Standing | None = None
 
     def scalars(self) -> dict[str, float]:
         """The numbers by name, for a logger: ``wandb.log(record.scalars())``.
@@ -90,6 +94,11 @@ class Record:
         variation/relative_l1 0.1
         ties/2.max_pool2d 0.25
         """
+        found = self.standing
+        standing: dict[str, float] = {}
+        if found is not None:
+            standing = {f"standing/{kind}": float(found.kind is kind) for kind in Kind}
+            standing["standing/kinks"] = found.kinks
         return {
             "loss": self.loss,
             "gradient_norm": self.gradient_norm,
@@ -97,6 +106,7 @@ class Record:
             "variation/l2": self.variation.l2,
             "variation/linf": self.variation.linf,
             "variation/relative_l1": self.variation.relative_l1,
+            **standing,
             **{f"ties/{ties.name}": ties.rate for ties in self.ties},
         }
 
@@ -106,6 +116,7 @@ def measure(
     loss: Callable[[], Tensor],
     selections: tuple[Selection, Selection],
     step: int = 0,
+    standing: bool = False,
 ) -> Record:
     """Measure a model and leave everything as it was found.
 
@@ -118,6 +129,7 @@ def measure(
         loss: calls the model and returns the loss, a single number.
         selections: the two that are compared.
         step: to be noted.
+        standing: whether to look for the standing of the gradient under the first.
 
     Raises:
         InputError: the loss does not depend on a parameter, or no site has a selection.
@@ -135,6 +147,7 @@ def measure(
         forward = Forward(model, loss)
         with torch.autocast(forward.loss.device.type, enabled=False):
             reference, other = map(forward.gradient, selections)
+        found = standing_there(forward, loss, selections[0]) if standing else None
     return Record(
         step=step,
         loss=forward.loss.item(),
@@ -142,6 +155,7 @@ def measure(
         variation=gradient_variation(other, reference),
         ties=tuple(_ties(site) for site in forward.tape.sites),
         seconds=time.perf_counter() - started,
+        standing=found,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.runs import Step, pairs
+from kinkcheck.measure.standing import Kind
 from kinkcheck.monitor.lines import appender
 from kinkcheck.monitor.measure import Record, measure
 from kinkcheck.selection import Selection, parse
@@ -21,7 +23,7 @@ class Monitor:
     """Measures a model every n steps of its training, and changes nothing about the training.
 
     A training with a monitor gives the same parameters as one without, bit for bit. A measurement
-    takes as long as one to three training steps.
+    takes as long as one to three training steps; with ``standing`` more.
 
     Args:
         model: the model that is trained. Of a compiled one, or one in DistributedDataParallel, the
@@ -30,6 +32,7 @@ class Monitor:
         step: function of the model and a batch that returns the loss, in place of ``loss``.
         every: measure once in so many steps, beginning with the first.
         selections: two selections, between whose gradients the variation is measured.
+        standing: also tell whether the gradient under the first selection is right.
         probe: a batch to measure on every time, instead of the batch of the step.
         file: adds a line for each record to this file, ``.jsonl`` or ``.csv``.
         on_record: called with each record, to log it elsewhere.
@@ -58,6 +61,7 @@ class Monitor:
         step: Step | None = None,
         every: int = 100,
         selections: tuple[str | Selection, str | Selection] = ("native", "minimal"),
+        standing: bool = False,
         probe: Any = None,
         file: str | Path | None = None,
         on_record: Callable[[Record], object] | None = None,
@@ -75,10 +79,16 @@ class Monitor:
         self._step = step if loss is None else pairs(loss)
         self._every = every
         self._selections = parse(selections[0]), parse(selections[1])
+        self._standing = standing
         self._probe = probe
         self._file = Path(file) if file is not None else None
         self._append = appender(self._file) if self._file is not None else None
         self._on_record = on_record
+
+    @property
+    def standings(self) -> Counter[Kind]:
+        """At how many records the gradient is what."""
+        return Counter(each.standing.kind for each in self.records if each.standing is not None)
 
     def step(self, inputs: Any = None, targets: Any = None) -> Record | None:
         """Count a step, and measure if it is one of those to measure.
@@ -107,7 +117,8 @@ class Monitor:
             raise InputError("inputs: needed by step(), as the monitor has no probe batch")
         if self._takes_pairs and not (isinstance(batch, tuple | list) and len(batch) == 2):
             batch = batch, None  # a loss may do without targets
-        return self.step_closure(lambda: step(self.model, batch))
+        model = self.model  # all that the loss refers to is a part of the program
+        return self.step_closure(lambda: step(model, batch))
 
     def step_closure(self, closure: Callable[[], Tensor]) -> Record | None:
         """The same for any loss: ``monitor.step_closure(lambda: model(**batch).loss)``.
@@ -122,7 +133,7 @@ class Monitor:
         self.steps += 1
         if step % self._every:
             return None
-        record = measure(self.model, closure, self._selections, step)
+        record = measure(self.model, closure, self._selections, step, self._standing)
         self.records.append(record)
         self._write(record)
         if self._on_record is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class TrainerMonitor(_TrainerCallback):  # type: ignore[misc]
         """Measure, if this step is one of those to measure."""
         self.monitor.steps = state.global_step
         if state.is_world_process_zero and self._call is not None:
-            self.monitor.step_closure(self._loss)
+            self.monitor.step_closure(partial(_loss, self.monitor.model, *self._call))
         self._call = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -49,10 +50,9 @@ class TrainerMonitor(_TrainerCallback):  # type: ignore[misc]
         if module.training:
             self._call = args, kwargs
 
-    def _loss(self) -> Tensor:
-        assert self._call is not None
-        args, kwargs = self._call
-        loss = getattr(self.monitor.model(*args, **kwargs), "loss", None)
-        if not isinstance(loss, Tensor):
-            raise InputError("model: returns no loss; its batches need labels")
-        return loss
+
+def _loss(model: nn.Module, args: Any, kwargs: Any) -> Tensor:
+    loss = getattr(model(*args, **kwargs), "loss", None)
+    if not isinstance(loss, Tensor):
+        raise InputError("model: returns no loss; its batches need labels")
+    return loss
