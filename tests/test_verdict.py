@@ -318,7 +318,10 @@ def standing(reference: Standing | None, selection: Standing | None = None) -> P
         ),
         ([OPEN], "Undecided at 1 of 1 points: there are too many kinks."),
         ([DERIVATIVE, OPEN], "Right at 1 of 2 points: the gradient is the derivative. Undecided "),
-        ([DERIVATIVE, None], "Right at 1 of 2 points: the gradient is the derivative. "),
+        (
+            [DERIVATIVE, None],
+            "Right at 1 of 2 points: the gradient is the derivative. At 1 the lift would have to ",
+        ),
     ],
 )
 def test_the_first_sentence_says_whether_it_is_right(
@@ -340,8 +343,8 @@ def test_selections_are_told_apart_where_one_is_not_right() -> None:
 def test_ties_of_a_precision_alone_are_said_to_be_rounding() -> None:
     sites = replace(SITE, rounding=3), replace(SITE, precision="float16", rounding=1200)
     text = verdict(report(standing(LIMIT), sites=sites))
-    assert "Further live ties (3 at float32 and 1,200 at float16) are there by rounding" in text
-    assert "Further live ties" not in verdict(report(standing(LIMIT)))
+    assert "Of the live ties 3 at float32 and 1,200 at float16 are there by rounding alone" in text
+    assert "live ties" not in verdict(report(standing(LIMIT)))
 
 
 def test_nothing_is_said_of_what_nobody_looked_at() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -50,8 +51,17 @@ def answer(report: AuditReport) -> str:
     if not standings or not report.sites:
         return ""
     total = len({(point.precision, point.draw, point.batch) for point in report.points})
+    unlifted = {
+        (point.precision, point.draw, point.batch)
+        for point in report.points
+        if point.reference_standing is None and math.isfinite(point.gradient_l1 + point.loss)
+    }
     return " ".join(
-        [_first(standings, total), *_others(report, standings, total), *_of_rounding(report)]
+        [
+            _first(standings, total, len(unlifted)),
+            *_others(report, standings),
+            *_of_rounding(report),
+        ]
     )
 
 
@@ -65,7 +75,7 @@ def is_wrong(report: AuditReport) -> bool:
     return any(each.kind is Kind.WRONG for each in of_reference(report.points))
 
 
-def _first(standings: Sequence[Standing], total: int) -> str:
+def _first(standings: Sequence[Standing], total: int, unlifted: int) -> str:
     kinds = Counter(each.kind for each in standings)
     right, wrong, undecided = _judged(standings)
     if wrong:
@@ -85,6 +95,8 @@ def _first(standings: Sequence[Standing], total: int) -> str:
         why, _ = whys.most_common(1)[0]
         text += f". Undecided at {undecided}" if right or wrong else ""
         text += f": {why}" if why else ""
+    if unlifted:
+        text += f". At {unlifted} the lift would have to tell"
     return f"{text}."
 
 
@@ -110,7 +122,7 @@ def _kinds(kinds: Counter[Kind]) -> str:
     return f"the derivative at {smooth} and, at {total} where the loss itself has a kink, {said}"
 
 
-def _others(report: AuditReport, standings: Sequence[Standing], total: int) -> list[str]:
+def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:
     """The same of each selection."""
     too, sentences = [], []
     for selection in report.selections:
@@ -122,7 +134,7 @@ def _others(report: AuditReport, standings: Sequence[Standing], total: int) -> l
         if not found or selection == report.reference:
             continue
         judged = _judged(found)
-        if judged == _judged(standings) == (total, 0, 0):
+        if judged == _judged(standings) and judged[1:] == (0, 0):
             too.append(selection)
             continue
         words = zip(("right", "wrong", "undecided"), judged, strict=True)
@@ -140,6 +152,6 @@ def _of_rounding(report: AuditReport) -> list[str]:
     if not counted:
         return []
     return [
-        f"Further live ties ({listed(counted)}) are there by rounding alone: the branch taken may "
-        "be another than the active one."
+        f"Of the live ties {listed(counted)} are there by rounding alone: the branch taken may be "
+        "another than the active one."
     ]
