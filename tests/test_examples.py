@@ -83,7 +83,7 @@ def test_the_penalty_is_part_of_the_gradient(kinkcheck: Kinkcheck) -> None:
     assert reported(found, "float32") == gradients_l1(model, batches, step)
     assert reported(found, "float32") == pytest.approx([by_hand(*batch) for batch in batches])
     assert {point["zone"] for point in found["points"]} == {"compensation"}
-    assert "All of it is rounding" in text
+    assert "all of it rounding" in text
     assert found["unseen"] == found["left_out"] == []
 
 
