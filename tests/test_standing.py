@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from germs import limits, straight
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, smooth, verify
+from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, smooth, told, verify
 
 SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
 
@@ -366,4 +366,4 @@ def test_one_direction_is_not_enough_where_autocast_is_coarser_than_parameters(s
     with torch.autocast("cpu", torch.bfloat16):
         forward = Forward(model, lambda: model(torch.ones(1, 1)).amax(1).sum())
     assert forward.kinks[0].site.tied == 1
-    assert smooth(forward, "native", seed) is None
+    assert smooth(told(forward, "native", seed)) is None

@@ -13,7 +13,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.runs import Runs
-from kinkcheck.measure.standing import Kind, Standing, smooth, standings
+from kinkcheck.measure.standing import Kind, Standing, smooth, standings, told
 from kinkcheck.selection import Selection
 
 _SHARED = (
@@ -25,8 +25,9 @@ _SHARED = (
 def standing_there(forward: Forward, loss: Callable[[], Tensor], selection: Selection) -> Standing:
     """The standing of a gradient, from the pass at hand if that tells, else from a lift.
 
-    In the precision of the training it can be seen that the branches of all ties move alike: then
-    the loss has no kink there. All else is told by the same program on the same numbers in float64.
+    From 32 bits on it can be seen in the precision of the training that the branches of all ties
+    move alike: then the loss has no kink there. All else is told by the same program on the same
+    numbers in float64.
 
     Args:
         forward: the forward pass in the precision of the training.
@@ -40,7 +41,7 @@ def standing_there(forward: Forward, loss: Callable[[], Tensor], selection: Sele
     <Kind.DERIVATIVE: 'derivative'>
     """
     with torch.autocast(forward.loss.device.type, enabled=False):
-        seen = smooth(forward, selection)
+        seen = smooth(told(forward, selection))
     if seen is not None:
         return seen
     if torch.distributed.is_available() and torch.distributed.is_initialized():
