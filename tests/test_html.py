@@ -191,6 +191,7 @@ def test_version_2_shows_zones_causes_and_picture() -> None:
     assert "All of it is rounding." in page.text
     assert page.elements["svg"] == 4
     assert "1 (25 %) 6 to 75 %" in page.text.replace("\xa0", " ")
+    assert page.elements["details"] == page.elements["summary"] == 1  # what the threshold says
     assert "95 % confidence interval" in page.text.replace("\xa0", " ")
     assert "0.25 0.125 to 0.5" in page.text
     assert "0.95 0.9 to inf" in page.text

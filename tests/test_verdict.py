@@ -336,6 +336,7 @@ def test_selections_are_told_apart_where_one_is_not_right() -> None:
     assert "Under minimal it is right at 1, wrong at 1 and undecided at 1." in text
     assert "kinkcheck.check" not in text
     assert "Right under minimal too." in verdict(report(standing(LIMIT, BETWEEN)))
+    assert "minimal" not in verdict(report(standing(OPEN, OPEN))).partition(" The choice")[0]
     text = verdict(report(standing(OUTSIDE, DERIVATIVE)))
     assert "Under minimal it is right at 1. kinkcheck.check" in text
 

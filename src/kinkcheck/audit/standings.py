@@ -134,8 +134,9 @@ def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:
         if not found or selection == report.reference:
             continue
         judged = _judged(found)
-        if judged == _judged(standings) and judged[1:] == (0, 0):
-            too.append(selection)
+        right, wrong, undecided = judged
+        if judged == _judged(standings) and not wrong:
+            too += [selection] if right and not undecided else []
             continue
         words = zip(("right", "wrong", "undecided"), judged, strict=True)
         counted = listed([f"{word} at {count}" for word, count in words if count])
