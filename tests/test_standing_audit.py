@@ -88,6 +88,18 @@ def test_the_first_sentence_answers() -> None:
     )
 
 
+def test_two_gradients_that_differ_are_not_both_the_derivative() -> None:
+    # max(a, b) / 10⁹ at a = b: beside 1 float32 does not see how the two branches differ.
+    def absorbed(x: Tensor) -> Tensor:
+        return (x[0] + 1e-9 * x[1:]).reshape(1, 2).amax(1) - x[0]
+
+    (point,) = audited(absorbed, 1.0, 0.0, 0.0, selections=["first"]).points
+    assert point.zone == "bifurcation"
+    assert point.reference_standing is not None
+    assert point.standing is not None
+    assert (point.reference_standing.kind, point.standing.kind) == ("subgradient", "limit")
+
+
 def test_without_the_lift_nobody_looked() -> None:
     report = audited(odd, 0.0, lifted=False)
     assert {point.standing for point in report.points} == {None}
@@ -234,6 +246,11 @@ def test_the_command_verifies_what_the_command_wrote(kinkcheck: Kinkcheck, folde
     found = kinkcheck("verify", "b.json")
     assert (found.code, found.err) == (1, "")
     assert found.text.startswith("1 of 2 certificates do not hold.")
+    for name in ("standing", "reference_standing"):
+        written["points"][0][name]["kind"] = "undecided"
+    (folder / "d.json").write_text(json.dumps(written))
+    found = kinkcheck("verify", "d.json")
+    assert (found.code, found.text.split(":")[0]) == (0, "There is no certificate to check")
     written["settings"] = None
     (folder / "c.json").write_text(json.dumps(written))
     found = kinkcheck("verify", "c.json")

@@ -51,6 +51,9 @@ def verify(
             document, what.network, what.batches, device=document.device,
             on_point=watching.on_point,
         )  # fmt: skip
+    if not verified:
+        print("There is no certificate to check: every gradient is undecided.")
+        return
     wrong = [each for each in verified if each.wrong]
     kinds = Counter(each.kind for each in verified)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())

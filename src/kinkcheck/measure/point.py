@@ -102,7 +102,9 @@ class Measurement:
         with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
-            if seen is not None:
+            # Rounded tangents are alike too where a common part absorbs how they differ; but two
+            # gradients that differ over the reals are not both the derivative.
+            if seen is not None and not _differ(higher):
                 standing, *others = [seen] * (1 + len(choosers))
             else:
                 held = part(self.runs, higher.forward, _known(higher.samples), found)
@@ -328,6 +330,14 @@ class Measurement:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
         found = self.switch.alone(higher.forward, higher.reference)
         return {_key(site): value for site, value in found.items()}
+
+
+def _differ(higher: Lifted) -> bool:
+    """Whether some selection has another gradient in the lift than the reference."""
+    return any(
+        by_lift(variation, variation, floor) is Zone.BIFURCATION
+        for variation, floor in zip(higher.variation, higher.noise, strict=True)
+    )
 
 
 def _known(samples: Samples | None) -> list[Samples]:

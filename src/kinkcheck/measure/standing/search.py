@@ -199,7 +199,9 @@ class Search:
         kind = Kind.LIMIT if len(of) == 1 else Kind.SUBGRADIENT
         if self.why is None and len(self.limits) == 1:
             kind = Kind.DERIVATIVE
-        return self._certified(kind, independent, [e for e, _ in of], [w for _, w in of], vector)
+        total = sum(w for _, w in of)
+        weights = [w / total for _, w in of]
+        return self._certified(kind, independent, [limit for limit, _ in of], weights, vector)
 
     def _outside(self, independent: int, vector: Tensor) -> Standing:
         if not self.limits:
