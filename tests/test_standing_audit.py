@@ -98,6 +98,8 @@ def test_two_gradients_that_differ_are_not_both_the_derivative() -> None:
     assert point.reference_standing is not None
     assert point.standing is not None
     assert (point.reference_standing.kind, point.standing.kind) == ("subgradient", "limit")
+    (point,) = audited(absorbed, 1.0, 0.0, 0.0, selections=["first"], lifted=False).points
+    assert (point.reference_standing, point.standing) == (None, None)
 
 
 def test_without_the_lift_nobody_looked() -> None:

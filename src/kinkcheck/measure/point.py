@@ -95,6 +95,8 @@ class Measurement:
         if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
             return self._found(self._not_finite(points, forward, base), forward, alone)
         if not self.lifted:
+            if any(each.variation.l1 > self._rounding(base) for each in points):
+                seen = None  # two gradients further apart than rounding: see _differ
             points = [replace(each, standing=seen, reference_standing=seen) for each in points]
             return self._found(points, forward, alone)
 
