@@ -102,6 +102,15 @@ def test_two_gradients_that_differ_are_not_both_the_derivative() -> None:
     assert (point.reference_standing, point.standing) == (None, None)
 
 
+def test_a_kink_of_the_loss_is_claimed_only_where_it_is_shown() -> None:
+    smooth = audited(odd, 0.0, reference="branch:0.5", selections=["branch:0.5"])
+    (point,) = smooth.points
+    assert point.reference_standing is not None
+    assert point.reference_standing.stands
+    assert "loss itself has a kink" not in verdict(smooth)
+    assert "loss itself has a kink" in verdict(audited(F.relu, 0.0))
+
+
 def test_without_the_lift_nobody_looked() -> None:
     report = audited(odd, 0.0, lifted=False)
     assert {point.standing for point in report.points} == {None}

@@ -279,7 +279,13 @@ def test_many_operations_that_were_not_switched_are_counted() -> None:
 # --- standings ------------------------------------------------------------------------------------
 
 DERIVATIVE, LIMIT, BETWEEN = (
-    Standing(kind, ties=9, flat=9 if kind is Kind.DERIVATIVE else 8)
+    Standing(
+        kind,
+        ties=9,
+        flat=9 if kind is Kind.DERIVATIVE else 8,
+        kinks=0 if kind is Kind.DERIVATIVE else 1,
+        rows=0 if kind is Kind.DERIVATIVE else 1,
+    )
     for kind in (Kind.DERIVATIVE, Kind.LIMIT, Kind.SUBGRADIENT)
 )
 OUTSIDE = Standing(Kind.WRONG, ties=9, flat=7)

@@ -58,7 +58,7 @@ def answer(report: AuditReport) -> str:
     }
     return " ".join(
         [
-            _first(standings, total, len(unlifted)),
+            _first(standings, total, len(unlifted), _kinks_shown(report.points)),
             *_others(report, standings),
             *_of_rounding(report),
         ]
@@ -75,7 +75,23 @@ def is_wrong(report: AuditReport) -> bool:
     return any(each.kind is Kind.WRONG for each in of_reference(report.points))
 
 
-def _first(standings: Sequence[Standing], total: int, unlifted: int) -> str:
+def _kinks_shown(points: Sequence[Point]) -> bool:
+    """Whether the loss is seen to have a kink wherever a gradient is not called the derivative.
+
+    It is where a gradient combines two limits, or where kinks are independent: then each can be
+    decided either way.
+    """
+    shown: dict[tuple[str, int, int], bool] = {}
+    for point in points:
+        place = point.precision, point.draw, point.batch
+        for each in (point.reference_standing, point.standing):
+            if each is not None and each.kind in (Kind.LIMIT, Kind.SUBGRADIENT):
+                several = len(each.along) > 1 or 0 < each.kinks <= (each.rows or 0)
+                shown[place] = shown.get(place, False) or several
+    return all(shown.values())
+
+
+def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown: bool) -> str:
     kinds = Counter(each.kind for each in standings)
     right, wrong, undecided = _judged(standings)
     if wrong:
@@ -85,7 +101,7 @@ def _first(standings: Sequence[Standing], total: int, unlifted: int) -> str:
         )
         text += f". Right at {right}" if right else ""
     elif right:
-        text = f"Right at {right} of {total} points: the gradient is {_kinds(kinds)}"
+        text = f"Right at {right} of {total} points: the gradient is {_kinds(kinds, kinks_shown)}"
         if not any(each.ties for each in standings):
             text += ", for no tie that kinkcheck recognises is live"
     else:
@@ -106,7 +122,7 @@ def _judged(standings: Sequence[Standing]) -> tuple[int, int, int]:
     return sum(kinds[kind] for kind in STANDS), kinds[Kind.WRONG], kinds[Kind.UNDECIDED]
 
 
-def _kinds(kinds: Counter[Kind]) -> str:
+def _kinds(kinds: Counter[Kind], kinks_shown: bool) -> str:
     """What a gradient is: the derivative at 30 and, at 10 where the loss has a kink, a limit."""
     smooth = kinds[Kind.DERIVATIVE]
     kinked = {kind: kinds[kind] for kind in (Kind.LIMIT, Kind.SUBGRADIENT) if kinds[kind]}
@@ -117,9 +133,10 @@ def _kinds(kinds: Counter[Kind]) -> str:
         _NOUNS[kind] + (f" (at {count})" if len(kinked) > 1 else "")
         for kind, count in kinked.items()
     )
+    where = "the loss itself has a kink" if kinks_shown else "kinks of operations reach the loss"
     if not smooth:
-        return f"{said}, for the loss itself has a kink there"
-    return f"the derivative at {smooth} and, at {total} where the loss itself has a kink, {said}"
+        return f"{said}, for {where}{' there' if kinks_shown else ''}"
+    return f"the derivative at {smooth} and, at {total} where {where}, {said}"
 
 
 def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:
