@@ -54,12 +54,18 @@ def rank(rows: Floats) -> int:
     return int(np.linalg.matrix_rank(rows, tol=_INDEPENDENT)) if rows.size else 0
 
 
-def dependences(rows: Floats) -> Floats:
-    """Combinations of rows that vanish: an orthonormal basis of their coefficients, one a row."""
-    if not rows.size:
-        return np.eye(len(rows))
-    left, _, _ = np.linalg.svd(rows)
-    return left.T[rank(rows) :]
+def off_span(values: Floats, rows: Floats) -> float:
+    """How far values, one a row, are from what any linear function of the rows gives, at most.
+
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> off_span(rows @ [[2.0], [3.0]], rows) < 1e-12
+    True
+    >>> round(off_span(np.array([[0.0], [0.0], [3.0]]), rows), 12) == round(3**0.5, 12)
+    True
+    """
+    left, _, _ = np.linalg.svd(rows, full_matrices=False)
+    basis = left[:, : rank(rows)]
+    return float(np.linalg.norm(values - basis @ (basis.T @ values), axis=0).max(initial=0.0))
 
 
 def deep(rows: Floats, on: Floats | None = None) -> Floats | None:

@@ -310,7 +310,7 @@ class Search:
                 every.any(1), np.linalg.norm(size, axis=1), table.scale[table.of[ahead]]
             )
             apart = (there[ahead] - there[behind]) / np.where(size == 0, 1.0, size)[:, None]
-            if np.abs(cones.dependences(every) @ apart).max(initial=0) > _CURVED:
+            if cones.off_span(apart, every) > _CURVED:
                 raise cones.UntoldError("kinks depend on each other to first order alone")
         return rows
 
