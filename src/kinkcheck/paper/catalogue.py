@@ -14,6 +14,7 @@ from kinkcheck.paper.relu_training import RELU_TRAININGS
 from kinkcheck.paper.relu_volumes import RELU_VOLUMES
 from kinkcheck.paper.relu_zeros import RELU_ZEROS
 from kinkcheck.paper.spellings import SPELLINGS
+from kinkcheck.paper.standing import STANDING
 from kinkcheck.paper.thresholds import THRESHOLDS
 from kinkcheck.paper.tied_windows import TIED_WINDOWS
 from kinkcheck.paper.training_by_beta import ACCURACIES
@@ -44,6 +45,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         FORWARD_CONFOUND,
         NORM_AGAINST_SIGN,
         SPELLINGS,
+        STANDING,
         RELU_INTRODUCTION,
         RELU_VOLUMES,
         RELU_ZEROS,

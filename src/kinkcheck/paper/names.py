@@ -25,6 +25,7 @@ NAMES = (
     "forward-confound",
     "norm-against-sign",
     "spellings",
+    "standing",
     "relu-introduction",
     "relu-volumes",
     "relu-zeros",
