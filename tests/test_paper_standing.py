@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import linprog
+from scipy.stats import binomtest
+from torch import nn
 
 from kinkcheck import data
 from kinkcheck.data import ImageSet
-from kinkcheck.paper import spelled, spellings
-from kinkcheck.paper.experiment import Setup
+from kinkcheck.errors import InputError
+from kinkcheck.measure.standing.records import Kind
+from kinkcheck.paper import spelled, spellings, standing, zoo
+from kinkcheck.paper.experiment import Row, Setup
+from kinkcheck.paper.gradients import Network
+from kinkcheck.paper.parts import kept
 from kinkcheck.paper.spelled import FUNCTIONS, Spelled, Vector
 from kinkcheck.report.ink import save
 
@@ -137,3 +146,73 @@ def test_trainings_in_each_spelling(digits: None, tmp_path: Path) -> None:
     picture = save(lambda: spellings.draw(rows), "svg").decode()
     assert "relu(x) - a*relu(-x)" in picture
     assert spellings.measure(Setup(tmp_path, reduced=True)) == rows  # kept
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_a_part_that_fails_says_why(tmp_path: Path) -> None:
+    def fails() -> list[Row]:
+        raise InputError("the network is too small")
+
+    with pytest.raises(InputError, match="too small"):
+        kept(Setup(tmp_path), "part", fails)
+
+
+def test_every_gradient_of_a_network_is_a_row(digits: None, tmp_path: Path) -> None:
+    part = standing.Part(
+        Network("lenet5"), "mnist", 4, 2, precisions=("float32",), selections=("minimal",)
+    )
+    rows = standing.measure(Setup(tmp_path), [part])
+    assert [(row["batch"], row["selection"]) for row in rows] == [
+        (batch, selection) for batch in (0, 1) for selection in ("native", "minimal")
+    ]
+    assert all(row["ties"] == int(row["flat"] or 0) + int(row["kinks"] or 0) for row in rows)
+    assert standing.measure(Setup(tmp_path), [part]) == rows  # kept
+    assert "lenet5, 4 images, float32" in save(lambda: standing.draw(rows), "svg").decode()
+
+
+@given(st.lists(st.sampled_from(list(Kind)), min_size=1, max_size=12))
+def test_shares_are_those_of_clopper_and_pearson(kinds: list[Kind]) -> None:
+    rows: list[Row] = [
+        {
+            "setting": "a", "precision": "float32", "selection": "native", "draw": 0, "batch": n,
+            "kinks": 1, "variation": 0.0, "standing": str(kind),
+        }
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+    (found,) = standing.by_setting(rows)
+    right = sum(kind in (Kind.DERIVATIVE, Kind.LIMIT, Kind.SUBGRADIENT) for kind in kinds)
+    expected = binomtest(right, len(kinds)).proportion_ci(0.95, "exact")
+    limits = [float(found[key] or 0) / 100 for key in ("low", "high")]
+    assert limits == pytest.approx([expected.low, expected.high], abs=1e-9)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_network_has_few_values(bits: int) -> None:
+    torch.manual_seed(0)
+    model = standing.quantised(nn.Sequential(nn.Linear(64, 64), nn.ReLU()), bits)
+    weight = model[0].weight
+    step = weight.abs().amax() / (2 ** (bits - 1) - 1)
+    torch.testing.assert_close(weight / step, (weight / step).round(), atol=1e-4, rtol=0)
+    assert len(model(torch.randn(500, 64)).unique()) <= 2 ** (bits - 1)
+
+
+# --- zoo -----------------------------------------------------------------------------------------
+
+
+def test_models_need_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"kinkcheck\[transformers\]"):
+        zoo.measure(Setup(tmp_path, reduced=True))
+
+
+@pytest.mark.slow
+def test_tangents_pass_attention_by_the_plain_formula_alone(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    (opt,) = (each for each in zoo.ARCHITECTURES if each.name == "OPT")
+    model, batch = opt.build(True), zoo.texts(2)
+    assert "flash_attention" in str(zoo.refusal(model, "as it is", batch))
+    assert zoo.refusal(model, "math kernel", batch) is None
+    values = [zoo.step(how, model, batch) for how in ("as it is", "math kernel")]
+    torch.testing.assert_close(*values)

@@ -26,6 +26,7 @@ from kinkcheck.paper.volumes import (
     VOLUME_BY_PRECISION,
 )
 from kinkcheck.paper.weight_divergence import WEIGHT_DIVERGENCE
+from kinkcheck.paper.zoo import ZOO
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -46,6 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         NORM_AGAINST_SIGN,
         SPELLINGS,
         STANDING,
+        ZOO,
         RELU_INTRODUCTION,
         RELU_VOLUMES,
         RELU_ZEROS,

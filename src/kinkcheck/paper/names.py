@@ -26,6 +26,7 @@ NAMES = (
     "norm-against-sign",
     "spellings",
     "standing",
+    "zoo",
     "relu-introduction",
     "relu-volumes",
     "relu-zeros",

@@ -40,6 +40,8 @@ def kept(setup: Setup, name: str, measure: Callable[[], list[Row]]) -> list[Row]
             write_whole(path, json.dumps({**how, "rows": rows}))
             return rows
         content = json.loads(path.read_text(encoding="utf-8"))
+    except InputError:  # of what measures
+        raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError:

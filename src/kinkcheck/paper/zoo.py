@@ -1,10 +1,10 @@
-"""Ours: public architectures, built from their configurations: their kinks, and what is right there."""
+"""Ours: public architectures, built from their configurations: their kinks, what is right there."""
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,17 +22,19 @@ from kinkcheck.audit.run import audit
 from kinkcheck.data import Images
 from kinkcheck.errors import InputError
 from kinkcheck.extras import require
-from kinkcheck.measure.standing.records import Kind
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import take
 from kinkcheck.paper.parts import kept
 from kinkcheck.paper.trainings import number
 from kinkcheck.report.ink import INKS, MARKERS
+from kinkcheck.tape.directions import direction
+from kinkcheck.tape.tangents import trace
 
-SELECTIONS = ("minimal", "branch:0.5")
+SELECTIONS = ("minimal", "last")
+_PRECISIONS = ("bfloat16", "float32")
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _SIDE = 32  # of an image of CIFAR-10
 _LENGTH = 32  # of a line of text, in bytes
-_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,18 @@ class Architecture:
         except AttributeError as error:
             raise InputError(f"{self.name} is not in transformers {library.__version__}") from error
         sizes = {**self.always, **(self.small if reduced else {})}
-        common: dict[str, Any] = {"num_labels": 10} if self.sees else {"vocab_size": 256}
-        made: nn.Module = model(config(**common, **sizes)).train()
-        for module in made.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        return made
+        common: dict[str, Any] = {"num_labels": 10}
+        if not self.sees:
+            common = {"vocab_size": 256, **dict.fromkeys(_TOKENS, 0)}
+        configured = config(**common, **sizes)
+        for key, value in configured.to_dict().items():
+            if "drop" in key and isinstance(value, float):
+                setattr(configured, key, 0.0)
+        made: Any = model(configured).train()
+        if hasattr(made, "set_experts_implementation"):
+            made.set_experts_implementation("eager")  # grouped products have no float64
+        network: nn.Module = made
+        return network
 
 
 _IMAGES, _CAUSAL = "ForImageClassification", "ForCausalLM"
@@ -120,7 +128,7 @@ ARCHITECTURES = (
 
 
 def measure(setup: Setup, architectures: Sequence[Architecture] = ARCHITECTURES) -> list[Row]:
-    """A row a model and precision; two where another kernel of attention lets tangents pass.
+    """A row a model and precision; two where no tangents pass attention as it is.
 
     Args:
         setup: where.
@@ -138,33 +146,34 @@ def measure(setup: Setup, architectures: Sequence[Architecture] = ARCHITECTURES)
 
 
 def _audited(setup: Setup, architecture: Architecture, images: Images) -> list[Row]:
-    rows = _rows(setup, architecture, images, "as it is")
-    if any("forward mode" in str(row["why"]) for row in rows):
-        rows += _rows(setup, architecture, images, "math kernel")
+    size = 4 if setup.reduced else 16
+    batch: Any = take(images, size, 1)[0] if architecture.sees else texts(size)
+    rows: list[Row] = []
+    for attention in ("as it is", "math kernel"):
+        refused = refusal(architecture.build(setup.reduced), attention, batch)
+        said: Row = {"model": architecture.name, "attention": attention, "refused": refused}
+        report = audit(
+            partial(architecture.build, setup.reduced),
+            [batch],
+            step=partial(step, attention),
+            precisions=_PRECISIONS,
+            selections=SELECTIONS,
+            device=setup.device,
+        )
+        rows += [{**said, **_found(report, precision)} for precision in _PRECISIONS]
+        if refused is None:
+            break
     return rows
 
 
-def _rows(setup: Setup, architecture: Architecture, images: Images, attention: str) -> list[Row]:
-    few = setup.reduced
-    size = 4 if few else 16
-    batches = take(images, size, 1) if architecture.sees else [texts(size)]
+def refusal(model: nn.Module, attention: str, batch: Any) -> str | None:
+    """Why no tangents pass through a model, in float32 on a CPU; None if they do."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
     try:
-        report = audit(
-            lambda: architecture.build(few),
-            batches,
-            step=partial(step, attention),
-            precisions=("bfloat16", "float32"),
-            selections=SELECTIONS,
-            device=setup.device,
-            seed=_SEED,
-        )
+        trace(step(attention, model, batch), parameters, [direction(parameters, 0)])
     except InputError as error:
-        if setup.device == "cpu" and architecture.name in str(error):
-            raise
-        return [{"model": architecture.name, "attention": attention, "why": str(error)}]
-    return [
-        _row(report, architecture, attention, precision) for precision in ("bfloat16", "float32")
-    ]
+        return str(error).rpartition(": ")[2]
+    return None
 
 
 def step(attention: str, model: nn.Module, batch: Any) -> Tensor:
@@ -185,18 +194,16 @@ def step(attention: str, model: nn.Module, batch: Any) -> Tensor:
 
 
 def texts(count: int) -> Tensor:
-    """Lines of real English, a byte a token: the documentation of Python's module ``statistics``.
+    r"""Lines of real English, a byte a token: the documentation of Python's module ``statistics``.
 
     >>> bytes(texts(1)[0, :10].tolist())
-    b'\\nBasic sta'
+    b'\nBasic sta'
     """
     line = str(statistics.__doc__).encode()[: count * _LENGTH]
     return torch.tensor(list(line)).view(count, _LENGTH)
 
 
-def _row(
-    report: AuditReport, architecture: Architecture, attention: str, precision: str
-) -> Row:
+def _found(report: AuditReport, precision: str) -> Row:
     points = {p.selection: p for p in report.points if p.precision == precision}
     found = points[SELECTIONS[0]].reference_standing
     tied: Counter[str] = Counter()
@@ -204,16 +211,78 @@ def _row(
         if site.precision == precision:
             tied[site.operation] += site.tied
     row: Row = {
-        "model": architecture.name,
-        "attention": attention,
         "precision": precision,
-        "operations": ", ".join(f"{name} {count}" for name, count in tied.items()) or "none known",
-        "standing": None if found is None else str(found.kind),
-        "ties": found and found.ties,
-        "flat": found and found.flat,
-        "kinks": found and found.kinks,
+        "tied": ", ".join(f"{name} {count}" for name, count in tied.items()) or None,
+        "standing": None,
+        "why": "; ".join(each.what for each in report.left_out) or None,
         **{name: 100 * point.variation.relative_l1 for name, point in points.items()},
         "unseen": ", ".join(dict.fromkeys(each.operation for each in report.unseen)) or None,
-        "why": found.why if found else "; ".join(each.what for each in report.left_out),
     }
+    if found is not None:
+        row |= {"standing": str(found.kind), "ties": found.ties, "flat": found.flat}
+        row |= {"kinks": found.kinks, "why": found.why}
     return row
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """A line a model as it is and precision: tied windows by operation, and how tangents pass.
+
+    >>> row = {"model": "ViT", "attention": "as it is", "precision": "float32", "tied": None,
+    ...        "standing": "derivative", "kinks": 0, "minimal": 0.0, "last": 0.0, "refused": "x"}
+    >>> summarise([row, {**row, "attention": "math kernel", "refused": None}])[0]["tangents"]
+    'by the math kernel'
+    """
+    names = ("model", "precision", "tied", "standing", "kinks", *SELECTIONS)
+    passing = {(row["model"], row["attention"]) for row in rows if row["refused"] is None}
+    found: list[Row] = []
+    for row in rows:
+        if row["attention"] != "as it is":
+            continue
+        tangents = "refused"
+        if (row["model"], "math kernel") in passing:
+            tangents = "by the math kernel"
+        if row["refused"] is None:
+            tangents = "pass"
+        found.append({**{name: row.get(name) for name in names}, "tangents": tangents})
+    return found
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """How far the gradient moves when the last active branch is taken, by model and precision."""
+    models = list(dict.fromkeys(str(row["model"]) for row in rows))
+    figure = Figure(figsize=(6.4, 1.2 + 0.24 * len(models)))
+    axes = figure.subplots()
+    for at, precision in enumerate(_PRECISIONS):
+        there = [
+            row for row in rows if row["precision"] == precision and row["attention"] == "as it is"
+        ]
+        axes.plot(
+            [number(row["last"]) for row in there],
+            [models.index(str(row["model"])) + 0.2 * (at - 0.5) for row in there],
+            MARKERS[at], color=INKS[2 - at], ms=5, label=precision, clip_on=False,
+        )  # fmt: skip
+    standings = {str(row["model"]): str(row["standing"]) for row in rows}
+    axes.set_yticks(range(len(models)), [f"{model}: {standings[model]}" for model in models])
+    axes.set_ylim(len(models) - 0.5, -0.5)
+    axes.set_xscale("symlog", linthresh=1e-7)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("‖last − native‖₁ / ‖native‖₁, %")
+    axes.legend(loc="lower right")
+    return figure
+
+
+ZOO = Experiment(
+    name="zoo",
+    source="kinkcheck",
+    shows="the kinks of public architectures by operation, and whether their gradients are right",
+    cost="18 models in their published sizes, 16 images or lines of text; hours on one CPU (an "
+    "estimate)",
+    cost_reduced="18 narrow models, 4 images or lines of text; a minute on one busy core",
+    measure=measure,
+    draw=draw,
+    summarise=summarise,
+    reduced_cannot=(
+        "The reduced run has one mini-batch at the start of narrow models: it can show which kinds "
+        "of kinks they have, not how often trained ones of full width meet them."
+    ),
+)
