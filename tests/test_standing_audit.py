@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,66 @@ def test_lenet_on_digits_is_right_at_every_point(kinkcheck: Kinkcheck, folder: P
     assert {point["reference_standing"]["kind"] for point in points} <= {"derivative", "limit"}
     assert {point["standing"]["kind"] for point in points} <= {"derivative", "subgradient"}
     assert kinkcheck("verify", "a.json").code == 0
+
+
+@pytest.mark.parametrize("precision", ["32", "64"])
+def test_a_model_drawn_from_the_seed_of_the_directions_is_not_its_own_direction(
+    precision: str,
+) -> None:
+    """Along the parameters themselves both branches of w·x = 0 stay 0; around them they do not."""
+    torch.manual_seed(0)
+    w = torch.randn(2, dtype=torch.float64 if precision == "64" else torch.float32)
+    x = torch.stack([w[1], -w[0]])
+    model = Held()
+    model.x = nn.Parameter(w)
+    report = kinkcheck.audit(
+        model, [x], step=lambda m, b: F.relu((m.x * b).sum()), samples=None,
+        precisions=[precision], selections=["branch:0.5"], seed=0,
+    )  # fmt: skip
+    (point,) = report.points
+    assert point.reference_standing is not None
+    assert point.standing is not None
+    assert (point.reference_standing.kind, point.standing.kind) == ("limit", "subgradient")
+
+
+def test_a_tie_that_rounding_hides_is_a_kink() -> None:
+    w = float(torch.tensor(0.1))
+    assert 3 * Fraction(w) - 2 * Fraction(w) == Fraction(w)
+
+    def loss(x: Tensor) -> Tensor:
+        return torch.maximum(3 * x[0] - 2 * x[0], x[1])
+
+    here = torch.full((2,), 0.1)
+    assert loss(here) != here[1]
+    (point,) = audited(loss, 0.1, 0.1).points
+    assert point.reference_standing is not None
+    assert (point.reference_standing.kind, point.reference_standing.kinks) == ("subgradient", 1)
+
+
+@pytest.mark.parametrize("precision", ["16", "bfloat16"])
+def test_slopes_lost_beside_larger_ones_are_not_the_same(precision: str) -> None:
+    """The loss is the larger of two parameters, times 1/512."""
+
+    def loss(x: Tensor) -> Tensor:
+        return torch.maximum(x[0] + 2**-15 * x[1], x[0] + 2**-15 * x[2]) * 64 - x[0] * 64
+
+    (point,) = audited(loss, 1.0, 0.0, 0.0, precisions=[precision]).points
+    assert point.reference_standing is not None
+    assert (point.reference_standing.kind, point.reference_standing.kinks) == ("subgradient", 1)
+
+
+def test_certificates_without_the_lift_that_were_tampered_with_are_refused() -> None:
+    def loss(x: Tensor) -> Tensor:
+        return torch.maximum(x, x).sum()
+
+    report = audited(loss, 1.0, 2.0)
+    (point,) = report.points
+    standing = point.reference_standing
+    assert standing is not None
+    assert (standing.kind, standing.ties, standing.lifted) == ("derivative", 2, False)
+    for change in ({"kind": Kind.WRONG}, {"kind": Kind.LIMIT}, {"ties": 1}, {"kinks": 1}):
+        forged = replace(standing, **change)
+        tampered = replace(report, points=[replace(point, standing=forged)])
+        honest, found = verify(tampered, Held(1.0, 2.0), [torch.zeros(1)], step=of(loss))
+        assert honest.wrong == []
+        assert found.wrong, change

@@ -22,7 +22,7 @@ from kinkcheck.measure.forward import Chooser, Forward
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Runs, Step
-from kinkcheck.measure.standing import Kind, Program, Standing, part, told
+from kinkcheck.measure.standing import Kind, Program, Standing, part, ties_more, told
 from kinkcheck.measure.standing import verify as verify_one
 
 _OTHER_SAMPLES = "samples meet in the network, or others hold ties whose branches move differently"
@@ -146,15 +146,19 @@ def _wrong(
 ) -> list[str]:
     with runs.audited():
         # What it draws at random the lift is given. The gradient moves along another direction.
-        found = told(runs.forward(), program, standing.seed + 1)
+        below = runs.forward()
+        found = told(below, program, standing.seed + 1)
     with ExitStack() as stack:
         forward = whole(runs, stack)
         if not standing.lifted:
             # What the audited precision told is looked at in the lift, which tells more.
             kinks = Program(forward, standing.seed).census().kinks
-            return [] if standing.kind is Kind.DERIVATIVE and not kinks else [_TOLD_APART]
+            flat = standing.flat == standing.ties and not standing.kinks
+            told_so = standing.kind is Kind.DERIVATIVE and flat and not kinks
+            return [] if told_so else [_TOLD_APART]
         again: Callable[[], Forward] = runs.forward
         if standing.samples is not None:
+            found = None if ties_more(forward, below) else found
             held = part(runs, forward, candidates, found, standing.samples)
             if held is None:
                 return [_OTHER_SAMPLES]

@@ -26,6 +26,7 @@ from kinkcheck.measure.standing import (
     part,
     smooth,
     standings,
+    ties_more,
     told,
 )
 from kinkcheck.measure.switch import Switch
@@ -104,6 +105,8 @@ class Measurement:
         with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
+            if ties_more(higher.forward, forward):
+                seen = found = None  # what the precision tells is not all
             # Rounded tangents are alike too where a common part absorbs how they differ; but two
             # gradients that differ over the reals are not both the derivative.
             if seen is not None and not _differ(higher):

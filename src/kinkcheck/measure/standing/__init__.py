@@ -12,7 +12,13 @@ from kinkcheck.lazy import import_when_used
 from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 
 if TYPE_CHECKING:
-    from kinkcheck.measure.standing.judged import certified_exactly, smooth, standings, told
+    from kinkcheck.measure.standing.judged import (
+        certified_exactly,
+        smooth,
+        standings,
+        ties_more,
+        told,
+    )
     from kinkcheck.measure.standing.part import Part, part
     from kinkcheck.measure.standing.program import Program
     from kinkcheck.measure.standing.search import Search
@@ -30,6 +36,7 @@ __all__ = [
     "part",
     "smooth",
     "standings",
+    "ties_more",
     "told",
     "verify",
 ]
@@ -39,6 +46,7 @@ import_when_used(
     "kinkcheck.measure.standing.judged:certified_exactly",
     "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
+    "kinkcheck.measure.standing.judged:ties_more",
     "kinkcheck.measure.standing.judged:told",
     "kinkcheck.measure.standing.part:Part",
     "kinkcheck.measure.standing.part:part",

@@ -73,6 +73,36 @@ def smooth(found: Told | None, seed: int = 0) -> Standing | None:
     return Standing(Kind.DERIVATIVE, ties, ties, rows=0, seed=seed, lifted=False)
 
 
+def ties_more(lifted: Forward, forward: Forward) -> bool:
+    """Whether there is a tie in the lift that rounding hides in the audited precision.
+
+    Args:
+        lifted: the forward pass in float64.
+        forward: that at the same point in the audited precision.
+
+    >>> import torch
+    >>> def at(x):
+    ...     model = torch.nn.PReLU(1).to(x.dtype)
+    ...     return Forward(model, lambda: torch.relu(3 * model(x) - 2 * model(x) - x).sum())
+    >>> x = torch.full((1,), 0.1)
+    >>> ties_more(at(x.double()), at(x)), ties_more(at(x), at(x))
+    (True, False)
+    """
+    if len(lifted.kinks) != len(forward.kinks):
+        return True
+    for there, here in zip(lifted.kinks, forward.kinks, strict=True):
+        if not there.site.tied:
+            continue
+        if there.value.shape != here.value.shape or type(there.operation) is not type(
+            here.operation
+        ):
+            return True
+        persists = there.operation.persists(here.operation, here.value)
+        if bool((there.operation.tied() & ~persists).any()):
+            return True
+    return False
+
+
 def standings(
     forward: Forward,
     gradients: Sequence[tuple[Chooser | Choose, Gradient]],
