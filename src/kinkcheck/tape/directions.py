@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
 _STREAM = 0x6B696E6B
-"""What seeds are told apart by: a model that was drawn from seed 0 itself would be its own direction,
-along which what is homogeneous in its parameters does not tell branches apart."""
+"""What seeds are told apart by: a model that was drawn from seed 0 itself would be its own
+direction, along which what is homogeneous in its parameters does not tell branches apart."""
 
 
 def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
