@@ -343,3 +343,19 @@ def test_certificates_without_the_lift_that_were_tampered_with_are_refused() -> 
         honest, found = verify(tampered, Held(1.0, 2.0), [torch.zeros(1)], step=of(loss))
         assert honest.wrong == []
         assert found.wrong, change
+
+
+def test_a_tie_in_place_on_a_view_is_neither_dead_nor_smooth() -> None:
+    """The first element is rectified at 0, a kink of the loss."""
+
+    def loss(x: Tensor) -> Tensor:
+        whole = x * 1
+        whole[0].relu_()
+        return whole.sum()
+
+    report = audited(loss, 0.0, 1.0, selections=["branch:1"])
+    (point,) = report.points
+    assert point.variation.l1 == 1
+    assert point.reference_standing is not None
+    assert point.reference_standing.kind == "undecided"
+    assert [(each.tied, each.dead) for each in report.sites] == [(1, 0)]

@@ -208,3 +208,12 @@ def test_sparse_gradients_of_an_embedding(functional: bool) -> None:
         found = tape.gradient(loss, choose=choose)["weight"]
         assert found.is_sparse == plain.is_sparse
         assert torch.equal(found.to_dense(), plain.to_dense())
+
+
+def test_a_call_in_place_on_a_view_is_switched_after_another_pass() -> None:
+    x = torch.zeros(2, requires_grad=True)
+    with record() as tape:
+        loss = (x * 1).view(2).relu_().sum()
+    for choice, slope in (("native", 0.0), ("branch:1", 1.0), ("branch:0.5", 0.5), ("native", 0.0)):
+        (gradient,) = tape.gradient(loss, [x], choose=choice)
+        assert gradient.tolist() == [slope, slope]

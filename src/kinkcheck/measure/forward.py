@@ -59,10 +59,13 @@ class Kinks:
         # A hook that knew these kinks, and so the node, would keep the graph alive in a circle
         # until Python looks for one.
         place, arrived = self.edge.output_nr, self._arrived
+        if self.site.in_view:  # what arrives is not seen
+            arrived[:] = [torch.ones_like(self.value, dtype=torch.bool)]
+            return
 
         def see(gradients: tuple[Tensor | None, ...]) -> None:
             if (gradient := gradients[place]) is not None:
-                here = gradient != 0
+                here = (gradient.to_dense() if gradient.is_sparse else gradient) != 0
                 arrived[:] = [here | arrived[0]] if arrived else [here]
 
         look_at(self.edge.node, see)

@@ -24,6 +24,8 @@ class Site:
         differentiable: whether autograd saw the call. Where it did not, because gradients are off
             (also in the forward of a custom autograd function) or because nothing here requires
             one, a choice at this site reaches no gradient.
+        in_view: whether the call wrote into a view. Its gradient arrives inside of a node of the
+            tensor that is viewed, where nothing else sees it.
     """
 
     layer: str
@@ -31,6 +33,7 @@ class Site:
     call: int
     row: Row = field(repr=False)
     differentiable: bool = field(repr=False)
+    in_view: bool = field(repr=False)
     _own: Choice = field(repr=False)
     _ties: Ties = field(init=False, repr=False)
     _chosen: Selection | None = field(default=None, repr=False)

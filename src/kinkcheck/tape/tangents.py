@@ -167,7 +167,9 @@ def _noting(
         found = list(gradients)
         for place in places:
             gradient = found[place]
-            if gradient is not None and gradient.layout == torch.strided:
+            if gradient is not None:
+                if gradient.layout != torch.strided:
+                    raise RuntimeError("a sparse gradient arrives at one of its operations")
                 arrived[node, place] = gradient.detach()
                 if gradient.requires_grad:
                     found[place] = _Noted.apply(gradient, (node, place), passing, factors)

@@ -439,7 +439,8 @@ class Tape:
         """Carry out an operation as a new site, also of the tapes around this one."""
         layer, name = self._layers.current, operation.name
         seen = torch.is_grad_enabled() and any(each.requires_grad for each in operation.inputs)
-        site = Site(layer, name, self._calls[layer, name], operation.row, seen, own)
+        in_view = operation.writes and operation.inputs[0]._is_view()
+        site = Site(layer, name, self._calls[layer, name], operation.row, seen, in_view, own)
         self._calls[layer, name] += 1
         self.sites.append(site)
         self._known.add(site)
@@ -448,7 +449,7 @@ class Tape:
         with self._watcher.looking_away():
             output = self._carry_out(operation, site)
         self._notes.site(first)
-        if next_number() > first:
+        if next_number() > first and not site.in_view:
             self._made_by[next_number() - 1] = site
         if operation.row.surrogate:
             self._notes.span(first, layer, name, operation.row.surrogate)

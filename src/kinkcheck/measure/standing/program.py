@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
 from kinkcheck.measure.standing.tables import NOISE, Floats, Table, margin
 from kinkcheck.ops.branches import Rivals
@@ -151,6 +152,9 @@ class Program:
         seed: of the first direction.
         again: carries the program out once more, with the parameters where they are.
 
+    Raises:
+        InputError: there are ties of which it cannot be seen whether a gradient arrives.
+
     Attributes:
         passes: how many times tangents have been carried through the program.
 
@@ -170,6 +174,12 @@ class Program:
         self.passes = 0
         self._tensors = [p for p in forward.model.parameters() if p.requires_grad]
         self._kinks = [k for k in forward.kinks if k.site.tied and k.edge is not None]
+        for kinks in self._kinks:
+            if kinks.site.in_view:
+                raise InputError(
+                    f"{kinks.site.operation} is carried out in place on a view, where what arrives "
+                    "is not seen"
+                )
         self._edges = list(
             dict.fromkeys(e for k in self._kinks for e in (_output(k), *k.sources) if e)
         )
