@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import kinkcheck.nn as knn
 from kinkcheck import exact, record
 from kinkcheck.errors import InputError
+from kinkcheck.tape.directions import direction
 from strategies import filled
 from test_exact_rows import CALLS, Program
 
@@ -24,9 +25,9 @@ SEEDS = range(4)
 
 def moved(model: nn.Module, seed: int, size: float) -> nn.Module:
     """A copy in float64 at parameters moved along the direction of a seed, without rounding."""
-    generator, other = torch.Generator().manual_seed(seed), deepcopy(model).double()
-    for here, there in zip(model.parameters(), other.parameters(), strict=True):
-        drawn = torch.randn(here.shape, dtype=torch.float64, generator=generator).to(here)
+    other = deepcopy(model).double()
+    along = direction(list(model.parameters()), seed)
+    for here, there, drawn in zip(model.parameters(), other.parameters(), along, strict=True):
         there.data.add_(size * drawn.double())
         assert torch.equal((there.detach() - here.double()) / size, drawn.double())
     return other
@@ -77,7 +78,7 @@ def test_one_number_has_the_derivative_of_a_side(name: str) -> None:
     point = exact.evaluate(OneNumber(function), torch.ones(1))
     seen = set()
     for seed in range(6):
-        right = bool(torch.randn(1, generator=torch.Generator().manual_seed(seed)) > 0)
+        right = bool(direction([torch.zeros(1)], seed)[0] > 0)
         (found,) = point.gradient(torch.ones(1), f"limit:{seed}")["t"].fractions()
         assert found == sides[right]
         seen.add(right)
@@ -115,7 +116,7 @@ def test_a_limit_is_that_of_a_tape_and_near_the_gradient_beside_the_point(seed: 
     recorded = tape.gradient(loss, choose=f"limit:{seed}")
     assert point.difference(ones, f"limit:{seed}").l1 > 0
     for parameter, d in zip(
-        model.parameters(), _directions(list(model.parameters()), seed), strict=True
+        model.parameters(), direction(list(model.parameters()), seed), strict=True
     ):
         parameter.data.add_(1e-7 * d)
     # The point keeps its numbers.
@@ -125,11 +126,6 @@ def test_a_limit_is_that_of_a_tape_and_near_the_gradient_beside_the_point(seed: 
         assert each.fractions() == again[name].fractions()
         torch.testing.assert_close(each.to_float64(), recorded[name], rtol=0, atol=1e-12)
         torch.testing.assert_close(each.to_float64(), near, rtol=0, atol=1e-5)
-
-
-def _directions(tensors: list[nn.Parameter], seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(each.shape, dtype=torch.float64, generator=generator) for each in tensors]
 
 
 def test_a_limit_is_compared_with_another_selection() -> None:
