@@ -90,15 +90,15 @@ def test_the_first_sentence_answers() -> None:
 
 
 def test_two_gradients_that_differ_are_not_both_the_derivative() -> None:
-    # max(a, b) / 10⁹ at a = b: beside 1 float32 does not see how the two branches differ.
+    # max(a, b) / 10⁸ at a = b: beside 1 float32 does not see how the two branches differ.
     def absorbed(x: Tensor) -> Tensor:
-        return (x[0] + 1e-9 * x[1:]).reshape(1, 2).amax(1) - x[0]
+        return (x[0] + 1e-8 * x[1:]).reshape(1, 2).amax(1) - x[0]
 
     (point,) = audited(absorbed, 1.0, 0.0, 0.0, selections=["first"]).points
     assert point.zone == "bifurcation"
     assert point.reference_standing is not None
     assert point.standing is not None
-    assert (point.reference_standing.kind, point.standing.kind) == ("subgradient", "limit")
+    assert Kind.DERIVATIVE not in (point.reference_standing.kind, point.standing.kind)
     (point,) = audited(absorbed, 1.0, 0.0, 0.0, selections=["first"], lifted=False).points
     assert (point.reference_standing, point.standing) == (None, None)
 
