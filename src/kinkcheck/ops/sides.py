@@ -145,7 +145,16 @@ class ActiveSides(Active):
     def along(self, tangents: tuple[Tensor, ...]) -> list[Number]:
         """The slope on the side that the tangent points to."""
         to_the_right = tangents[0] > 0
-        return [torch.where(to_the_right, right, left) for _, left, right in self.kinks]
+        on = tangents[0].device
+        # Of two numbers it would make float32, which rounds a slope such as 0.1.
+        exact = [
+            [
+                s if isinstance(s, Tensor) else torch.tensor(s, dtype=torch.float64, device=on)
+                for s in slopes
+            ]
+            for _, *slopes in self.kinks
+        ]
+        return [torch.where(to_the_right, right, left) for left, right in exact]
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
         """The tangent times either slope."""

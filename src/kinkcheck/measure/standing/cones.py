@@ -189,4 +189,21 @@ def combination(points: Floats, to: Floats) -> Floats:
     except RuntimeError:  # it has not converged; any combination is one
         weights = np.ones(len(points))
     total = weights.sum()
-    return weights / total if total else np.full(len(points), 1 / len(points))
+    if not total:
+        return np.full(len(points), 1 / len(points))
+    return _refined(apart, weights / total)
+
+
+def _refined(apart: Floats, weights: Floats) -> Floats:
+    """Weights of the same points whose sum is exact in the least squares too, if none is negative.
+
+    Args:
+        apart: the points, one a column.
+        weights: nearly those of the combination that is nearest to 0.
+    """
+    first, *others = np.argsort(weights)[::-1][: np.count_nonzero(weights)]
+    moved, *_ = np.linalg.lstsq(apart[:, others] - apart[:, [first]], -apart[:, first], rcond=None)
+    refined = np.zeros_like(weights)
+    refined[others], refined[first] = moved, 1 - moved.sum()
+    nearer = np.linalg.norm(apart @ refined) <= np.linalg.norm(apart @ weights)
+    return refined if nearer and refined.min() >= 0 else weights

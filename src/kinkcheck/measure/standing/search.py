@@ -18,7 +18,7 @@ from kinkcheck.measure.standing.records import Along, Kind, Standing
 from kinkcheck.measure.standing.tables import Floats
 from kinkcheck.tape.tape import Choose
 
-EQUAL = 1e-7
+EQUAL = 1e-9
 """Up to this part of the larger of their norms two gradients are equal."""
 
 DECIDED = 1e-7
