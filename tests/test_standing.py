@@ -367,3 +367,11 @@ def test_one_direction_is_not_enough_where_autocast_is_coarser_than_parameters(s
         forward = Forward(model, lambda: model(torch.ones(1, 1)).amax(1).sum())
     assert forward.kinks[0].site.tied == 1
     assert smooth(told(forward, "native", seed)) is None
+
+
+def test_more_kinks_than_a_linear_program_holds_are_not_told_apart() -> None:
+    rows = np.random.default_rng(0).standard_normal((5000, 32))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with pytest.raises(cones.UntoldError, match="too many kinks"):
+        cones.distinct(rows)
+    assert cones.distinct(np.repeat(rows[:40], 200, axis=0)).shape == (40, 32)

@@ -44,6 +44,9 @@ def distinct(rows: Floats) -> Floats:
         if near > _DEEP:
             kept[count] = row
             count += 1
+            # More rows than directions depend on each other, so that a linear program has to tell.
+            if count > rows.shape[1] and kept[:count].size > _LARGE:
+                raise UntoldError("there are too many kinks for a linear program")
         elif near > _SAME:
             raise UntoldError("two kinks are nearly one")
     return kept[:count]
