@@ -112,6 +112,16 @@ def test_a_kink_of_the_loss_is_claimed_only_where_it_is_shown() -> None:
     assert "loss itself has a kink" in verdict(audited(F.relu, 0.0))
 
 
+def test_branches_that_are_nearly_alike_are_not_taken_for_one() -> None:
+    """All of the gradient is in what tells them apart, 10⁻⁹ of what they have in common."""
+    report = audited(
+        lambda x: (x[0] + 1e-9 * x[1:]).amax() - x[0], 0.0, 0.0, 0.0, selections=["minimal"]
+    )
+    assert {
+        str(point.reference_standing and point.reference_standing.kind) for point in report.points
+    } <= {"subgradient", "undecided"}
+
+
 def test_without_the_lift_nobody_looked() -> None:
     report = audited(odd, 0.0, lifted=False)
     assert {point.standing for point in report.points} == {None}

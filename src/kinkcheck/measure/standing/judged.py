@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
 
+_ROUNDINGS = 100
+"""How far two gradients may be apart that are one over the reals, in roundings of their l1 norm."""
+
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
 
@@ -56,9 +59,17 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
     if coarse or any(map(_may_hide, forward.tape.unseen_behind(forward.loss))):
         return None
     try:
-        return Program(forward, seed).told(choose)
+        program = Program(forward, seed)
+        found = program.told(choose)
     except InputError:
         return None
+    if found is None or found.apart:
+        return found
+    # A common part absorbs how tangents differ; gradients may consist of just that.
+    derivative = program.derivative()
+    rounding = _ROUNDINGS * torch.finfo(forward.loss.dtype).eps * float(derivative.abs().sum())
+    apart = float((program.drawn() - derivative).abs().sum())
+    return found if apart <= rounding else None
 
 
 def smooth(found: Told | None, seed: int = 0) -> Standing | None:

@@ -17,7 +17,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
 from kinkcheck.measure.standing.tables import NOISE, Floats, Table, margin
 from kinkcheck.ops.branches import Rivals
-from kinkcheck.selection import Branch, Minimal, Selection
+from kinkcheck.selection import Branch, Minimal, Random, Selection
 from kinkcheck.tape import Site, Tape
 from kinkcheck.tape.directions import direction, summed
 from kinkcheck.tape.tangents import Edge
@@ -352,6 +352,10 @@ class Program:
         """The gradient in one vector, if all branches at each tie have one derivative."""
         return self.vector(self.forward.gradient("minimal"))
 
+    def drawn(self) -> Tensor:
+        """The same, if that is so: under branches drawn at random."""
+        return self.vector(self.forward.gradient(_drawn_branches))
+
     def coefficients(self, vector: Tensor, count: int) -> Floats:
         """Those of the sum of the first directions that is nearest to a vector."""
         drawn = [self.vector(dict(enumerate(each))) for each in self._drawn(range(count))]
@@ -393,6 +397,13 @@ def _some_of_all(tape: Tape) -> dict[Site, Selection]:
     """A convex combination of all active branches at each site."""
     return {
         site: Branch(0.381966) if Branch in site.row.accepted else Minimal() for site in tape.sites
+    }
+
+
+def _drawn_branches(tape: Tape) -> dict[Site, Selection]:
+    """One branch at each tie, drawn at random, where an operation has branches to draw from."""
+    return {
+        site: Random(0) if Random in site.row.accepted else Branch(0.381966) for site in tape.sites
     }
 
 

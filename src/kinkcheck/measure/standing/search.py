@@ -41,6 +41,7 @@ _PROGRAMS = 16
 _BYTES = 2e9
 """The most memory for limits of gradients."""
 
+_NEARLY_FLAT = "the branches of some tie are too nearly alike to be told apart by tangents"
 _WITHOUT = "no way was given to carry the program out at other points"
 
 
@@ -111,7 +112,10 @@ class Search:
         if not bool(vector.isfinite().all()):
             return self._open(None, None, "the gradient is not finite")
         if not self.census.kinks:
-            distance = self._apart(vector, self.program.derivative())
+            derivative = self.program.derivative()
+            if self._apart(self.program.drawn(), derivative) > EQUAL:
+                return self._open(0, None, _NEARLY_FLAT)
+            distance = self._apart(vector, derivative)
             if distance <= EQUAL:
                 return self._certified(Kind.DERIVATIVE, 0, [], [], vector, distance)
         rows, inside, all_won = self._own(choose)
