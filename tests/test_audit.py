@@ -161,7 +161,8 @@ def test_only_the_operations_asked_for_are_switched(
     with torch.no_grad():  # exact zeros before the ReLUs
         for layer in (network.features[0], network.features[4]):
             layer.weight[0], layer.bias[0] = 0, 0
-    (point,) = audit(network, digits[:1], selections=[selection], operations=operations).points
+    report = audit(network, digits[:1], selections=[selection], operations=operations, lifted=False)
+    (point,) = report.points
     _, native = published(network, "float32", digits[0])
     _, other = published(converted(network, **conversion), "float32", digits[0])
     assert_variation(point.variation, other, native)
@@ -318,7 +319,7 @@ def test_census_is_that_of_numpy_on_real_digits(precision: str, digits: list[Bat
     with torch.no_grad():
         # A channel of zeros before a ReLU.
         network.features[0].weight[0], network.features[0].bias[0] = 0, 0
-    report = audit(network, digits, precisions=[precision])
+    report = audit(network, digits, precisions=[precision], lifted=False)
 
     total: dict[str, np.ndarray] = {}
     model = copy.deepcopy(network).to(STORED[precision])

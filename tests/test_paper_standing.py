@@ -90,6 +90,7 @@ def test_limits_are_the_slopes_of_differences_near_the_kink(function: Spelled) -
             assert found == {tuple(np.round(limit, 4) + 0.0) for limit in limits}
 
 
+@pytest.mark.slow
 def test_the_standing_is_that_of_the_closed_form() -> None:
     rows = {(row["function"], row["kink"], row["spelling"]): row for row in spellings.judged()}
     decided = 0
@@ -107,6 +108,7 @@ def test_the_standing_is_that_of_the_closed_form() -> None:
     assert decided > 60
 
 
+@pytest.mark.slow
 def test_wrong_spellings_of_one_leaky_relu_are_called_so() -> None:
     rows = [row for row in spellings.judged() if str(row["function"]).startswith("leaky")]
     standings = {str(row["spelling"]): row["standing"] for row in rows}
