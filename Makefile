@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
 	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
 
-quick: $(READY)  ## Lint, types and the tests that are not slow: under 3 minutes on two cores.
+quick: $(READY)  ## Lint, types and the tests that are not slow: some 3 minutes on two cores.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

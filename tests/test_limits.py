@@ -135,7 +135,7 @@ def test_what_pytorch_alone_knows_at_ties_is_refused() -> None:
     model = Points("segment_reduce max", 1.0)
     with record(model) as tape:
         loss = model().sum()
-    with pytest.raises(InputError, match=r"^limit: .* cannot be differentiated in forward mode"):
+    with pytest.raises(InputError, match=r"^tangents: .* cannot be differentiated in forward mode"):
         tape.trace(loss, [direction(list(model.points), 0)], choose="native")
 
 

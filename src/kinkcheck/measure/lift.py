@@ -28,6 +28,9 @@ DEPENDS_ON_ORDER = 1e-6
 """Relative spread of the float64 gradient over orders that no rounding explains: what was reordered
 were no samples."""
 
+ALIKE = 1e-10
+"""Float64 outputs that agree to this, in units of the largest of them, did not meet."""
+
 _ANOTHER_LOSS = 0.1
 """Relative difference of the loss from that of the lift that no rounding explains, in types that
 are not coarser than this:"""
@@ -192,9 +195,8 @@ def _floors(
     for samples in candidates:
         order = another_order(samples.count, runs.seed)
         some = order[: max(1, min(SAMPLES, samples.count // 2))]
-        # Float64 outputs that agree to this did not meet.
         output = whole.bottleneck(samples.count)
-        part = output is not None and part_of(runs, whole, samples, some, output, tolerance=1e-10)
+        part = output is not None and part_of(runs, whole, samples, some, output, tolerance=ALIKE)
         if output is not None and part:
             direction = whole.output_gradient(output)
             parts = part.gradients_along(output, direction[some], choosers)

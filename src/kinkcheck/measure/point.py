@@ -30,7 +30,13 @@ from kinkcheck.measure.standing import (
     told,
 )
 from kinkcheck.measure.switch import Switch
-from kinkcheck.measure.variation import Variation, gradient_variation, l1_distance, l1_norm
+from kinkcheck.measure.variation import (
+    ROUNDINGS,
+    Variation,
+    gradient_variation,
+    l1_distance,
+    l1_norm,
+)
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
 from kinkcheck.tape import Site
 
@@ -41,10 +47,6 @@ NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
     "were found whose order, with what was drawn for them, leaves the gradient as it is"
 )
-
-
-_ROUNDINGS = 100
-"""How far a gradient may be from the same one a second time, in unit roundoffs of its l1 norm."""
 
 
 @dataclass
@@ -301,7 +303,7 @@ class Measurement:
 
     def _rounding(self, gradient: Gradient) -> float:
         """How far sums that are added in no fixed order, as on a GPU, may be from a gradient."""
-        return _ROUNDINGS * self.runs.at.unit_roundoff * l1_norm(gradient)
+        return ROUNDINGS * self.runs.at.unit_roundoff * l1_norm(gradient)
 
     def _found(
         self,

@@ -12,6 +12,11 @@ from torch import Tensor
 _CHUNK = 1 << 17
 
 
+ROUNDINGS = 100
+"""How far two gradients may be apart that are one over the reals, in unit roundoffs of their l1
+norm."""
+
+
 @dataclass(frozen=True)
 class Variation:
     """D(P, Q; θ, B), the distance between the gradients of two programs at a point.

@@ -124,7 +124,7 @@ def trace(
                 moved.append(dict(passing) | {e: direction[at] for e, at in leaves.items()})
     except RuntimeError as error:
         raise InputError(
-            f"limit: the program cannot be differentiated in forward mode: "
+            f"tangents: the program cannot be differentiated in forward mode: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     bare = tuple(each if each is None else each.detach() for each in found)

@@ -14,6 +14,7 @@ from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.standing.program import Program, Told
 from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.standing.search import EQUAL, Search
+from kinkcheck.measure.variation import ROUNDINGS
 from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
-
-_ROUNDINGS = 100
-"""How far two gradients may be apart that are one over the reals, in roundings of their l1 norm."""
 
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
@@ -67,7 +65,7 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
         return found
     # A common part absorbs how tangents differ; gradients may consist of just that.
     derivative = program.derivative()
-    rounding = _ROUNDINGS * torch.finfo(forward.loss.dtype).eps * float(derivative.abs().sum())
+    rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2 * float(derivative.abs().sum())
     apart = float((program.drawn() - derivative).abs().sum())
     return found if apart <= rounding else None
 

@@ -15,16 +15,13 @@ import torch
 
 from kinkcheck.measure.batch import Samples
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.lift import part_of
+from kinkcheck.measure.lift import ALIKE, part_of
 from kinkcheck.measure.runs import Runs
 from kinkcheck.measure.standing.program import Program, Told
 from kinkcheck.measure.standing.records import Standing
 
 _MOST = 0.25
 """Up to this part of the samples it is faster to carry them out alone."""
-
-_ALIKE = 1e-10
-"""Float64 outputs that agree to this did not meet."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def part(
             some = _held(found, samples.count, few, chosen)
         if some is None or found is None:
             continue
-        forward = part_of(runs, whole, samples, some, output, tolerance=_ALIKE)
+        forward = part_of(runs, whole, samples, some, output, tolerance=ALIKE)
         if forward is not None:
             direction = whole.output_gradient(output)[some]
             return Part(
