@@ -1,0 +1,208 @@
+"""The probes, measured in one framework.
+
+Run as ``python -m kinkcheck.atlas.measuring FRAMEWORK FILE`` it writes what it found as JSON. It
+needs the framework and NumPy, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinkcheck.atlas.adapters.adapter import Adapter, Way
+from kinkcheck.atlas.clarke import UNITS, lies
+from kinkcheck.atlas.probes import PROBES, Probe
+
+Found = dict[str, Any]
+"""What one probe gave: the fields of :class:`kinkcheck.atlas.table.Found`."""
+
+
+def adapter_of(framework: str) -> Adapter:
+    """The adapter of a framework, which is imported.
+
+    Raises:
+        ImportError: the framework is not installed.
+    """
+    module = import_module(f"kinkcheck.atlas.adapters.{framework}")
+    made: Adapter = next(
+        each()
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Adapter) and each is not Adapter
+    )
+    return made
+
+
+def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROBES) -> Found:
+    """What a framework returns at every kink: a column of the table.
+
+    Args:
+        framework: the name of an adapter.
+        compiled: whether to measure what its compiler makes, which takes minutes, too.
+        probes: what is measured.
+
+    Raises:
+        ImportError: the framework is not installed.
+    """
+    adapter = adapter_of(framework)
+    has = [probe for probe in probes if probe.call in adapter.calls]
+    base = Way(adapter.dtypes[0])
+    found = dict(zip(_names(has), _each(adapter, has, base), strict=True))
+    for way in _other_ways(adapter, compiled):
+        suited = [probe for probe in has if way.layout == base.layout or _is_image(probe)]
+        for probe, other in zip(suited, _measured(adapter, suited, way), strict=True):
+            if not _alike(found[probe.name], other, way.dtype):
+                departs = {name: each for name, each in asdict(way).items()
+                           if each != getattr(base, name)}  # fmt: skip
+                found[probe.name].setdefault("differs", []).append({**departs, **other})
+    lacks = {probe.call: None for probe in probes if probe.call not in adapter.calls}
+    return {
+        "framework": framework,
+        "version": version(adapter.package).partition("+")[0],
+        "package": adapter.package,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "dtypes": list(adapter.dtypes),
+        "compiler": adapter.compiler if compiled else "",
+        "layouts": list(adapter.layouts),
+        "calls": {call: adapter.calls[call].spelling for call in dict.fromkeys(_calls(has))},
+        "lacks": list(lacks),
+        "found": found,
+    }
+
+
+def _other_ways(adapter: Adapter, compiled: bool) -> list[Way]:
+    """All but the first; compiled in float32 only, if the framework has it."""
+    base, *narrower = adapter.dtypes
+    ways = [Way(dtype) for dtype in narrower]
+    ways += [Way(base, layout=layout) for layout in adapter.layouts[1:]]
+    if compiled and adapter.compiler:
+        ways.append(Way("float32", compiled=True))
+    return ways
+
+
+def _measured(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
+    if not way.compiled:
+        return _each(adapter, probes, way)
+    found: list[Found] = []
+    # One function for all probes of an operation: a compiler takes seconds for each.
+    for _, of_one in groupby(probes, lambda probe: probe.operation):
+        together = list(of_one)
+        try:
+            found += _together(adapter, together, way)
+        except Exception:
+            found += _each(adapter, together, way)
+    return found
+
+
+def _each(adapter: Adapter, probes: Iterable[Probe], way: Way) -> list[Found]:
+    found: list[Found] = []
+    for probe in probes:
+        try:
+            found += _together(adapter, [probe], way)
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            found.append({"error": f"{type(error).__name__}: {said}"[:160]})
+    return found
+
+
+def _together(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
+    """One function that makes the calls of some probes; the gradient of the sum has them all."""
+    inputs = [np.asarray(each, np.float64) for probe in probes for each in probe.inputs]
+    calls = [
+        (adapter.calls[probe.call].function, len(probe.inputs), probe.settings, probe.output)
+        for probe in probes
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is experimental in a framework
+        values, gradients = adapter.differentiate(_joined(calls, adapter.entry), inputs, way)
+    found, start = [], 0
+    for probe, value in zip(probes, values, strict=True):
+        own = gradients[start : start + len(probe.inputs)]
+        start += len(probe.inputs)
+        found.append(_read(probe, value, own, way.dtype))
+    return found
+
+
+def _joined(
+    calls: Sequence[tuple[Callable[..., Any], int, dict[str, Any], int]],
+    entry: Callable[[Any, int], Any],
+) -> Callable[..., list[Any]]:
+    def function(*tensors: Any) -> list[Any]:
+        outputs, start = [], 0
+        for call, count, settings, place in calls:
+            output = call(*tensors[start : start + count], **settings)
+            outputs.append(entry(output, place))
+            start += count
+        return outputs
+
+    return function
+
+
+def _read(probe: Probe, value: float, gradients: Sequence[Any], dtype: str) -> Found:
+    flat = [np.asarray(each, np.float64).ravel() for each in gradients]
+    derivative = [float(flat[input][place]) + 0.0 for input, place in probe.places]
+    moves = set(probe.places)
+    # What has a slope of its own and is no entry: the slope of a prelu.
+    elsewhere = any(
+        each != 0
+        for input, slopes in enumerate(flat)
+        for place, each in enumerate(slopes)
+        if (input, place) not in moves
+    )
+    found: Found = {
+        "derivative": [_written(slope) for slope in derivative],
+        "lies": list(lies(probe, derivative, dtype, elsewhere)),
+    }
+    if abs(value - probe.value) > 8 * UNITS[dtype] or value != value:
+        found["value"] = _written(value)
+    if elsewhere:
+        found["elsewhere"] = True
+    return found
+
+
+def _written(number: float) -> float | str:
+    """As JSON has it."""
+    return number if abs(number) < float("inf") else str(number)
+
+
+def _alike(one: Found, other: Found, dtype: str) -> bool:
+    """Whether both say the same, as far as the narrower type can tell."""
+    if one.keys() - {"differs", "error"} != other.keys() - {"error"}:
+        return False
+    if "error" in one or "error" in other:
+        return ("error" in one) == ("error" in other)
+    near = all(
+        a == b or (not isinstance(a, str) and not isinstance(b, str)
+                   and abs(a - b) <= 4 * UNITS[dtype] * max(1, abs(a)))
+        for a, b in zip(one["derivative"], other["derivative"], strict=True)
+    )  # fmt: skip
+    return near and one["lies"] == other["lies"] and one.get("value") == other.get("value")
+
+
+def _is_image(probe: Probe) -> bool:
+    return any(np.ndim(each) == 4 for each in probe.inputs)
+
+
+def _names(probes: Iterable[Probe]) -> list[str]:
+    return [probe.name for probe in probes]
+
+
+def _calls(probes: Iterable[Probe]) -> list[str]:
+    return [probe.call for probe in probes]
+
+
+if __name__ == "__main__":
+    framework, file, *options = sys.argv[1:]
+    measured = column(framework, compiled="--eager" not in options)
+    Path(file).write_text(json.dumps(measured), encoding="utf-8")
