@@ -403,5 +403,5 @@ def test_branch_is_refused_with_the_accepted_selections() -> None:
         output.sum().backward()
     assert str(error.value) == (
         "max pooling has no selection branch:0.5; accepted: native, minimal, hybrid:BETA, first, "
-        "last, random:SEED, limit:SEED"
+        "last, random:SEED, every, mix:FACTOR*SELECTION,..., limit:SEED"
     )

@@ -138,8 +138,11 @@ def test_a_selection_can_be_changed() -> None:
     assert gradient_of(pool, x)[0, 0] == gradient_of(pool, x)[0, 1] != 0
 
 
-POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SEED"
-RELU_ACCEPTS = POOL_ACCEPTS.replace("limit", "branch:ALPHA, limit")
+POOL_ACCEPTS = (
+    "native, minimal, hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
+    "limit:SEED"
+)
+RELU_ACCEPTS = POOL_ACCEPTS.replace("every", "branch:ALPHA, every")
 
 
 def test_a_selection_that_a_module_does_not_have_is_refused() -> None:

@@ -107,7 +107,7 @@ def test_every_row_is_met() -> None:
 
 
 @pytest.mark.parametrize("name", INFOS)
-def test_hybrid_is_affine_and_without_ties_all_selections_are_native(name: str) -> None:
+def test_hybrid_and_mix_are_affine_and_without_ties_all_selections_are_native(name: str) -> None:
     for call, at in tied(name):
         leaves = asked(at)
         with record() as tape:
@@ -119,6 +119,12 @@ def test_hybrid_is_affine_and_without_ties_all_selections_are_native(name: str) 
             for beta in (0.25, -2.0, 10.0):
                 for n, m, h in zip(native, minimal, at_site(f"hybrid:{beta}"), strict=True):
                     torch.testing.assert_close(h, n + beta * (m - n), equal_nan=True)
+            if site.row.has(parse("mix:0.25*first,-2*minimal,2.75*native")):
+                mixed = at_site("mix:0.25*first,-2*minimal,2.75*native")
+                parts = zip(native, minimal, at_site("first"), mixed, strict=True)
+                for n, m, f, found in parts:
+                    expected = 0.25 * f - 2 * m + 2.75 * n
+                    torch.testing.assert_close(found, expected, equal_nan=True)
             if not site.tied:
                 for text in SELECTIONS:
                     if isinstance(parse(text), site.row.accepted):

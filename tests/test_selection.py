@@ -14,25 +14,34 @@ from hypothesis import strategies as st
 from kinkcheck.errors import InputError
 from kinkcheck.selection import (
     Branch,
+    Every,
     First,
     Hybrid,
     Last,
     Minimal,
+    Mix,
     Native,
     Random,
     Selection,
     parse,
 )
 
-ACCEPTED = "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, limit:SEED"
+ACCEPTED = (
+    "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, every, "
+    "mix:FACTOR*SELECTION,..., limit:SEED"
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = finite | st.integers(-(2**70), 2**70)
-selections = st.one_of(
-    st.sampled_from([Native(), Minimal(), First(), Last()]),
+mixed = st.one_of(
+    st.sampled_from([Native(), Minimal(), First(), Last(), Every()]),
     st.builds(Hybrid, numbers),
     st.builds(Branch, numbers),
+)
+selections = st.one_of(
+    mixed,
     st.builds(Random, st.integers(0, 2**64 - 1)),
+    st.builds(Mix, st.lists(st.tuples(numbers, mixed), min_size=1, max_size=3).map(tuple)),
 )
 
 
@@ -45,7 +54,7 @@ def test_text_form_reads_back_as_the_same_selection(selection: Selection) -> Non
 
 @given(selections)
 def test_text_form_has_no_space_and_begins_with_the_kind(selection: Selection) -> None:
-    assert re.fullmatch(rf"{selection.kind}(:[-+.e0-9]+)?", str(selection))
+    assert re.fullmatch(rf"{selection.kind}(:[-+.e0-9*,:a-z]+)?", str(selection))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,7 @@ def test_text_form_has_no_space_and_begins_with_the_kind(selection: Selection) -
         (Hybrid(0.1 + 0.2), "hybrid:0.30000000000000004"),
         (Hybrid(np.float64(0.1234567890123)), "hybrid:0.1234567890123"),
         (Branch(1), "branch:1"),
+        (Mix(((0.5, First()), (1, Branch(2)))), "mix:0.5*first,1*branch:2"),
         (Random(2**64 - 1), "random:18446744073709551615"),
     ],
 )
@@ -82,6 +92,8 @@ def test_a_selection_is_a_value(selection: Selection) -> None:
         (["hybird:10", "hybrid", "hybrid:", "hybrid:ten"], "hybrid:BETA"),
         (["branch", "branch:"], "branch:ALPHA"),
         (["random", "random:", "random:1.5", "random:x"], "random:SEED"),
+        (["every:1"], "every"),
+        (["mix", "mix:", "mix:last", "mix:x*last"], "mix:FACTOR*SELECTION,..."),
     ],
 )
 def test_a_wrong_text_is_told_the_accepted_ones(texts: list[str], nearest: str | None) -> None:
@@ -98,6 +110,8 @@ def test_a_wrong_text_is_told_the_accepted_ones(texts: list[str], nearest: str |
         ("hybrid:nan", "hybrid: beta must be a finite number, not nan"),
         ("hybrid:1e400", "hybrid: beta must be a finite number, not inf"),
         ("branch:-inf", "branch: alpha must be a finite number, not -inf"),
+        ("mix:inf*last", "mix: a factor must be a finite number, not inf"),
+        ("mix:1*limit:0", "mix: limit:0 cannot be a part of it"),
         ("random:-1", "random: seed must be an integer from 0 to 2**64 - 1, not -1"),
         (
             "random:18446744073709551616",

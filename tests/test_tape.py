@@ -604,7 +604,10 @@ def pooled() -> tuple[Tape, Tensor]:
     return tape, loss
 
 
-POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SEED"
+POOL_ACCEPTS = (
+    "native, minimal, hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
+    "limit:SEED"
+)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +620,7 @@ POOL_ACCEPTS = "native, minimal, hybrid:BETA, first, last, random:SEED, limit:SE
             {"1": "maximal"},
             "unknown selection 'maximal'; did you mean 'minimal'? "
             "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-            "limit:SEED",
+            "every, mix:FACTOR*SELECTION,..., limit:SEED",
         ),
     ],
 )

@@ -14,6 +14,8 @@ text           class                     chosen derivative at a kink
 ``last``       :class:`Last`             the last active branch
 ``random:s``   :class:`Random`           one active branch, drawn with seed s
 ``branch:α``   :class:`Branch`           weight α on the second of two branches (ReLU'(0) = α)
+``every``      :class:`Every`            weight 1 on every active branch
+``mix:...``    :class:`Mix`              a sum of others, each with a factor
 ``limit:s``    :class:`Limit`            the branch that stays active along a random direction
 ============== ========================= =========================================================
 
@@ -35,7 +37,7 @@ from kinkcheck.errors import InputError, unknown
 
 @dataclass(frozen=True)
 class Selection:
-    """Base class of the eight selections; ``str(selection)`` is the text form.
+    """Base class of the selections; ``str(selection)`` is the text form.
 
     >>> [str(s) for s in (Native(), Hybrid(10), Random(7))]
     ['native', 'hybrid:10', 'random:7']
@@ -170,6 +172,62 @@ class Branch(Selection):
 
 
 @dataclass(frozen=True)
+class Every(Selection):
+    """Weight 1 on every active branch, as code has that compares entries with their maximum.
+
+    At a tie it is outside the Clarke subdifferential: the branches count more than once in all.
+    ``torch.cdist(p=inf)`` returns it.
+    """
+
+    form: ClassVar[str] = "every"
+
+
+@dataclass(frozen=True)
+class Mix(Selection):
+    """A sum of selections, each with a factor: ``mix:0.5*first,0.5*last``.
+
+    Everything between them, and with factors that do not sum to 1 what no choice gives, such as a
+    tie that is counted twice. ``hybrid:β`` is ``mix:(1−β)*native,β*minimal``.
+
+    Attributes:
+        parts: factors, and selections other than ``random``, ``limit`` and ``mix``.
+
+    Raises:
+        InputError: there is no part, a factor is not a finite number, or a part cannot be mixed.
+
+    >>> str(Mix(((0.5, First()), (0.5, Last()))))
+    'mix:0.5*first,0.5*last'
+    """
+
+    form: ClassVar[str] = "mix:FACTOR*SELECTION,..."
+
+    parts: tuple[tuple[float, Selection], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("mix: needs a factor and a selection, such as 0.5*first")
+        parts = tuple((_finite("mix", "a factor", factor), part) for factor, part in self.parts)
+        for _, part in parts:
+            if isinstance(part, Random | Limit | Mix):
+                raise InputError(f"mix: {part} cannot be a part of it")
+        object.__setattr__(self, "parts", parts)
+        super().__post_init__()
+
+    def _write(self) -> str:
+        return "mix:" + ",".join(f"{_shortest(factor)}*{part}" for factor, part in self.parts)
+
+    @classmethod
+    def read(cls, text: str) -> Mix:
+        """The sum that stands behind ``mix:``.
+
+        >>> Mix.read("2*minimal").parts
+        ((2.0, Minimal()),)
+        """
+        split = [part.partition("*") for part in text.split(",")]
+        return cls(tuple((float(factor), parse(part)) for factor, _, part in split))
+
+
+@dataclass(frozen=True)
 class Limit(Selection):
     """The branch that stays active when what is differentiated moves along a random direction.
 
@@ -202,7 +260,20 @@ def native_share(selection: Selection) -> float:
     """
     if isinstance(selection, Hybrid):
         return 1 - selection.beta
+    if isinstance(selection, Mix):
+        return sum(factor * native_share(part) for factor, part in selection.parts)
     return float(isinstance(selection, Native))
+
+
+def ranked(selection: Selection) -> bool:
+    """Whether the weight of a branch depends on its place among the active ones.
+
+    >>> ranked(parse("last")), ranked(parse("hybrid:10")), ranked(parse("mix:2*last"))
+    (True, False, True)
+    """
+    if isinstance(selection, Mix):
+        return any(ranked(part) for _, part in selection.parts)
+    return isinstance(selection, (First, Last, Random, Branch))
 
 
 def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -> Any:
@@ -212,8 +283,8 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
 
     Args:
         selection: any selection but ``limit``, whose weights the directions decide.
-        rank: the place of the branch among the active ones, from 0; not asked by ``native``,
-            ``minimal`` and ``hybrid``.
+        rank: the place of the branch among the active ones, from 0; asked only where
+            :func:`ranked` is true.
         size: how many are active, at least 2.
         least: its weight in the element of least norm.
         drawn: the rank that a seed draws, of ``random`` alone.
@@ -238,6 +309,13 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
     if isinstance(selection, Branch):
         second = _number(selection.alpha, least)
         return rank * second + (1 - rank) * (1 - second)
+    if isinstance(selection, Every):
+        return 0 * least + 1
+    if isinstance(selection, Mix):
+        return sum(
+            _number(factor, least) * weight(part, rank, size, least, drawn)
+            for factor, part in selection.parts
+        )
     raise InputError(f"{selection} belongs to a whole program, not to a single operation")
 
 
@@ -251,7 +329,7 @@ def parse(text: str | Selection) -> Selection:
 
     Args:
         text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED``,
-            ``branch:ALPHA`` or ``limit:SEED``.
+            ``branch:ALPHA``, ``every``, ``mix:FACTOR*SELECTION,...`` or ``limit:SEED``.
 
     Raises:
         InputError: the text names no selection.
@@ -285,6 +363,8 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     Last.form: lambda _: Last(),
     Random.form: lambda argument: Random(int(argument)),
     Branch.form: lambda argument: Branch(float(argument)),
+    Every.form: lambda _: Every(),
+    Mix.form: Mix.read,
     Limit.form: lambda argument: Limit(int(argument)),
 }
 _READER_OF_KIND = {

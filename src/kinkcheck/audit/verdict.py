@@ -187,7 +187,7 @@ def _not_compared(report: AuditReport) -> list[str]:
 def _kept(report: AuditReport) -> list[str]:
     """The operations with ties at which every selection leaves the reference's choice."""
     others = [parse(each) for each in report.selections if each != report.reference]
-    having = {row.name for row in ROWS if any(isinstance(each, row.accepted) for each in others)}
+    having = {row.name for row in ROWS if any(map(row.has, others))}
     asked = [site for site in report.sites if site.tied and report.operations is None]
     return list(dict.fromkeys(each.operation for each in asked if each.operation not in having))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from kinkcheck.exact.rationals import Integers, Rationals
 from kinkcheck.kernels.reference import random_rank
 from kinkcheck.ops.picks import Contest
-from kinkcheck.selection import Hybrid, Random, Selection, native_share, weight
+from kinkcheck.selection import Hybrid, Mix, Random, Selection, native_share, weight
 
 KinkAdjoint = Callable[[Rationals, Selection], Rationals]
 Found = tuple[Rationals, list[KinkAdjoint], int]
@@ -199,6 +199,8 @@ def _share(selection: Selection) -> Fraction:
     """:func:`kinkcheck.selection.native_share` without its rounding."""
     if isinstance(selection, Hybrid):
         return 1 - Fraction(selection.beta)
+    if isinstance(selection, Mix):
+        return sum((Fraction(f) * _share(part) for f, part in selection.parts), Fraction(0))
     return Fraction(native_share(selection))
 
 

@@ -218,7 +218,7 @@ class ExactPoint:
     ) -> dict[ExactSite, Selection]:
         """A selection wherever the operation has it, and that of others, or its own, elsewhere."""
         rows = {site: BY_NAME[site.operation] for site in self._record.ties}
-        accepted = [site for site, row in rows.items() if isinstance(selection, row.accepted)]
+        accepted = [site for site, row in rows.items() if row.has(selection)]
         if rows and not accepted:
             next(iter(rows.values())).require(selection)
         return {**(others or self._record.selections), **dict.fromkeys(accepted, selection)}

@@ -205,7 +205,7 @@ def max_pool_vjp(
         grad_output: gradient with respect to the output, of the output's shape and dtype.
         input: the input of the forward pass, (N, C, *sizes) or (C, *sizes).
         windows: the geometry.
-        selection: native, minimal, hybrid, first, last or random.
+        selection: native, minimal, hybrid, first, last, random, every or a mix of them.
 
     Returns:
         A tensor of the input's shape, dtype and memory format.

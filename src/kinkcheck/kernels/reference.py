@@ -40,7 +40,7 @@ from torch import Tensor
 from kinkcheck.errors import InputError
 from kinkcheck.kernels.shares import shares
 from kinkcheck.kernels.windows import Windows
-from kinkcheck.selection import First, Hybrid, Last, Minimal, Native, Random, Selection
+from kinkcheck.selection import Every, First, Hybrid, Last, Minimal, Mix, Native, Random, Selection
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,13 @@ class _Weights:
         self._active = active
         dtype = active.value.dtype
         self.computing = torch.float64 if dtype == torch.float64 else torch.float32
+        self._parts: list[tuple[float, _Weights]] = []
         match selection:
-            case Minimal() | Hybrid():
+            case Mix(parts):
+                self._parts = [(factor, _Weights(active, part)) for factor, part in parts]
+            case Minimal() | Hybrid() | Every():
                 self._by_size(shares(selection, len(active.places)))
-            case First():
+            case First() | Native():
                 self._one_entry(torch.zeros_like(active.size))
             case Last():
                 self._one_entry(active.size - 1)
@@ -253,7 +256,8 @@ class _Weights:
             case _:
                 raise InputError(
                     f"max pooling has no selection {selection}; accepted: native, minimal, "
-                    "hybrid:BETA, first, last, random:SEED, limit:SEED"
+                    "hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
+                    "limit:SEED"
                 )
 
     def _by_size(self, table: Tensor) -> None:
@@ -273,11 +277,22 @@ class _Weights:
 
     def times(self, gradient: Tensor, place: int) -> Tensor:
         """Weight × gradient of the entries at a place, rounded to the gradient's type."""
-        of, _ = self._active.places[place]
-        weight = torch.where(self._pick[of] == place, self._chosen[of], self._other[of])
-        weight = torch.where(self._active.attains(place), weight, 0.0)
+        weight = self._weight(place)
         product = (weight * gradient.to(self.computing)).to(gradient.dtype)
         return torch.where(weight == 0, 0.0, product)
+
+    def _weight(self, place: int) -> Tensor:
+        """The weight of the entries at a place."""
+        of, _ = self._active.places[place]
+        attains = self._active.attains(place)
+        if not self._parts:
+            weight = torch.where(self._pick[of] == place, self._chosen[of], self._other[of])
+            return torch.where(attains, weight, 0.0)
+        weight = torch.zeros(attains.shape, dtype=self.computing, device=attains.device)
+        for factor, part in self._parts:
+            weight += factor * part._weight(place)
+        # What attains a value alone has all of the gradient, whatever the factors sum to.
+        return torch.where(self._active.size[of] == 1, attains.to(weight.dtype), weight)
 
 
 def random_rank(size: Tensor, seed: int) -> Tensor:

@@ -49,7 +49,7 @@ class Switch:
             raise InputError(
                 f"operations: no site of {', '.join(self._operations or ())}; the network has {met}"
             )
-        accepted = {site: selection for site in chosen if isinstance(selection, site.row.accepted)}
+        accepted = {site: selection for site in chosen if site.row.has(selection)}
         if chosen and not accepted:
             next(iter(chosen)).row.require(selection)
         return accepted

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties, Windows, count_attained, random_rank
 from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, may_ask, times
-from kinkcheck.selection import First, Last, Random, Selection, weight
+from kinkcheck.selection import Random, Selection, ranked, weight
 
 Wins = Literal["largest", "smallest", "clamped"] | int
 """Which of the active entries stays active along a tangent: by its tangent, or by its place in the
@@ -225,8 +225,7 @@ class ActivePicks(Active):
         if isinstance(selection, Random):
             drawn = self.contest.spread(random_rank(size, selection.seed))
         sizes = self.contest.spread(size).clamp(min=1)
-        ranked = isinstance(selection, (First, Last, Random))
-        ranks = self.contest.ranks(self.attains) if ranked else None
+        ranks = self.contest.ranks(self.attains) if ranked(selection) else None
         least = 1 / sizes.to(torch.float64)
         if self.given is not None:
             held = self.attains & self.given

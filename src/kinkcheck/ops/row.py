@@ -13,23 +13,28 @@ from typing import Any
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.selection import (
     Branch,
+    Every,
     First,
     Hybrid,
     Last,
     Limit,
     Minimal,
+    Mix,
     Native,
     Random,
     Selection,
 )
 
-OF_PICKS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, Limit)
+OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, Limit)
+"""The selections of an operation that gives several outputs their entries at once."""
+
+OF_PICKS: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Every, Mix, Limit)
 """The selections of an operation of which each output is an entry."""
 
-OF_SIDES: tuple[type[Selection], ...] = (*OF_PICKS[:-1], Branch, Limit)
+OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Branch, Mix, Limit)
 """The selections of a pointwise operation."""
 
-OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Limit)
+OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Mix, Limit)
 """The selections of a norm."""
 
 
@@ -66,6 +71,16 @@ class Row:
         object.__setattr__(self, "family", self.family or self.name)
         object.__setattr__(self, "spellings", self.spellings or self.name)
 
+    def has(self, selection: Selection) -> bool:
+        """Whether the operation has a selection; a sum, if it has all parts.
+
+        >>> from kinkcheck.selection import parse
+        >>> [Row("max", OF_PICKS).has(parse(text)) for text in ("mix:2*last", "mix:1*branch:1")]
+        [True, False]
+        """
+        parts = [part for _, part in selection.parts] if isinstance(selection, Mix) else []
+        return isinstance(selection, self.accepted) and all(map(self.has, parts))
+
     def require(self, selection: Selection) -> Selection:
         """The selection, if the operation has it.
 
@@ -78,7 +93,7 @@ class Row:
         ...
         kinkcheck.errors.InputError: max_pool has no selection branch:1; accepted: native, ...
         """
-        if isinstance(selection, self.accepted):
+        if self.has(selection):
             return selection
         accepted = ", ".join(kind.form for kind in self.accepted)
         raise InputError(f"{self.family} has no selection {selection}; accepted: {accepted}")

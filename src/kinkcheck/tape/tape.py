@@ -374,7 +374,7 @@ class Tape:
     def _chosen(self, choose: Choose) -> dict[Site, Selection]:
         if isinstance(choose, str | Selection):
             selection = parse(choose)
-            chosen = {s: selection for s in self.sites if isinstance(selection, s.row.accepted)}
+            chosen = {s: selection for s in self.sites if s.row.has(selection)}
             if self.sites and not chosen:
                 self.sites[0].row.require(selection)
             return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kinkcheck import ops
-from kinkcheck.ops.row import OF_PICKS, Row
+from kinkcheck.ops.row import OF_ORDERS, OF_PICKS, Row
 from kinkcheck.selection import Limit
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def _running(largest: bool) -> Any:
 _OF_MODE = tuple(kind for kind in OF_PICKS if kind is not Limit)
 
 ORDERS: tuple[Row, ...] = (
-    Row("topk", OF_PICKS, _topk),
-    Row("sort", OF_PICKS, _sort),
-    Row("msort", OF_PICKS, lambda input: ops.Sorted(input, 0, False)),
+    Row("topk", OF_ORDERS, _topk),
+    Row("sort", OF_ORDERS, _sort),
+    Row("msort", OF_ORDERS, lambda input: ops.Sorted(input, 0, False)),
     Row("median", OF_PICKS, _median),
     Row("nanmedian", OF_PICKS, _nanmedian),
     Row("kthvalue", OF_PICKS, _kthvalue),
     Row("mode", _OF_MODE, _mode),
-    Row("cummax", OF_PICKS, _running(True)),
-    Row("cummin", OF_PICKS, _running(False)),
+    Row("cummax", OF_ORDERS, _running(True)),
+    Row("cummin", OF_ORDERS, _running(False)),
 )

@@ -1,0 +1,73 @@
+"""Sums of selections, and every branch at once: against programs that are written so by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinkcheck import InputError, record
+from kinkcheck import nn as knn
+
+
+def _tied(*sizes: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 3, sizes, generator=generator).double().requires_grad_()
+
+
+def _of_tape(x: Tensor, choose: str, weigh: Tensor) -> Tensor:
+    with record() as tape:
+        loss = (F.max_pool2d(x, 2) * weigh).sum()
+    return tape.gradient(loss, x, choose=choose)[0]
+
+
+def _by_hand(x: Tensor, weigh: Tensor, shared: bool) -> Tensor:
+    """Each entry that attains the maximum of its window has its gradient, or an equal part."""
+    spread = F.interpolate(F.max_pool2d(x, 2).detach(), scale_factor=2)
+    attains = (x == spread).double()
+    many = F.interpolate(F.avg_pool2d(attains, 2) * 4, scale_factor=2)
+    given = F.interpolate(weigh, scale_factor=2)
+    return attains * given / (many if shared else 1)
+
+
+@pytest.mark.parametrize(
+    ("choose", "every", "share"), [("every", 1, 0), ("mix:2*every,-1*minimal", 2, -1)]
+)
+def test_every_tied_entry_has_the_whole_gradient(choose: str, every: float, share: float) -> None:
+    x, weigh = _tied(2, 3, 8, 8), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    expected = every * _by_hand(x, weigh, False) + share * _by_hand(x, weigh, True)
+    torch.testing.assert_close(_of_tape(x, choose, weigh), expected)
+
+
+def test_factors_that_do_not_sum_to_one_leave_what_is_not_tied_alone() -> None:
+    x, weigh = _tied(1, 1, 8, 8), torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    native = _of_tape(x, "native", weigh)
+    many = F.interpolate(
+        F.avg_pool2d((x == F.interpolate(F.max_pool2d(x, 2), scale_factor=2)).double(), 2) * 4,
+        scale_factor=2,
+    )
+    expected = torch.where(many > 1, 3 * native, native)
+    assert (many == 1).any()
+    assert (many > 1).any()
+    for text in ("mix:3*native", "mix:3*first", "mix:1*native,2*first"):
+        torch.testing.assert_close(_of_tape(x, text, weigh), expected)
+
+
+def test_a_clamp_whose_tie_is_counted_twice() -> None:
+    x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    with record() as tape:
+        loss = x.clamp(0.0).sum()
+    by_hand = torch.autograd.grad((x * (x >= 0)).sum() + (x * (x == 0)).sum(), x)[0]
+    assert tape.gradient(loss, x, choose="mix:2*last")[0].tolist() == by_hand.tolist() == [0, 2, 1]
+
+
+def test_a_module_has_a_sum_and_says_so() -> None:
+    module = knn.ReLU(selection="mix:0.25*first,0.75*last")
+    x = torch.zeros(1, requires_grad=True)
+    module(x).backward()
+    assert x.grad is not None
+    assert x.grad.item() == 0.75
+    assert repr(module) == "ReLU(selection='mix:0.25*first,0.75*last')"
+    with pytest.raises(InputError, match=r"max_pool has no selection mix:1\*branch:1; accepted"):
+        knn.MaxPool2d(2, selection="mix:1*branch:1")
