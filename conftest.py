@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from kinkcheck.atlas.adapters import FRAMEWORKS
 from kinkcheck.kernels import triton
 
 pytest_plugins = ["command_line"]
@@ -20,6 +21,12 @@ collect_ignore = [
     f"src/kinkcheck/monitor/{package}.py"
     for package in ("lightning", "transformers")
     if find_spec(package) is None
+]
+# Other frameworks, each in an environment of its own.
+collect_ignore += [
+    f"src/kinkcheck/atlas/adapters/{framework}.py"
+    for framework in FRAMEWORKS
+    if framework != "torch"
 ]
 
 

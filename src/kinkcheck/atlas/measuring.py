@@ -56,15 +56,14 @@ def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROB
     """
     adapter = adapter_of(framework)
     has = [probe for probe in probes if probe.call in adapter.calls]
-    base = Way(adapter.dtypes[0])
-    found = dict(zip(_names(has), _each(adapter, has, base), strict=True))
-    for way in _other_ways(adapter, compiled):
-        suited = [probe for probe in has if way.layout == base.layout or _is_image(probe)]
+    usual, *others = _ways(adapter, compiled)
+    found = dict(zip(_names(has), _each(adapter, has, usual), strict=True))
+    for way in others:
+        suited = [probe for probe in has if way.layout == usual.layout or _is_image(probe)]
         for probe, other in zip(suited, _measured(adapter, suited, way), strict=True):
-            if not _alike(found[probe.name], other, way.dtype):
-                departs = {name: each for name, each in asdict(way).items()
-                           if each != getattr(base, name)}  # fmt: skip
-                found[probe.name].setdefault("differs", []).append({**departs, **other})
+            departs = {name: each for name, each in asdict(way).items()
+                       if each != getattr(usual, name)}  # fmt: skip
+            found[probe.name] = _added(found[probe.name], {**departs, **other}, way, usual)
     lacks = {probe.call: None for probe in probes if probe.call not in adapter.calls}
     return {
         "framework": framework,
@@ -81,14 +80,27 @@ def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROB
     }
 
 
-def _other_ways(adapter: Adapter, compiled: bool) -> list[Way]:
-    """All but the first; compiled in float32 only, if the framework has it."""
-    base, *narrower = adapter.dtypes
-    ways = [Way(dtype) for dtype in narrower]
-    ways += [Way(base, layout=layout) for layout in adapter.layouts[1:]]
+def _ways(adapter: Adapter, compiled: bool) -> list[Way]:
+    """All that are measured; compiled in float32 only, if the framework has it."""
+    usual = adapter.dtypes[0]
+    ways = [Way(dtype) for dtype in adapter.dtypes]
+    ways += [Way(usual, layout=layout) for layout in adapter.layouts[1:]]
     if compiled and adapter.compiler:
         ways.append(Way("float32", compiled=True))
     return ways
+
+
+def _added(found: Found, other: Found, way: Way, usual: Way) -> Found:
+    """What a probe gave, and what it gave in another way.
+
+    If it failed and the other way is the first that did not, that is what it gave.
+    """
+    before = found.pop("differs", [])
+    if "error" in found and "error" not in other and not way.compiled:
+        return {**other, "differs": [{"dtype": usual.dtype, **found}, *before]}
+    if not _alike(found, other, way.dtype):
+        before = [*before, other]
+    return {**found, "differs": before} if before else found
 
 
 def _measured(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
@@ -155,7 +167,7 @@ def _read(probe: Probe, value: float, gradients: Sequence[Any], dtype: str) -> F
     moves = set(probe.places)
     # What has a slope of its own and is no entry: the slope of a prelu.
     elsewhere = any(
-        each != 0
+        not abs(each) <= 4 * UNITS[dtype]
         for input, slopes in enumerate(flat)
         for place, each in enumerate(slopes)
         if (input, place) not in moves
@@ -178,16 +190,15 @@ def _written(number: float) -> float | str:
 
 def _alike(one: Found, other: Found, dtype: str) -> bool:
     """Whether both say the same, as far as the narrower type can tell."""
-    if one.keys() - {"differs", "error"} != other.keys() - {"error"}:
-        return False
     if "error" in one or "error" in other:
-        return ("error" in one) == ("error" in other)
-    near = all(
-        a == b or (not isinstance(a, str) and not isinstance(b, str)
+        return "error" in one and "error" in other
+    if any(one.get(name) != other.get(name) for name in ("lies", "value", "elsewhere")):
+        return False
+    return all(
+        a == b or (isinstance(a, float) and isinstance(b, float)
                    and abs(a - b) <= 4 * UNITS[dtype] * max(1, abs(a)))
         for a, b in zip(one["derivative"], other["derivative"], strict=True)
     )  # fmt: skip
-    return near and one["lies"] == other["lies"] and one.get("value") == other.get("value")
 
 
 def _is_image(probe: Probe) -> bool:

@@ -3,5 +3,5 @@
 Beside a file's own framework nothing but NumPy is needed.
 """
 
-FRAMEWORKS: tuple[str, ...] = ("torch",)
+FRAMEWORKS: tuple[str, ...] = ("torch", "jax", "tensorflow")
 """All that have an adapter: the names of their modules."""
