@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,10 +61,19 @@ class MaxPool(Operation):
 
     def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
         """The tangents of the entries that attain a maximum."""
-        contest = Windowed.of(self.windows, self.input)
-        of, entry, moved = contest.listed(self.tied(), self.input.detach(), *tangents)
-        attains = entry == value.detach().flatten()[of]
-        return Rivals.deciding(of[attains], moved[attains], Rivals.LARGEST)
+        of, entry = self._active
+        return Rivals.deciding(of, tangents[0].flatten()[entry], Rivals.LARGEST)
+
+    @cached_property
+    def _active(self) -> tuple[Tensor, Tensor]:
+        """Of tied windows, by number, the entries that attain the maximum, by number."""
+        input = self.input.detach()
+        of, entry = Windowed.of(self.windows, input).listed(self.tied())
+        found = input.flatten()[entry]
+        most = found.new_empty(int(of.max()) + 1 if len(of) else 0)
+        most.scatter_reduce_(0, of, found, "amax", include_self=False)
+        attains = found == most[of]
+        return of[attains], entry[attains]
 
     def apply(self, choice: Choice) -> Tensor | tuple[Tensor, Tensor]:
         """The pooled tensor, and PyTorch's indices when they were asked for."""

@@ -461,21 +461,18 @@ class Windowed(Contest):
         gathered = flat.index_select(-1, at.clamp(min=0).flatten()).unflatten(-1, at.shape)
         return torch.where(at < 0, torch.nan, gathered)
 
-    def listed(self, chosen: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The entries of chosen outputs alone: the number of the output of each, and the entry.
+    def listed(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries of chosen outputs alone: the numbers of the output of each, and of itself.
 
         Args:
             chosen: a bool for each output.
-            inputs: of each of which the entries are listed.
         """
         at, output = self._places(chosen.device)
         (number,) = chosen.flatten().nonzero(as_tuple=True)
         places = at[number % prod(output)]
         lines = number // prod(output) * prod(self.plane)
         inside = places >= 0
-        of = number[:, None].expand_as(places)[inside]
-        entry = (lines[:, None] + places)[inside]
-        return of, *(each.flatten().index_select(0, entry) for each in inputs)
+        return number[:, None].expand_as(places)[inside], (lines[:, None] + places)[inside]
 
     def back(self, entries: Tensor) -> tuple[Tensor, ...]:
         """Each position has the sum of what its entries have."""

@@ -17,11 +17,15 @@ _STREAM = 0x6B696E6B
 direction, along which what is homogeneous in its parameters does not tell branches apart."""
 
 
+_ROOM = 1 << 30
+"""Up to this many bytes drawn directions are kept."""
+
+
 def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
     """Where tensors move: one normal draw an entry, from the seed, in their order.
 
     Drawn on the CPU in float64, so that a direction is the same in every precision but for its
-    rounding, and on every device.
+    rounding, and on every device; laid out in memory as the tensors are.
 
     >>> x = torch.zeros(2)
     >>> torch.equal(direction([x], 7)[0], direction([x.double()], 7)[0].float())
@@ -29,30 +33,59 @@ def direction(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
     """
     generator = torch.Generator().manual_seed(seed ^ _STREAM)
     return [
-        torch.randn(
-            each.shape,
-            dtype=torch.complex128 if each.is_complex() else torch.float64,
-            generator=generator,
-        ).to(each)
+        torch.empty_like(each, requires_grad=False).copy_(
+            torch.randn(
+                each.shape,
+                dtype=torch.complex128 if each.is_complex() else torch.float64,
+                generator=generator,
+            )
+        )
         for each in tensors
     ]
 
 
-def summed(tensors: Sequence[Tensor], coefficients: Sequence[float], seed: int) -> list[Tensor]:
-    """A sum of the directions drawn from a seed, the next one and so on.
+class Directions:
+    """The directions drawn from a seed, the next one and so on.
+
+    To draw one takes as long as a convolution of these numbers, so that as many are kept as there
+    is room for.
 
     Args:
         tensors: what moves.
-        coefficients: of each direction.
         seed: of the first.
-
-    >>> x = torch.zeros(2)
-    >>> torch.equal(summed([x], [0.0, 2.0], 6)[0], 2 * direction([x], 7)[0])
-    True
     """
-    total = [torch.zeros_like(tensor) for tensor in tensors]
-    for number, coefficient in enumerate(coefficients):
-        if coefficient:
-            drawn = direction(tensors, seed + number)
-            total = [t.add(d, alpha=coefficient) for t, d in zip(total, drawn, strict=True)]
-    return total
+
+    def __init__(self, tensors: Sequence[Tensor], seed: int) -> None:
+        self._tensors = tensors
+        self._seed = seed
+        self._kept: dict[int, list[Tensor]] = {}
+        size = sum(each.numel() * each.element_size() for each in tensors)
+        self._most = _ROOM // max(1, size)
+
+    def __getitem__(self, number: int) -> list[Tensor]:
+        """One of them.
+
+        >>> x = torch.zeros(2)
+        >>> torch.equal(Directions([x], 6)[1][0], direction([x], 7)[0])
+        True
+        """
+        if number in self._kept:
+            return self._kept[number]
+        drawn = direction(self._tensors, self._seed + number)
+        if len(self._kept) < self._most:
+            self._kept[number] = drawn
+        return drawn
+
+    def sum(self, coefficients: Sequence[float]) -> list[Tensor]:
+        """Their sum with coefficients.
+
+        >>> x = torch.zeros(2)
+        >>> torch.equal(Directions([x], 6).sum([0.0, 2.0])[0], 2 * direction([x], 7)[0])
+        True
+        """
+        total = [torch.zeros_like(tensor, requires_grad=False) for tensor in self._tensors]
+        for number, coefficient in enumerate(coefficients):
+            if coefficient:
+                for t, d in zip(total, self[number], strict=True):
+                    t.add_(d, alpha=coefficient)
+        return total

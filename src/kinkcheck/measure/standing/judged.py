@@ -18,7 +18,7 @@ from kinkcheck.measure.variation import ROUNDINGS
 from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
-from kinkcheck.tape.directions import summed
+from kinkcheck.tape.directions import Directions
 from kinkcheck.tape.tape import Choose
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def certified_exactly(
     if not standing.stands:
         return standing
     of = [(w, e.coefficients) for w, e in zip(standing.weights, standing.along, strict=True)]
-    limits = [(w, summed(point.shapes(), c, standing.seed)) for w, c in of or [(1.0, [1.0])]]
+    directions = Directions(point.shapes(), standing.seed)
+    limits = [(w, directions.sum(c)) for w, c in of or [(1.0, [1.0])]]
     away = point.away(cotangent, selection, reference, limits)
     if away <= EQUAL:
         return replace(standing, exact=away)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
-from kinkcheck.measure.standing.tables import NOISE, Floats, Table, margin
+from kinkcheck.measure.standing.tables import NOISE, Floats, Numbers, Table, margin
 from kinkcheck.ops.branches import Rivals
 from kinkcheck.selection import Branch, Minimal, Random, Selection
 from kinkcheck.tape import Site, Tape
-from kinkcheck.tape.directions import direction, summed
+from kinkcheck.tape.directions import Directions
 from kinkcheck.tape.tangents import Edge
 from kinkcheck.tape.tape import Choose
 
@@ -82,6 +82,43 @@ class Census:
     def ties(self) -> int:
         """How many there are."""
         return self.kinks + self.flat
+
+    @cached_property
+    def listed(self) -> Listed:
+        """What competes at the ties."""
+        of, contest, wins, kept = [], [], [], []
+        start = contests = 0
+        for ties in (*self.apart, *self.same):
+            number = torch.full((ties.kinks.value.numel(),), -1)
+            end = start + ties.outputs.numel()
+            number[ties.outputs.cpu()] = torch.arange(start, end)
+            start = end
+            rivals = _rivals(ties.kinks, _moved(ties.kinks, {}))
+            numbers = number[rivals.of.cpu()]
+            kept.append(numbers >= 0)
+            of.append(numbers[kept[-1]])
+            wins.append(rivals.wins.cpu()[kept[-1]])
+            # No two sites and no two kinds of ties of a site have a contest in common.
+            contest.append(rivals.contest.cpu()[kept[-1]] + contests)
+            contests += int(rivals.contest.max()) + 1
+        scales = [ties.scale.double().cpu() for ties in (*self.apart, *self.same)]
+        return Listed(_joined(of), _joined(contest), _joined(wins), _joined(scales), kept)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What competes at the ties of a census, whatever the tangents are.
+
+    Attributes:
+        of, contest, wins, scale: as in :class:`Table`.
+        kept: for each of the live ties what competes there of all that does at their site.
+    """
+
+    of: Numbers
+    contest: Numbers
+    wins: Numbers
+    scale: Floats
+    kept: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -173,6 +210,7 @@ class Program:
         self._again = again
         self.passes = 0
         self._tensors = [p for p in forward.model.parameters() if p.requires_grad]
+        self._directions = Directions(self._tensors, seed)
         self._kinks = [k for k in forward.kinks if k.site.tied and k.edge is not None]
         for kinks in self._kinks:
             if kinks.site.in_view:
@@ -212,7 +250,9 @@ class Program:
             arrived = traced.arrived.get(_output(kinks))
             if arrived is None or not bool(arrived.any()):
                 continue
-            rivals, largest = _rivals(kinks, _moved(kinks, traced.moved[0]))
+            tangents = _moved(kinks, traced.moved[0])
+            rivals = _rivals(kinks, tangents)
+            largest = max((float(each.abs().max()) for each in tangents if each.numel()), default=0)
             of, gap, own = _gaps(rivals, arrived.numel())
             arrives = arrived.flatten()[of].abs().double()
             live = arrives > 0
@@ -251,7 +291,7 @@ class Program:
                 continue
             if not {edge for edge in kinks.sources if edge is not None} <= moved.keys():
                 return None
-            rivals, _ = _rivals(kinks, _moved(kinks, moved))
+            rivals = _rivals(kinks, _moved(kinks, moved))
             of, gap, _ = _gaps(rivals, arrived.numel())
             alike = gap == 0
             told.alike.append((kinks, of[alike & (arrived.flatten()[of] != 0)]))
@@ -373,10 +413,10 @@ class Program:
 
     def _drawn(self, numbers: Sequence[int]) -> Iterator[list[Tensor]]:
         for number in numbers:
-            yield direction(self._tensors, self.seed + number)
+            yield self._directions[number]
 
     def _sum(self, coefficients: Sequence[float]) -> list[Tensor]:
-        return summed(self._tensors, coefficients, self.seed)
+        return self._directions.sum(coefficients)
 
 
 def _real(gradient: Tensor) -> Tensor:
@@ -427,12 +467,10 @@ def _between(here: Tangents, there: Tangents) -> Tangents:
     return tuple((b.detach() - a) / _RHO for a, b in zip(here, there, strict=True))
 
 
-def _rivals(kinks: Kinks, tangents: Tangents) -> tuple[Rivals, float]:
-    """What competes at the ties of a site, and the largest tangent that arrives there."""
+def _rivals(kinks: Kinks, tangents: Tangents) -> Rivals:
+    """What competes at the ties of a site."""
     with torch.no_grad():
-        rivals = kinks.operation.rivals(kinks.value, tangents)
-    scale = max((float(each.abs().max()) for each in tangents if each.numel()), default=0.0)
-    return rivals, scale
+        return kinks.operation.rivals(kinks.value, tangents)
 
 
 def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -450,45 +488,24 @@ def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
     return of, (most - least)[of], torch.maximum(most.abs(), least.abs())[of]
 
 
-def _listed(census: Census) -> Iterator[tuple[LiveTies, Tensor, int]]:
-    """Ties, for each output of their site its number among all of them or −1, and the first."""
-    start = 0
-    for ties in (*census.apart, *census.same):
-        number = torch.full((ties.kinks.value.numel(),), -1)
-        end = start + ties.outputs.numel()
-        number[ties.outputs.cpu()] = torch.arange(start, end)
-        yield ties, number, start
-        start = end
-
-
 def _through(census: Census, tangents: Callable[[Kinks], Tangents]) -> Floats:
     """The tangent of the output of each tie through each branch."""
     found = []
-    for ties, number, _ in _listed(census):
-        rivals, _ = _rivals(ties.kinks, tangents(ties.kinks))
-        found.append(rivals.tangent.double().cpu()[number[rivals.of.cpu()] >= 0])
+    for ties, kept in zip((*census.apart, *census.same), census.listed.kept, strict=True):
+        rivals = _rivals(ties.kinks, tangents(ties.kinks))
+        found.append(rivals.tangent.double().cpu()[kept])
     joined: Floats = _joined(found)
     return joined
 
 
 def _table(census: Census, moved: Sequence[dict[Edge, Tensor]]) -> Table:
     """Tangents at ties, from what was traced along some directions."""
-    of, contest, wins = [], [], []
-    for ties, number, start in _listed(census):
-        rivals, _ = _rivals(ties.kinks, _moved(ties.kinks, {}))
-        numbers = number[rivals.of.cpu()]
-        kept = numbers >= 0
-        of.append(numbers[kept])
-        wins.append(rivals.wins.cpu()[kept])
-        # No two sites and no two kinds of ties of a site have a contest in common.
-        contest.append(torch.stack([torch.full_like(of[-1], start), rivals.contest.cpu()[kept]]))
-    _, contests = np.unique(_joined(contest, 1), axis=1, return_inverse=True)
+    listed, all_ties = census.listed, (*census.apart, *census.same)
     through = [_through(census, partial(_moved, moved=each)) for each in moved]
-    outputs = [_joined([_under(ties, each) for ties, _, _ in _listed(census)]) for each in moved]
-    scales = [ties.scale.double().cpu() for ties, _, _ in _listed(census)]
+    outputs = [_joined([_under(ties, each) for ties in all_ties]) for each in moved]
     return Table(
-        census.kinks, _joined(of), contests.reshape(-1), _joined(wins),
-        np.stack(through, 1), np.stack(outputs, 1), _joined(scales),
+        census.kinks, listed.of, listed.contest, listed.wins,
+        np.stack(through, 1), np.stack(outputs, 1), listed.scale,
     )  # fmt: skip
 
 
@@ -500,6 +517,5 @@ def _under(ties: LiveTies, moved: dict[Edge, Tensor]) -> Tensor:
     return tangent.real.double().flatten()[ties.outputs].cpu()
 
 
-def _joined(parts: list[Tensor], dim: int = 0) -> Any:
-    none = torch.zeros((0,) if dim == 0 else (2, 0), dtype=torch.int64)
-    return (torch.cat(parts, dim) if parts else none).numpy()
+def _joined(parts: list[Tensor]) -> Any:
+    return (torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)).numpy()

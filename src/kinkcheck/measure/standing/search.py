@@ -139,6 +139,10 @@ class Search:
         """
         none = np.zeros((0, self._count))
         try:
+            # One direction tells that no branch is chosen alone, as under minimal.
+            one = self.program.rows(self.census, choose, 1)
+            if not bool((one.winners() >= 0).any()):
+                return none, cones.deep(none), False
             table = self.program.rows(self.census, choose, self._count)
             won = table.winners()
             rows = cones.distinct(table.leads(table.pairs(won)))
