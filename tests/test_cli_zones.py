@@ -27,7 +27,7 @@ Audited = Callable[..., tuple[str, dict]]
 
 
 def test_points_are_lifted_and_summarised(audited: Audited) -> None:
-    text, found = audited("lenet5", *SMALL, "--precision", 16, 64)
+    text, found = audited("lenet5", *SMALL, "--precision", 16, 64, "--lift")
     assert found["schema"] == "kinkcheck.audit/3"
     assert {point["lift"]["precision"] for point in found["points"]} == {"float64"}
     for summary in found["summary"]:

@@ -111,9 +111,9 @@ def test_the_greatest_message_is_a_site_whose_ties_are_switched(kinkcheck: Kinkc
     assert found["unseen"] == []
     # Nodes are no samples: edges refer to them by number.
     (left_out,) = found["left_out"]
-    assert left_out["points"] == 4
+    assert left_out["points"] == 1  # the one that was lifted
     assert "no samples were found" in left_out["what"]
-    assert "Not measured at 4 points: the noise floor" in text
+    assert "Not measured at 1 point: the noise floor" in text
 
 
 def ties_of_messages(model: nn.Module, graphs: list[Any]) -> dict[str, int]:

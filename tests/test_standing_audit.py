@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import kinkcheck
 from command_line import Kinkcheck
-from kinkcheck.audit import AuditReport, Kind, conclude, verify
+from kinkcheck.audit import AuditReport, Kind, Standing, conclude, verify
 from kinkcheck.audit.verdict import verdict
 
 
@@ -324,6 +324,38 @@ def test_a_tie_that_rounding_hides_is_a_kink() -> None:
     (point,) = audited(loss, 0.1, 0.1).points
     assert point.reference_standing is not None
     assert (point.reference_standing.kind, point.reference_standing.kinks) == ("subgradient", 1)
+
+
+def of_batch(function: Callable[[Tensor, Tensor], Tensor], *batches: float) -> AuditReport:
+    """Of a function of two parameters, both 1/10 to float32, and of a number that is the batch."""
+    given = [torch.tensor(each) for each in batches]
+    step = lambda model, batch: function(model.x, batch)  # noqa: E731
+    return kinkcheck.audit(Held(0.1, 0.1), given, step=step, samples=None)
+
+
+def test_where_rounding_hides_a_tie_at_the_first_point_every_point_is_lifted() -> None:
+    def loss(x: Tensor, scale: Tensor) -> Tensor:
+        return scale * torch.maximum(3 * x[0] - 2 * x[0], x[1])
+
+    points = of_batch(loss, 1.0, 2.0, 4.0).points
+    assert [p.reference_standing.kind for p in points if p.reference_standing] == 3 * [
+        "subgradient"
+    ]
+    assert all(point.lift is not None for point in points)
+
+
+def test_points_are_lifted_where_the_precision_does_not_tell() -> None:
+    def loss(x: Tensor, scale: Tensor) -> Tensor:
+        flat = torch.stack([x[0], x[0]]).max()  # 1/2 each, of one function
+        return flat.square() + torch.relu(x[0] - x[1] + scale)
+
+    report = of_batch(loss, 1.0, 2.0, 0.0, 3.0)
+    assert [point.lift is not None for point in report.points] == [True, False, True, False]
+    assert report.points[1].zone == report.points[3].zone == "agreement"
+    assert report.points[1].reference_standing == Standing(
+        Kind.DERIVATIVE, 1, 1, rows=0, seed=1, lifted=False
+    )
+    assert "At 2 that is what the precision itself tells" in verdict(report)
 
 
 @pytest.mark.parametrize("precision", ["16", "bfloat16"])

@@ -107,7 +107,7 @@ def test_points_of_a_step_are_those_of_the_audit_and_of_plain_pytorch() -> None:
 
     arguments: dict[str, Any] = {"step": step, "draws": 2, "precisions": ["float32", "bfloat16"]}
     found = estimate_volume(network, batches, **arguments)
-    report = audit(network, batches, **arguments)
+    report = audit(network, batches, lifted=True, **arguments)
     by_place = {(p.precision, p.draw, p.batch): p for p in found.points}
     assert by_place == {(p.precision, p.draw, p.batch): p for p in report.points}
     assert found.settings["loss"] == "step"

@@ -33,7 +33,7 @@ def grid_of(
     draws: int = 1,
     samples: Any = 0,
     layers: bool = False,
-    lifted: bool = True,
+    lifted: bool | None = None,
     exact: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -65,7 +65,7 @@ def grid_of(
         precision.require_available(each, on)
     switch = Switch(parse(reference), [parse(each) for each in selections], operations)
     _require(
-        not exact or (lifted and operations is None),
+        not exact or (lifted is not False and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",
     )
     _require(

@@ -21,6 +21,7 @@ class _Tally:
     lifted: list[float] = field(default_factory=list)
     causes: list[Causes] = field(default_factory=list)
     caused: int = 0
+    unlifted: int = 0
 
 
 class Census:
@@ -43,6 +44,7 @@ class Census:
             if site.causes is not None:
                 tally.causes.append(site.causes)
                 tally.caused += site.tied
+                tally.unlifted += site.tied - site.causes.dead if site.causes.exact is None else 0
         for unseen in found.unseen:
             key = unseen.layer, unseen.operation, unseen.reason
             self._unseen[key] += unseen.calls
@@ -51,21 +53,7 @@ class Census:
 
     def sites(self) -> list[SiteCount]:
         """One entry for each precision and site, in the order in which they were met."""
-        return [
-            SiteCount(
-                *key,
-                windows=tally.windows,
-                tied=tally.tied,
-                tied_at_zero=tally.tied_at_zero,
-                variation_l1=_mean(tally.variation),
-                dead=_sum([each.dead for each in tally.causes]),
-                exact=_sum([each.exact for each in tally.causes]),
-                rounding=_sum([each.rounding for each in tally.causes]),
-                lift_variation_l1=_mean(tally.lifted),
-                cause_unknown=tally.tied - tally.caused if tally.causes else None,
-            )
-            for key, tally in self._tallies.items()
-        ]
+        return [_counted(key, tally) for key, tally in self._tallies.items()]
 
     def unseen(self) -> list[UnseenCount]:
         """One entry for each layer and operation."""
@@ -73,6 +61,24 @@ class Census:
             UnseenCount(*key, calls, *map(sum, zip(*self._jumps.get(key, ()), strict=True)))
             for key, calls in self._unseen.items()
         ]
+
+
+def _counted(key: tuple[str, str, str, int], tally: _Tally) -> SiteCount:
+    exact = _sum([each.exact for each in tally.causes])
+    # Where no point has a higher precision to be lifted to, none is missing either.
+    unknown = tally.tied - tally.caused + (0 if exact is None else tally.unlifted)
+    return SiteCount(
+        *key,
+        windows=tally.windows,
+        tied=tally.tied,
+        tied_at_zero=tally.tied_at_zero,
+        variation_l1=_mean(tally.variation),
+        dead=_sum([each.dead for each in tally.causes]),
+        exact=exact,
+        rounding=_sum([each.rounding for each in tally.causes]),
+        lift_variation_l1=_mean(tally.lifted),
+        cause_unknown=unknown if tally.causes else None,
+    )
 
 
 def _mean(values: list[float]) -> float | None:

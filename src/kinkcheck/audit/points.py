@@ -65,7 +65,9 @@ class Grid:
         samples: where samples are in a batch, as in :class:`kinkcheck.measure.batch.Samples`; None
             if there are none.
         layers: also switch one site at a time.
-        lifted: also evaluate every point in float64.
+        lifted: also evaluate every point in float64; None for the first one of each precision, and
+            those where the precision itself does not tell the standing. Where the first one has
+            ties that rounding hides, it does at none.
         exact: let the exact arbiter decide the zones.
         device: where to run; None for where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
@@ -82,7 +84,7 @@ class Grid:
         *,
         samples: Any = 0,
         layers: bool = False,
-        lifted: bool = True,
+        lifted: bool | None = None,
         exact: bool = False,
         device: str | None = None,
         seed: int = 0,
@@ -94,7 +96,9 @@ class Grid:
         self._given = network, batches, step
         self._batches = batches
         self._samples = samples
-        self._how = {"layers": layers, "lifted": lifted, "exact": exact}
+        self._layers = layers
+        self._lifted = True if exact else lifted
+        self._exact = exact
         self._device = device
         self._seed = seed
         self._drawn: tuple[int, Drawn, InPlace] | None = None
@@ -121,13 +125,20 @@ class Grid:
             InputError: the network fails on a batch, or cannot be judged.
         """
         checked: set[Precision] = set()
+        hiding: set[Precision] = set()
         for place in places:
+            check = place.precision not in checked
+            lifted = True if check or place.precision in hiding else None
             with held_back(), torch.enable_grad():
-                found = self._measure(place, place.precision not in checked, not checked)
+                found = self._measure(
+                    place, check, not checked, lifted if self._lifted is None else self._lifted
+                )
             checked.add(place.precision)
+            if found.hidden:
+                hiding.add(place.precision)
             yield place, found
 
-    def _measure(self, place: Place, check: bool, first: bool) -> Found:
+    def _measure(self, place: Place, check: bool, first: bool, lifted: bool | None) -> Found:
         runs = self.runs(place)
         plain = None
         if check:
@@ -136,8 +147,8 @@ class Grid:
         if first:
             self._say_memory(runs)
         measurement = Measurement(
-            runs, self.switch, place.draw, place.batch, self.candidates(runs), plain=plain,
-            **self._how,
+            runs, self.switch, place.draw, place.batch, self.candidates(runs), self._layers, lifted,
+            self._exact, plain,
         )  # fmt: skip
         return measurement.measure()
 
@@ -165,7 +176,7 @@ class Grid:
                 measured_at=runs.at,
                 precisions=self.precisions,
                 selections=len(self.switch.selections),
-                lifted=self._how["lifted"],
+                lifted=self._lifted is not False,
             )
         )
 

@@ -38,7 +38,8 @@ class SiteCount:
         rounding: live tied windows whose lifted values differ; None if not counted.
         lift_variation_l1: ``variation_l1`` in the lift.
         cause_unknown: tied windows left out of the three: those of points that are not finite, or
-            whose lift took another path; None if causes were not counted.
+            whose lift took another path, and live ones of points that were not lifted; None if
+            causes were not counted.
         converts: whether :func:`kinkcheck.nn.convert` gives this call a selection; None where that
             was not kept.
     """

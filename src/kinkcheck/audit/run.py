@@ -37,7 +37,7 @@ def audit(
     draws: int = 1,
     samples: Any = 0,
     layers: bool = False,
-    lifted: bool = True,
+    lifted: bool | None = None,
     exact: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -78,7 +78,9 @@ def audit(
             backward pass a site.
         lifted: also run every point in float64 and under other orders of its samples, which tells
             compensation from bifurcation, says how far rounding has moved each gradient anyway, and
-            why windows are tied (see :mod:`kinkcheck.measure.lift`).
+            why windows are tied (see :mod:`kinkcheck.measure.lift`). False for no point; None, the
+            default, for the first point of each precision and for those where the precision itself
+            does not tell what is right: there all ties are flat, and what moves is rounding.
         exact: let the exact arbiter decide the zones of lifted points, for small networks that it
             covers (see :mod:`kinkcheck.exact`).
         device: where to run; by default where the network is.

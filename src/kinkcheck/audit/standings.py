@@ -60,6 +60,7 @@ def answer(report: AuditReport) -> str:
         [
             _first(standings, total, len(unlifted), _kinks_shown(report.points)),
             *_others(report, standings),
+            *_told(report),
             *_of_rounding(report),
         ]
     )
@@ -89,6 +90,18 @@ def _kinks_shown(points: Sequence[Point]) -> bool:
                 several = len(each.along) > 1 or 0 < each.kinks <= (each.rows or 0)
                 shown[place] = shown.get(place, False) or several
     return all(shown.values())
+
+
+def _told(report: AuditReport) -> list[str]:
+    """At how many points nothing but the audited precision told it."""
+    told = {
+        (point.precision, point.draw, point.batch)
+        for point in report.points
+        if point.lift is None and point.reference_standing is not None
+    }
+    if not told:
+        return []
+    return [f"At {len(told)} that is what the precision itself tells, without the lift."]
 
 
 def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown: bool) -> str:

@@ -60,6 +60,8 @@ class Summary:
         points: points in all.
         non_finite: points whose gradient is not finite, judged or not.
         zones: share of every zone by the lift, zones without points included.
+        zones_by_standing: points, of these, that were not lifted: the precision itself told that
+            the loss has no kink there.
         zones_left_out: points that the lift did not judge.
         zones_by_threshold: the same by the published threshold.
         zones_by_threshold_left_out: points that the threshold did not judge.
@@ -113,6 +115,7 @@ class Summary:
     standings: dict[str, ZoneShare] = field(default_factory=dict)
     reference_standings: dict[str, ZoneShare] = field(default_factory=dict)
     standings_left_out: int = 0
+    zones_by_standing: int = 0
 
 
 def summarise(points: Sequence[Point], *, confidence: float = 0.95) -> list[Summary]:
@@ -190,6 +193,9 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
         standings=standings,
         reference_standings=of_reference,
         standings_left_out=unknown,
+        zones_by_standing=sum(
+            p.lift is None and p.zone in (Zone.AGREEMENT, Zone.COMPENSATION) for p in points
+        ),
     )
 
 

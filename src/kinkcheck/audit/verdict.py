@@ -40,7 +40,8 @@ def verdict(report: AuditReport) -> str:
 
        a. if points were not lifted, also in units of roundoff u; up to 10 u it is called the size
           of rounding, above 10 u more;
-       b. if they were, that all of it is rounding if every point that moved is in compensation;
+       b. if they were, or need not be, that all of it is rounding if every point that moved is in
+          compensation;
           then the advice: where the variation reaches the rounding error that the reference's
           gradient has anyway, name the selection or compute in a higher precision; at precisions
           where it does at no point, naming it only removes the dependence on scan order;
@@ -94,9 +95,9 @@ def _of_choice(report: AuditReport) -> str:
         f"The choice at kinks moves the gradient at {len(_places(moved))} of {total} points, by at "
         "most "
     )
-    if all(point.lift is not None for point in moved):
+    if all(point.zone is not None for point in moved):
         parts = [f"{_part(relative)} at {name}" for name, relative in largest.items()]
-        return f"{text}{listed(parts)} of its l1 norm{_of_lifted(moved, report.sites)}"
+        return f"{text}{listed(parts)} of its l1 norm{_of_judged(moved, report)}"
     parts, beyond = [], []
     for name, relative in largest.items():
         roundings = relative / precision.parse(name).unit_roundoff
@@ -204,7 +205,7 @@ def _in(layers: Sequence[str]) -> str:
     return f" in {known[0]}" + (f" and {more} more layer{'s' * (more > 1)}" if more else "")
 
 
-def _of_lifted(moved: Sequence[Point], sites: Sequence[SiteCount]) -> str:
+def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
     """Whether it is rounding, whether it matters beside that, and what to do."""
     by_precision: dict[str, list[Point]] = {}
     for point in moved:
@@ -215,33 +216,59 @@ def _of_lifted(moved: Sequence[Point], sites: Sequence[SiteCount]) -> str:
             point.lift is not None and point.lift.precision == point.precision for point in moved
         )
         text = f", all of it rounding{' (float64 by its own noise floor)' if unjudged else ''}."
-    reached, lost = [], []
+    reached, lost, lifted, of = [], [], 0, 0
     for name, points in by_precision.items():
-        errors = [point.lift.error_reference_l1 for point in points if point.lift is not None]
-        in_errors = [
-            (each, point)
-            for point, error in zip(points, errors, strict=True)
-            if (each := ratio(point.variation.l1, error)) is not None
-        ]
-        beyond = [point for each, point in in_errors if each >= 1]
+        yardstick = _Yardstick([p for p in report.points if p.precision == name])
+        in_errors = [(yardstick.errors(point), point) for point in points]
+        known = [(each, point) for each, point in in_errors if each is not None]
+        beyond = [point for each, point in known if each >= 1]
         if beyond:
-            of = len(_places(points))
-            reached.append(f"{len(_places(beyond))} of {of} points at {name}")
-        elif in_errors and len(in_errors) == len(points):
+            reached.append(f"{len(_places(beyond))} of {len(_places(points))} points at {name}")
+        elif known and len(known) == len(points):
             lost.append(name)
+            lifted, of = lifted + yardstick.lifted, of + yardstick.points
     if reached:
         text += (
             f" At {listed(reached)} that is as much as rounding moves it anyway: give the choice a "
-            f"name with {_naming(sites)}, or compute in a higher precision."
+            f"name with {_naming(report.sites)}, or compute in a higher precision."
         )
     elif lost:
         where = "That" if len(lost) == len(by_precision) else f"At {listed(lost)} that"
+        measured = f" (measured at {lifted} of {of} points)" if lifted < of else ""
         text += (
-            f" {where} is less than the rounding error that it has anyway: to name a choice, such "
-            f"as minimal, with {_naming(sites)} costs nothing and removes the dependence on scan "
-            "order."
+            f" {where} is less than the rounding error that it has anyway{measured}: to name a "
+            f"choice, such as minimal, with {_naming(report.sites)} costs nothing and removes the "
+            "dependence on scan order."
         )
     return text
+
+
+class _Yardstick:
+    """The rounding error of the reference's gradient in one precision.
+
+    Attributes:
+        points: how many points there are.
+        lifted: at how many of them it was measured; elsewhere it is taken to be, relative to the
+            gradient, the least of these.
+    """
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        errors = {
+            (point.draw, point.batch): ratio(point.lift.error_reference_l1, point.gradient_l1)
+            for point in points
+            if point.lift is not None and point.lift.error_reference_l1 is not None
+        }
+        self.points = len(_places(points))
+        self.lifted = len(errors)
+        self._least = min((e for e in errors.values() if e is not None), default=None)
+
+    def errors(self, point: Point) -> float | None:
+        """The variation in units of it; None if it is not known, or neither is there."""
+        if point.lift is not None:
+            found = ratio(point.variation.l1, point.lift.error_reference_l1)
+        else:
+            found = ratio(point.variation.relative_l1, self._least)
+        return None if found is None or math.isnan(found) else found
 
 
 def _naming(sites: Sequence[SiteCount]) -> str:

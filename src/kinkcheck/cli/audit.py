@@ -58,12 +58,14 @@ def audit(
         bool, typer.Option("--layers", help="Attribute the variation to sites, one at a time.")
     ] = False,
     lifted: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--lift/--no-lift",
-            help="Evaluate every point in float64 too, to tell what is right and what is rounding.",
+            help="Evaluate every point in float64 too, or none, to tell what is right and what is "
+            "rounding. By default the first of each precision, and those that need it.",
+            show_default=False,
         ),
-    ] = True,
+    ] = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Decide the zones by exact arithmetic; small networks only."),

@@ -59,7 +59,8 @@ class Measurement:
         draw, batch: numbers of the parameter draw and the mini-batch.
         samples: where the samples of the batch could be, the likeliest first.
         layers: also switch one site at a time.
-        lifted: also evaluate it in float64 and measure the noise floors.
+        lifted: also evaluate it in float64 and measure the noise floors; None for where the audited
+            precision does not tell that all ties are flat.
         exact: let the exact arbiter decide the zones.
         plain: the gradient as plain autograd returns it, to be compared with; None if it was.
     """
@@ -70,7 +71,7 @@ class Measurement:
     batch: int = 0
     samples: Sequence[Samples] = ()
     layers: bool = False
-    lifted: bool = True
+    lifted: bool | None = None
     exact: bool = False
     plain: Gradient | None = None
 
@@ -100,14 +101,19 @@ class Measurement:
         if not self.lifted:
             if any(each.variation.l1 > self._rounding(base) for each in points):
                 seen = None  # two gradients further apart than rounding: see _differ
-            points = [replace(each, standing=seen, reference_standing=seen) for each in points]
-            return self._found(points, forward, alone)
+            if seen is not None or self.lifted is False:
+                points = [replace(each, standing=seen, reference_standing=seen) for each in points]
+                if self.lifted is False:
+                    return self._found(points, forward, alone)
+                points = [replace(each, zone=_of_smooth(each.variation)) for each in points]
+                return self._found(points, forward, alone, why=causes(forward, None))
 
         highest = self.runs.at.name == "float64"
         with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
-            if ties_more(higher.forward, forward):
+            hidden = ties_more(higher.forward, forward)
+            if hidden:
                 seen = found = None  # what the precision tells is not all
             # Rounded tangents are alike too where a common part absorbs how they differ; but two
             # gradients that differ over the reals are not both the derivative.
@@ -143,7 +149,8 @@ class Measurement:
             for point, above, other in zip(points, lifts, others, strict=True)
         ]
         left_out = [] if higher.samples is not None else [NO_SAMPLES]
-        return self._found(points, forward, alone, alone_above, why, left_out)
+        whole = self._found(points, forward, alone, alone_above, why, left_out)
+        return replace(whole, hidden=hidden)
 
     def _standings(
         self, higher: Lifted, held: Part | None, programs: Sequence[Chooser]
@@ -195,7 +202,7 @@ class Measurement:
             with self.runs.audited():
                 again = self.runs.forward()
                 operation = first_in_backward(again.loss, lambda: again.gradient(reference))
-        if self.lifted:
+        if self.lifted is not False:
             with self.runs.lifted():
                 above = self.runs.forward()
                 norm = l1_norm(above.gradient(reference))
@@ -337,6 +344,11 @@ class Measurement:
         """What each site alone moves the lifted gradient by; by name, as it is another tape."""
         found = self.switch.alone(higher.forward, higher.reference)
         return {_key(site): value for site, value in found.items()}
+
+
+def _of_smooth(variation: Variation) -> Zone:
+    """The zone where the loss has no kink: over the reals both gradients are its derivative."""
+    return Zone.COMPENSATION if variation.l1 else Zone.AGREEMENT
 
 
 def _differ(higher: Lifted) -> bool:

@@ -45,7 +45,8 @@ class Point:
         loss: the loss, the same for every selection.
         gradient_l1: l1 norm of the reference gradient.
         variation: how far the selection's gradient is from the reference's.
-        zone: the zone by the lift; None if the point was not lifted.
+        zone: the zone by the lift; or by the standing, where the audited precision tells that the
+            loss has no kink; else None if the point was not lifted.
         zone_by_threshold: the zone by the published threshold; None if the precision has none.
         lift: the numbers that decided the zone; None if it was not lifted.
         noise: the spread of the reference gradient over runs that are equal over the reals, in the
@@ -53,7 +54,8 @@ class Point:
         non_finite_layer: the first layer with a number that is not finite, if there is one.
         non_finite_operation: the operation whose derivative first turned finite numbers into
             others, if the forward pass is finite and the backward pass is not.
-        standing: what the selection's gradient is, in the lift; None if the point was not lifted.
+        standing: what the selection's gradient is, in the lift, or as the audited precision tells;
+            None if neither was looked at, or could tell.
         reference_standing: what the reference's gradient is.
         non_finite_lifted: whether the same is so in float64, where a higher precision cannot help;
             None if that was not looked at.
@@ -113,9 +115,11 @@ class Found:
         sites: one entry a site, in order.
         unseen: what the gradient goes through and no selection reaches.
         left_out: what was not measured, and why, in sentences.
+        hidden: whether the lift has ties that rounding hides in the audited precision.
     """
 
     points: list[Point]
     sites: list[SiteRecord]
     unseen: list[Unseen]
     left_out: list[str]
+    hidden: bool = False

@@ -215,8 +215,13 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
         for row in rows:
             names = (escape(each.precision), escape(each.selection)) if row is rows[0] else ("", "")
             table.add_row(*names, *row, end_section=row is rows[-1])
+    notes = []
     if any(each.judge == "noise floor" for each in summaries):
-        table.caption = "float64, which no higher precision judged, by its own noise floor"
+        notes.append("float64, which no higher precision judged, by its own noise floor")
+    if told := sum(each.zones_by_standing for each in summaries):
+        notes.append(f"{told} by the standing, which the precision itself told")
+    if notes:
+        table.caption = "\n".join(notes)
         table.caption_justify = "left"
     return table
 
@@ -271,6 +276,10 @@ def _errors(summaries: Sequence[Summary], reference: str) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("variation / error", f"error / error of {escape(reference)}"):
         table.add_column(heading, justify="right")
+    known = [(e.variation_in_errors, e.points) for e in summaries if e.variation_in_errors]
+    if left_out := sum(spread.left_out for spread, _ in known):
+        table.caption = f"Not known at {left_out} of {sum(points for _, points in known)} points"
+        table.caption_justify = "left"
     for each in summaries:
         spreads = (each.variation_in_errors, each.error_ratio)
         table.add_row(escape(each.precision), escape(each.selection), *map(_spread, spreads))
