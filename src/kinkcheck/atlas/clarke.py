@@ -1,7 +1,7 @@
 """Where a measured derivative lies: in the Clarke subdifferential of the function, or outside.
 
 Over the numbers that the probe declares; a measured number counts as one of them within four units
-in the last place of its type.
+in the last place of its type, and within what the frameworks round constants by.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def lies(
     """
     if any(map(isnan, derivative)):
         return ("nan",)
-    within = 4 * UNITS[dtype]
+    within = 4 * UNITS[dtype] + probe.rounding
     if elsewhere or not _inside(probe, derivative, within):
         return ("outside",)
     found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from kinkcheck.atlas.adapters.adapter import Adapter, Way
+from kinkcheck.atlas.adapters.adapter import Adapter, Lacking, Way
 from kinkcheck.atlas.clarke import UNITS, lies
 from kinkcheck.atlas.probes import PROBES, Probe
 
@@ -55,27 +56,30 @@ def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROB
         ImportError: the framework is not installed.
     """
     adapter = adapter_of(framework)
-    has = [probe for probe in probes if probe.call in adapter.calls]
     usual, *others = _ways(adapter, compiled)
-    found = dict(zip(_names(has), _each(adapter, has, usual), strict=True))
+    has = [probe for probe in probes if probe.call in adapter.calls]
+    found = dict(zip((probe.name for probe in has), _each(adapter, has, usual), strict=True))
+    found = {name: each for name, each in found.items() if each}
+    has = [probe for probe in has if probe.name in found]
     for way in others:
         suited = [probe for probe in has if way.layout == usual.layout or _is_image(probe)]
         for probe, other in zip(suited, _measured(adapter, suited, way), strict=True):
             departs = {name: each for name, each in asdict(way).items()
                        if each != getattr(usual, name)}  # fmt: skip
             found[probe.name] = _added(found[probe.name], {**departs, **other}, way, usual)
-    lacks = {probe.call: None for probe in probes if probe.call not in adapter.calls}
+    package, calls = adapter.package, {probe.call: None for probe in has}
+    number = version(package).partition("+")[0]
     return {
         "framework": framework,
-        "version": version(adapter.package).partition("+")[0],
-        "package": adapter.package,
+        "version": number,
+        "install": adapter.install.format(package=package, version=number),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "dtypes": list(adapter.dtypes),
         "compiler": adapter.compiler if compiled else "",
         "layouts": list(adapter.layouts),
-        "calls": {call: adapter.calls[call].spelling for call in dict.fromkeys(_calls(has))},
-        "lacks": list(lacks),
+        "calls": {call: adapter.calls[call].spelling for call in calls},
+        "lacks": list(dict.fromkeys(probe.call for probe in probes if probe.call not in calls)),
         "found": found,
     }
 
@@ -122,10 +126,17 @@ def _each(adapter: Adapter, probes: Iterable[Probe], way: Way) -> list[Found]:
     for probe in probes:
         try:
             found += _together(adapter, [probe], way)
+        except Lacking:
+            found.append({})
         except Exception as error:
-            said = (str(error).strip().splitlines() or [""])[0]
-            found.append({"error": f"{type(error).__name__}: {said}"[:160]})
+            found.append({"error": _said(error)})
     return found
+
+
+def _said(error: Exception) -> str:
+    """Its kind and first line, without the folders of this machine."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {re.sub(r'(/[^/ ]+)+/', '', first)}"[:160]
 
 
 def _together(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
@@ -203,14 +214,6 @@ def _alike(one: Found, other: Found, dtype: str) -> bool:
 
 def _is_image(probe: Probe) -> bool:
     return any(np.ndim(each) == 4 for each in probe.inputs)
-
-
-def _names(probes: Iterable[Probe]) -> list[str]:
-    return [probe.name for probe in probes]
-
-
-def _calls(probes: Iterable[Probe]) -> list[str]:
-    return [probe.call for probe in probes]
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Probe:
             the vectors Aᵀu.
         map: A, a row for each entry of the norm.
         index: for a function of one number the number of the kink in its row, from 0.
+        rounding: how far its constants are apart between frameworks.
     """
 
     operation: str
@@ -56,6 +57,7 @@ class Probe:
     ball: float | None = None
     map: tuple[tuple[float, ...], ...] = ()
     index: int = 0
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "call", self.call or self.operation)
@@ -79,6 +81,7 @@ def _sides(
     *kinks: tuple[float, float, float, float],
     also: Sequence[Numbers] = (),
     form: str = "",
+    rounding: float = 0.0,
     **settings: Any,
 ) -> Iterator[Probe]:
     """Each kink is where it is, the value there, and the slopes on its left and right."""
@@ -86,7 +89,7 @@ def _sides(
         for where in (at, -0.0) if at == 0 else (at,):
             yield Probe(
                 operation, f"at {where:g}", ([where], *also), ((0, 0),), form, settings=settings,
-                value=value, branches=((left,), (right,)), index=index,
+                value=value, branches=((left,), (right,)), index=index, rounding=rounding,
             )  # fmt: skip
 
 
@@ -209,7 +212,7 @@ def _pointwise() -> Iterator[Probe]:
     yield from _sides("hardswish", (-3.0, 0.0, 0.0, -0.5), (3.0, 3.0, 1.5, 1.0))
     yield from _sides("hardsigmoid", (-3.0, 0.0, 0.0, 1 / 6), (3.0, 1.0, 1 / 6, 0.0))
     yield from _sides("elu", (0.0, 0.0, 0.5, 1.0), alpha=0.5)
-    yield from _sides("selu", (0.0, 0.0, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE))
+    yield from _sides("selu", (0.0, 0.0, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE), rounding=1e-5)
     yield from _sides("softshrink", (-0.5, 0.0, 1.0, 0.0), (0.5, 0.0, 0.0, 1.0), lambd=0.5)
     yield from _sides("threshold", (1.0, 1.0, 0.0, 1.0), threshold=1.0)
     yield from _sides("abs", (0.0, 0.0, -1.0, 1.0))

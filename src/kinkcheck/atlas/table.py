@@ -77,21 +77,20 @@ class Column:
     Attributes:
         framework: the name of its adapter: ``torch``.
         version: of the package.
-        package: that ``pip install`` brought.
-        install: how.
+        install: what brought it.
         python: the version of Python.
         machine: operating system and processor.
         dtypes: the types it computes in; the first is the one that all else is compared with.
         compiler: that was measured, too; empty if none was.
         layouts: of tensors; the first is the usual one.
         calls: the framework's own spelling of each call of a probe.
-        lacks: the calls that it does not have.
+        lacks: the calls that it does not have; a form of a call may be lacking too.
         found: what each probe gave, by the name of the probe.
     """
 
     framework: str
     version: str
-    package: str
+    install: str
     python: str
     machine: str
     dtypes: tuple[str, ...]
@@ -100,7 +99,6 @@ class Column:
     calls: Mapping[str, str]
     lacks: tuple[str, ...]
     found: Mapping[str, Found] = field(repr=False)
-    install: str = ""
 
     @staticmethod
     def of(fields: Mapping[str, Any]) -> Column:

@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+class Lacking(Exception):  # noqa: N818
+    """A framework has no such form of a call."""
+
+
 @dataclass(frozen=True)
 class Call:
     """How a framework spells a call.
 
     Attributes:
         spelling: its own name for it: ``jax.numpy.clip``.
-        function: takes the tensors of a probe, and its settings by name.
+        function: takes the tensors of a probe, and its settings by name; raises Lacking for a form
+            that the framework does not have.
     """
 
     spelling: str
@@ -46,6 +51,7 @@ class Adapter(ABC):
 
     Attributes:
         package: the distribution that has its version.
+        install: what brings it, and whatever else it needs.
         dtypes: the types that it computes in here; the first is what the others are compared with.
         compiler: what compiles a function; empty if nothing does.
         layouts: of tensors in memory; the first is the usual one.
@@ -53,6 +59,7 @@ class Adapter(ABC):
     """
 
     package: ClassVar[str]
+    install: ClassVar[str] = "pip install numpy {package}=={version}"
     dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32", "float16", "bfloat16")
     compiler: ClassVar[str] = ""
     layouts: ClassVar[tuple[str, ...]] = ("contiguous",)
