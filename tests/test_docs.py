@@ -119,6 +119,8 @@ def is_short(names: tuple[str, ...], values: dict[str, Any]) -> bool:
         return here and few and values["data_name"] == "mnist-sample"
     if names in {("report",), ("verify",)}:
         return bool(values["json_file"].is_file())
+    if names == ("explain",):
+        return bool(values["gradient"].is_file())
     return names in SHOWN_SHORT
 
 

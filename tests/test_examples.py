@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from command_line import Kinkcheck, fits
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+NAMES = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"ported_jax"})
 
 
 def make(name: str) -> tuple[nn.Module, list[Any], Any]:

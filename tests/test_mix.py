@@ -71,3 +71,22 @@ def test_a_module_has_a_sum_and_says_so() -> None:
     assert repr(module) == "ReLU(selection='mix:0.25*first,0.75*last')"
     with pytest.raises(InputError, match=r"max_pool has no selection mix:1\*branch:1; accepted"):
         knn.MaxPool2d(2, selection="mix:1*branch:1")
+
+
+@pytest.mark.parametrize(
+    ("choose", "slopes"),
+    [("kinks:1,0", [1, 1]), ("kinks:0,1", [0, 0]), ("kinks:0.5,0.25", [0.5, 0.75])],
+)
+def test_each_kink_has_a_weight_of_its_own(choose: str, slopes: list[float]) -> None:
+    x = torch.tensor([-2.0, 0.0, 1.0, 6.0, 7.0], requires_grad=True)
+    given = torch.autograd.grad(knn.ReLU6(selection=choose)(x).sum(), x)[0]
+    assert given.tolist() == [0, slopes[0], 1, slopes[1], 0]
+    with record() as tape:
+        loss = x.clamp(0, 6).sum()
+    assert tape.gradient(loss, x, choose=choose)[0].tolist() == [0, slopes[0], 1, slopes[1], 0]
+
+
+def test_weights_for_another_number_of_kinks_are_refused() -> None:
+    x = torch.zeros(1, requires_grad=True)
+    with pytest.raises(InputError, match=r"kinks:1,0: the call has 1 kink$"):
+        knn.ReLU(selection="kinks:1,0")(x).backward()

@@ -17,6 +17,7 @@ from kinkcheck.selection import (
     Every,
     First,
     Hybrid,
+    Kinks,
     Last,
     Minimal,
     Mix,
@@ -27,8 +28,8 @@ from kinkcheck.selection import (
 )
 
 ACCEPTED = (
-    "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, every, "
-    "mix:FACTOR*SELECTION,..., limit:SEED"
+    "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
+    "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., limit:SEED"
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -41,6 +42,7 @@ mixed = st.one_of(
 selections = st.one_of(
     mixed,
     st.builds(Random, st.integers(0, 2**64 - 1)),
+    st.builds(Kinks, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
     st.builds(Mix, st.lists(st.tuples(numbers, mixed), min_size=1, max_size=3).map(tuple)),
 )
 
@@ -92,6 +94,7 @@ def test_a_selection_is_a_value(selection: Selection) -> None:
         (["hybird:10", "hybrid", "hybrid:", "hybrid:ten"], "hybrid:BETA"),
         (["branch", "branch:"], "branch:ALPHA"),
         (["random", "random:", "random:1.5", "random:x"], "random:SEED"),
+        (["kinks", "kinks:", "kinks:1,x"], "kinks:ALPHA,..."),
         (["every:1"], "every"),
         (["mix", "mix:", "mix:last", "mix:x*last"], "mix:FACTOR*SELECTION,..."),
     ],

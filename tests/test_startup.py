@@ -102,6 +102,8 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
         ("volume lenet5 --confidence 95", "--confidence must be between 0 and 1"),
         ("volume lenet5 --until-width 2", "--until-width must be between 0 and 1, not 2.0"),
         ("volume lenet5 --operations rellu", "did you mean 'relu'? accepted: "),
+        ("explain none.py:make --gradient none.npz", "none.npz cannot be read: No such file"),
+        ("explain none.py:make", "Missing option '--gradient'"),
         ("report none.json", "none.json cannot be read: No such file or directory"),
         ("study specs smok", "unknown spec 'smok'; did you mean 'smoke'? accepted: "),
         ("study run smok --out s", "unknown spec 'smok'; did you mean 'smoke'? accepted: "),

@@ -620,7 +620,7 @@ POOL_ACCEPTS = (
             {"1": "maximal"},
             "unknown selection 'maximal'; did you mean 'minimal'? "
             "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-            "every, mix:FACTOR*SELECTION,..., limit:SEED",
+            "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., limit:SEED",
         ),
     ],
 )

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from kinkcheck.arithmetic.contractions import float32_contractions
     from kinkcheck.audit import AuditReport, audit
     from kinkcheck.check import CheckResult, GradientError, check
+    from kinkcheck.explain import Explanation, explain
     from kinkcheck.tape import Site, Tape, Unseen, record
 
 __all__ = [
     "AuditReport",
     "CheckResult",
+    "Explanation",
     "GradientError",
     "InputError",
     "Site",
@@ -32,6 +34,7 @@ __all__ = [
     "Unseen",
     "audit",
     "check",
+    "explain",
     "float32_contractions",
     "nn",
     "record",
@@ -45,6 +48,8 @@ import_when_used(
     "kinkcheck.check:CheckResult",
     "kinkcheck.check:GradientError",
     "kinkcheck.check:check",
+    "kinkcheck.explain:Explanation",
+    "kinkcheck.explain:explain",
     "kinkcheck.arithmetic.contractions:float32_contractions",
     "kinkcheck.nn",
     "kinkcheck.tape:Site",

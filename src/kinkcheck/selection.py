@@ -14,6 +14,7 @@ text           class                     chosen derivative at a kink
 ``last``       :class:`Last`             the last active branch
 ``random:s``   :class:`Random`           one active branch, drawn with seed s
 ``branch:α``   :class:`Branch`           weight α on the second of two branches (ReLU'(0) = α)
+``kinks:α,..`` :class:`Kinks`            weight α on the right of each kink, in their order
 ``every``      :class:`Every`            weight 1 on every active branch
 ``mix:...``    :class:`Mix`              a sum of others, each with a factor
 ``limit:s``    :class:`Limit`            the branch that stays active along a random direction
@@ -172,6 +173,48 @@ class Branch(Selection):
 
 
 @dataclass(frozen=True)
+class Kinks(Selection):
+    """Weight α on the right of each kink of a pointwise operation, 1 − α on its left.
+
+    ``kinks:1,0`` gives a clamp the slope 1 at both of its bounds. ``branch:α`` has one α for all.
+
+    Attributes:
+        alphas: as many as the call has kinks, in their order.
+
+    Raises:
+        InputError: there is none, or one is not a finite number.
+    """
+
+    form: ClassVar[str] = "kinks:ALPHA,..."
+
+    alphas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        alphas = tuple(_finite("kinks", "alpha", alpha) for alpha in self.alphas)
+        object.__setattr__(self, "alphas", alphas)
+        super().__post_init__()
+
+    def _write(self) -> str:
+        return "kinks:" + ",".join(map(_shortest, self.alphas))
+
+    def at(self, count: int) -> list[Branch]:
+        """What is chosen at each kink of a call.
+
+        Args:
+            count: how many there are.
+
+        Raises:
+            InputError: there are more or fewer.
+
+        >>> parse("kinks:1,0").at(2)
+        [Branch(alpha=1.0), Branch(alpha=0.0)]
+        """
+        if len(self.alphas) != count:
+            raise InputError(f"{self}: the call has {count} kink{'s' * (count != 1)}")
+        return [Branch(alpha) for alpha in self.alphas]
+
+
+@dataclass(frozen=True)
 class Every(Selection):
     """Weight 1 on every active branch, as code has that compares entries with their maximum.
 
@@ -190,7 +233,7 @@ class Mix(Selection):
     tie that is counted twice. ``hybrid:β`` is ``mix:(1−β)*native,β*minimal``.
 
     Attributes:
-        parts: factors, and selections other than ``random``, ``limit`` and ``mix``.
+        parts: factors, and selections other than ``random``, ``kinks``, ``limit`` and ``mix``.
 
     Raises:
         InputError: there is no part, a factor is not a finite number, or a part cannot be mixed.
@@ -208,7 +251,7 @@ class Mix(Selection):
             raise InputError("mix: needs a factor and a selection, such as 0.5*first")
         parts = tuple((_finite("mix", "a factor", factor), part) for factor, part in self.parts)
         for _, part in parts:
-            if isinstance(part, Random | Limit | Mix):
+            if isinstance(part, Random | Kinks | Limit | Mix):
                 raise InputError(f"mix: {part} cannot be a part of it")
         object.__setattr__(self, "parts", parts)
         super().__post_init__()
@@ -329,7 +372,8 @@ def parse(text: str | Selection) -> Selection:
 
     Args:
         text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED``,
-            ``branch:ALPHA``, ``every``, ``mix:FACTOR*SELECTION,...`` or ``limit:SEED``.
+            ``branch:ALPHA``, ``kinks:ALPHA,...``, ``every``, ``mix:FACTOR*SELECTION,...`` or
+            ``limit:SEED``.
 
     Raises:
         InputError: the text names no selection.
@@ -363,6 +407,7 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     Last.form: lambda _: Last(),
     Random.form: lambda argument: Random(int(argument)),
     Branch.form: lambda argument: Branch(float(argument)),
+    Kinks.form: lambda argument: Kinks(tuple(map(float, argument.split(",")))),
     Every.form: lambda _: Every(),
     Mix.form: Mix.read,
     Limit.form: lambda argument: Limit(int(argument)),

@@ -15,6 +15,7 @@ from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor
+from kinkcheck.cli.explain import explain
 from kinkcheck.cli.options import QUICK, ManyValues
 from kinkcheck.cli.paper import paper
 from kinkcheck.cli.report import report
@@ -35,6 +36,7 @@ app.command(cls=ManyValues)(audit)
 app.command(cls=ManyValues)(volume)
 app.command()(report)
 app.command()(verify)
+app.command()(explain)
 app.command()(doctor)
 app.add_typer(study, name="study")
 app.add_typer(paper, name="paper")

@@ -21,7 +21,7 @@ from torch import Tensor
 from kinkcheck.exact.rationals import Integers, Rationals
 from kinkcheck.kernels.reference import random_rank
 from kinkcheck.ops.picks import Contest
-from kinkcheck.selection import Hybrid, Mix, Random, Selection, native_share, weight
+from kinkcheck.selection import Hybrid, Kinks, Mix, Random, Selection, native_share, weight
 
 KinkAdjoint = Callable[[Rationals, Selection], Rationals]
 Found = tuple[Rationals, list[KinkAdjoint], int]
@@ -71,13 +71,14 @@ def sides(
     def pull(g: Rationals, selection: Selection) -> Rationals:
         chosen = np.array(slopes, dtype=object)[piece]
         drawn = _drawn(torch.full(x.shape, 2, dtype=torch.int64), selection)
-        for here, (_, left, right), own in zip(on, kinks, native, strict=True):
+        count = len(kinks)
+        at = selection.at(count) if isinstance(selection, Kinks) else [selection] * count
+        for here, (_, left, right), own, each in zip(on, kinks, native, at, strict=True):
             least = _nearest_to_zero(left, right)
-            share = _share(selection) * own
             slope = (
-                share
-                + weight(selection, 0, 2, 1 - least, drawn) * left
-                + weight(selection, 1, 2, least, drawn) * right
+                _share(each) * own
+                + weight(each, 0, 2, 1 - least, drawn) * left
+                + weight(each, 1, 2, least, drawn) * right
             )
             chosen = np.where(here, slope, chosen)
         numerators, denominator = _over_common(chosen.ravel().tolist())

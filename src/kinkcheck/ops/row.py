@@ -16,6 +16,7 @@ from kinkcheck.selection import (
     Every,
     First,
     Hybrid,
+    Kinks,
     Last,
     Limit,
     Minimal,
@@ -31,7 +32,7 @@ OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, 
 OF_PICKS: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Every, Mix, Limit)
 """The selections of an operation of which each output is an entry."""
 
-OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Branch, Mix, Limit)
+OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Branch, Kinks, Mix, Limit)
 """The selections of a pointwise operation."""
 
 OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Mix, Limit)

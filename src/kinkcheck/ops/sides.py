@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties, count_equal, random_rank
 from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, times
-from kinkcheck.selection import Random, Selection, weight
+from kinkcheck.selection import Kinks, Random, Selection, weight
 
 Number = float | Tensor
 Kink = tuple[Number, Number, Number]
@@ -133,13 +133,14 @@ class ActiveSides(Active):
         if isinstance(selection, Random):
             two = torch.full_like(self.on, 2, dtype=torch.int64)
             drawn = random_rank(two, selection.seed)
+        count = len(self.kinks)
+        chosen = selection.at(count) if isinstance(selection, Kinks) else [selection] * count
         slopes = []
-        for _, left, right in self.kinks:
+        for (_, left, right), here in zip(self.kinks, chosen, strict=True):
             least = _least(left, right)
-            on_left = weight(selection, 0, 2, 1 - least, drawn)
-            slopes.append(
-                _product(on_left, left) + _product(weight(selection, 1, 2, least, drawn), right)
-            )
+            on_left = weight(here, 0, 2, 1 - least, drawn)
+            on_right = weight(here, 1, 2, least, drawn)
+            slopes.append(_product(on_left, left) + _product(on_right, right))
         return slopes
 
     def along(self, tangents: tuple[Tensor, ...]) -> list[Number]:
