@@ -63,7 +63,10 @@ def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROB
     has = [probe for probe in has if probe.name in found]
     for way in others:
         suited = [probe for probe in has if way.layout == usual.layout or _is_image(probe)]
-        for probe, other in zip(suited, _measured(adapter, suited, way), strict=True):
+        measured = _compiled if way.compiled else _each
+        for probe, other in zip(suited, measured(adapter, suited, way), strict=True):
+            if way.compiled and not _alike(found[probe.name], other, way.dtype):
+                (other,) = _each(adapter, [probe], way)  # not for what was compiled beside it
             departs = {name: each for name, each in asdict(way).items()
                        if each != getattr(usual, name)}  # fmt: skip
             found[probe.name] = _added(found[probe.name], {**departs, **other}, way, usual)
@@ -107,11 +110,9 @@ def _added(found: Found, other: Found, way: Way, usual: Way) -> Found:
     return {**found, "differs": before} if before else found
 
 
-def _measured(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
-    if not way.compiled:
-        return _each(adapter, probes, way)
+def _compiled(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
+    """One function for all probes of an operation: a compiler takes seconds for each."""
     found: list[Found] = []
-    # One function for all probes of an operation: a compiler takes seconds for each.
     for _, of_one in groupby(probes, lambda probe: probe.operation):
         together = list(of_one)
         try:

@@ -112,6 +112,11 @@ class Column:
         """The framework and the first two numbers of its version: ``torch-2.13``."""
         return f"{self.framework}-{'.'.join(self.version.split('.')[:2])}"
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of the version, which order versions."""
+        return tuple(int(each) for each in self.version.split(".") if each.isdigit())
+
 
 @dataclass(frozen=True)
 class Table:

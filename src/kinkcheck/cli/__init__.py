@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kinkcheck.arithmetic.allocator import keep_large_blocks
+from kinkcheck.cli.atlas import atlas
 from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
 from kinkcheck.cli.doctor import doctor
@@ -38,6 +39,7 @@ app.command()(report)
 app.command()(verify)
 app.command()(explain)
 app.command()(doctor)
+app.add_typer(atlas, name="atlas")
 app.add_typer(study, name="study")
 app.add_typer(paper, name="paper")
 
