@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from command_line import Kinkcheck, fits
+from kinkcheck import atlas
 from kinkcheck.atlas import PROBES, Probe, Table, column, read, table, writing
+from kinkcheck.atlas.answers import word
 from kinkcheck.atlas.clarke import LIES, lies, weights
 from kinkcheck.atlas.probes import ANSWERED_BY
 from kinkcheck.ops.table import ROWS
@@ -144,3 +147,143 @@ def test_weights_give_the_derivative_back() -> None:
     assert weights(BY_NAME["cdist_inf: tie of 2"], [1.0, -1.0, -1.0, 1.0]) == (1.0, 1.0)
     assert weights(BY_NAME["amax: tie of 3"], [third] * 3) == (third,) * 3
     assert weights(BY_NAME["cdist_inf: tie of 2"], [1.0, -1.0, 1.0, 1.0]) is None
+
+
+# --- what the columns hold ----------------------------------------------------------------------
+
+TORCH = ("torch-2.6", "torch-2.9", "torch-2.13", "torch-2.14", "torch-2.15")
+OTHERS = ("jax", "tensorflow", "mlx", "tinygrad", "autograd", "pytensor", "paddle", "casadi")
+
+
+# Measured by hand before, with a few lines in each framework.
+@pytest.mark.parametrize(
+    ("probe", "columns", "returned"),
+    [
+        ("relu: at 0", (*TORCH, "jax", "tensorflow", "mlx", "tinygrad", "paddle"), "0"),
+        ("maximum: tie of 2", (*TORCH, "jax", "autograd"), "shared"),
+        ("maximum: tie of 2", ("tensorflow",), "first"),
+        ("maximum: tie of 2", ("mlx",), "last"),
+        ("clamp: at 1", TORCH[:3], "1"),
+        ("clamp: at 1", TORCH[3:], "0"),
+        ("clamp: at 1", ("jax",), "0.5"),
+        ("clamp: at 1", ("tensorflow",), "1"),
+        ("clamp: at 1", ("mlx",), "0"),
+        ("abs: at 0", (*TORCH, "tensorflow"), "0"),
+        ("abs: at 0", ("jax",), "1"),
+        ("leaky_relu: at 0", TORCH, "0.25"),
+        ("leaky_relu: at 0", ("jax",), "1"),
+        ("max_pool2d: tie of 3", (*TORCH, "jax", "tensorflow"), "first"),
+        ("max_pool2d: tie of 3", ("mlx", "tinygrad"), "shared"),
+        ("norm: zero", TORCH, "0"),
+        ("norm: zero", ("jax", "tensorflow", "mlx"), "nan"),
+        ("cdist_inf: tie of 2", TORCH, "each 1"),
+        ("hardswish: at 3", ("torch-2.6",), "1.5"),
+        ("hardswish: at 3", TORCH[1:], "1"),
+        ("fmax: tie of 2", TORCH[:3], "first"),
+        ("fmax: tie of 2", TORCH[3:], "shared"),
+    ],
+)
+def test_what_is_known(stored: Table, probe: str, columns: Sequence[str], returned: str) -> None:
+    for name in columns:
+        assert word(stored.probes[probe], stored.column(name).found[probe]) == returned, name
+
+
+def test_what_lies_outside(stored: Table) -> None:
+    for name, probe in (
+        ("torch-2.13", "cdist_inf: tie of 2"),
+        ("torch-2.13", "clamp, no room between the bounds: at 1"),
+        ("pytensor", "max, of all entries: tie of 2"),  # Theano's issue 4568
+        ("mlx", "prelu: at 0"),
+        ("tensorflow", "prelu: at 0"),  # relu(x) - slope * relu(-x)
+    ):
+        assert stored.column(name).found[probe].lies == ("outside",), name
+
+
+def test_a_column_names_its_own_spelling_and_what_it_lacks(stored: Table) -> None:
+    jax = stored.column("jax")
+    assert jax.calls["clamp"] == "jax.numpy.clip"
+    assert "cdist" in jax.lacks
+    assert "cdist_inf: tie of 2" not in jax.found
+    assert stored.weights("jax", "cdist_inf") == {
+        "tie of 2": None, "tie of 3": None, "tie of 4": None, "zero": None,
+    }  # fmt: skip
+    for of_it in stored.columns.values():
+        assert f"=={of_it.version}" in of_it.install
+        assert {stored.probes[name].call for name in of_it.found} == set(of_it.calls)
+
+
+def test_an_older_program_refuses_a_newer_file(tmp_path: Any) -> None:
+    newer = tmp_path / "newer.json"
+    newer.write_text('{"schema": 2, "probes": [], "columns": []}')
+    with pytest.raises(atlas.table.InputError, match="has schema 2; this version reads up to 1"):
+        read(newer)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_table_of_an_operation(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("atlas", "--operation", "clamp")
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    first = run.out.split("clamp, no room")[0].split("at 1")[0]
+    lines = [line.split() for line in first.splitlines()]
+    assert ["clamp"] in lines
+    assert ["0.5", "inside", "jax"] in lines
+    assert any(line[2:4] == ["1", "branch"] and "torch-2.6" in line for line in lines)
+    assert "0 minimal, branch torch-2.14 to 2.15," in " ".join(first.split())
+
+
+def test_one_framework_at_one_kind_of_kink(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("atlas", "--framework", "tensorflow", "--kink", "zero")
+    assert run.code == 0
+    assert [line.split() for line in run.out.splitlines()][:2] == [["norm"], ["zero", "nan", "nan"]]
+    assert "tie" not in run.out
+
+
+def test_without_options_the_frameworks_are_counted(kinkcheck: Kinkcheck, stored: Table) -> None:
+    run = kinkcheck("atlas")
+    assert fits(run.out)
+    heads, *rows = (line.split() for line in run.out.split("\n\n")[0].splitlines())
+    assert [row[:2] for row in rows] == [
+        [each.framework, each.version] for each in stored.columns.values()
+    ]
+    outside = heads.index("outside")
+    for row, each in zip(rows, stored.columns.values(), strict=True):
+        assert int(row[outside]) == sum(f.lies == ("outside",) for f in each.found.values())
+
+
+def test_versions_are_compared(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("atlas", "diff", "torch-2.13", "torch-2.14")
+    assert run.code == 0
+    assert fits(run.out)
+    lines = [line.split() for line in run.out.splitlines()]
+    assert lines[0] == ["operation", "where", "torch-2.13", "torch-2.14"]
+    assert ["clamp", "at", "-1,", "1", "1", "0"] in lines
+    assert kinkcheck("atlas", "diff", "torch-2.14", "torch-2.15").text == (
+        "torch-2.14 and torch-2.15 return the same wherever both were measured."
+    )
+
+
+def test_what_is_installed_is_compared_with_its_column(
+    kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch, stored: Table
+) -> None:
+    version = torch.__version__.partition("+")[0]
+    name = "torch-" + ".".join(version.split(".")[:2])
+    if name not in stored.columns:
+        pytest.skip(f"the table has no {name}")
+    run = kinkcheck("atlas", "run", "torch")
+    assert (run.code, run.out) == (0, f"torch {version} is as {name} says.\n")
+
+    measured = column
+
+    def altered(*arguments: Any) -> dict[str, Any]:
+        fields = measured(*arguments)
+        fields["found"]["relu: at 0"] = {"derivative": [1.0], "lies": ["branch"]}
+        return fields
+
+    monkeypatch.setattr("kinkcheck.atlas.measuring.column", altered)
+    run = kinkcheck("atlas", "run", "torch")
+    assert run.code == 1
+    assert run.text.startswith(f"torch {version} departs from {name}:")
+    assert ["relu", "at", "0", "1", "0"] in [line.split() for line in run.out.splitlines()]

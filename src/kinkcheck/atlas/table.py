@@ -148,7 +148,8 @@ class Table:
             return self.columns[name]
         of_it = [column for column in self.columns.values() if column.framework == name]
         if not of_it:
-            raise unknown("framework", name, self.columns)
+            frameworks = (column.framework for column in self.columns.values())
+            raise unknown("framework", name, dict.fromkeys([*self.columns, *frameworks]))
         return of_it[-1]
 
     def at(self, operation: str, form: str = "") -> dict[str, Probe]:
