@@ -7,7 +7,7 @@ WORKERS := -n logical --dist loadgroup
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo quick test versions docs bench sanitize clean
+.PHONY: demo quick test versions atlas docs bench sanitize clean
 
 demo: $(READY)  ## Audit LeNet-5 on real handwritten digits.
 	$(VENV)/bin/kinkcheck audit lenet5 --data mnist-sample --precision 16 --precision bfloat16 --precision 32 --precision 64
@@ -23,6 +23,9 @@ test: quick  ## That, then the slow tests: the whole suite, under 12 minutes on 
 
 versions:  ## The core tests under several versions of PyTorch, in environments made for it and removed.
 	PYTHON=$(PYTHON) sh tools/versions.sh $(WORKERS)
+
+atlas:  ## What every framework returns at kinks, measured again, in environments made for it and removed.
+	PYTHON=$(PYTHON) sh tools/atlas.sh
 
 docs: export NO_MKDOCS_2_WARNING := 1  # the theme's own switch for its notice
 docs: $(READY)  ## The site, into build/site; a warning is an error.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,6 +219,25 @@ def test_an_older_program_refuses_a_newer_file(tmp_path: Any) -> None:
     newer.write_text('{"schema": 2, "probes": [], "columns": []}')
     with pytest.raises(atlas.table.InputError, match="has schema 2; this version reads up to 1"):
         read(newer)
+
+
+def test_the_page_is_what_the_table_says(stored: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).resolve().parent.parent
+    monkeypatch.chdir(root)
+    spec = spec_from_file_location("atlas_page", root / "tools" / "atlas_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    writer = module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    written = (root / "docs" / "atlas.md").read_text(encoding="utf-8")
+    assert writer.page(stored) == written
+    # Whatever is in the table is on the page.
+    for probe in stored.probes.values():
+        section = written.split(f"### {probe.operation}\n")[1].split("\n#")[0]
+        for of_it in stored.columns.values():
+            if probe.name in of_it.found:
+                assert f"| {word(probe, of_it.found[probe.name])} |" in section
+                assert of_it.calls[probe.call] in section
 
 
 # --- the command --------------------------------------------------------------------------------

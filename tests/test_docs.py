@@ -50,7 +50,7 @@ _click: Any = sys.modules[typer.BadParameter.__module__]
 UNFINISHED = (_click.MissingParameter, _click.BadOptionUsage)
 # They bring their own batches, and few.
 WHOLE = (Path("my_program.py"), *(Path("examples") / p.name for p in ROOT.glob("examples/*.py")))
-SHOWN_SHORT = {("demo",), ("doctor",), ("study", "specs")}
+SHOWN_SHORT = {("atlas",), ("atlas", "diff"), ("demo",), ("doctor",), ("study", "specs")}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def _method(name: str, *order: str, **fixed: Any) -> Call:
         found = method(*tensors, *(settings[each] for each in order), **fixed)
         return found[0] if isinstance(found, tuple) else found  # values, indices
 
-    return Call(f"Tensor.{name}", call)
+    return Call(f"tinygrad.Tensor.{name}", call)
 
 
 def _scatter(own: Any, source: Any, reduce: str) -> Any:
@@ -39,7 +39,7 @@ class Tinygrad(Adapter):
     calls = {  # noqa: RUF012
         **{
             f"max_pool{d}d": Call(
-                "Tensor.max_pool2d",
+                "tinygrad.Tensor.max_pool2d",
                 lambda x, kernel, padding=0: x.max_pool2d(tuple(kernel), padding=padding),
             )
             for d in (1, 2, 3)
@@ -52,11 +52,11 @@ class Tinygrad(Adapter):
         "leaky_relu": _method("leaky_relu", "slope"),
         "elu": _method("elu", "alpha"),
         "clamp": _method("clamp", "min", "max"),
-        "clamp_min": Call("Tensor.clamp", lambda x, bound: x.clamp(min_=bound)),
-        "clamp_max": Call("Tensor.clamp", lambda x, bound: x.clamp(max_=bound)),
+        "clamp_min": Call("tinygrad.Tensor.clamp", lambda x, bound: x.clamp(min_=bound)),
+        "clamp_max": Call("tinygrad.Tensor.clamp", lambda x, bound: x.clamp(max_=bound)),
         "clamp_between": _method("clamp"),
-        "clamp_min_between": Call("Tensor.clamp", lambda x, low: x.clamp(min_=low)),
-        "clamp_max_between": Call("Tensor.clamp", lambda x, high: x.clamp(max_=high)),
+        "clamp_min_between": Call("tinygrad.Tensor.clamp", lambda x, low: x.clamp(min_=low)),
+        "clamp_max_between": Call("tinygrad.Tensor.clamp", lambda x, high: x.clamp(max_=high)),
         **{
             name: _method(method, **fixed)
             for name, method, fixed in (
@@ -77,7 +77,7 @@ class Tinygrad(Adapter):
         "topk": _method("topk", "k"),
         "cummax": _method("cummax", axis=0),
         "cummin": _method("cummin", axis=0),
-        "scatter_reduce": Call("Tensor.scatter_reduce", _scatter),
+        "scatter_reduce": Call("tinygrad.Tensor.scatter_reduce", _scatter),
     }
 
     def differentiate(
