@@ -156,15 +156,23 @@ class Table:
         """The probes of an operation in one form, by their kinks.
 
         Raises:
-            InputError: the operation is unknown.
+            InputError: the operation is unknown, or it has no such form.
 
         >>> from kinkcheck.atlas import table
         >>> list(table.read().at("clamp"))
         ['at -1', 'at 1']
+        >>> table.read().at("max", "along")
+        Traceback (most recent call last):
+        ...
+        kinkcheck.errors.InputError: unknown form of max 'along'; accepted: of all entries, ...
         """
-        known = dict.fromkeys(probe.operation for probe in self.probes.values())
-        if operation not in known:
-            raise unknown("operation", operation, known)
+        forms: dict[str, dict[str, None]] = {}
+        for probe in self.probes.values():
+            forms.setdefault(probe.operation, {})[probe.form] = None
+        if operation not in forms:
+            raise unknown("operation", operation, forms)
+        if form not in forms[operation]:
+            raise unknown(f"form of {operation}", form, forms[operation])
         return {
             probe.kink: probe
             for probe in self.probes.values()
@@ -188,7 +196,7 @@ class Table:
             framework has no such operation or an error, or returns what no weights give.
 
         Raises:
-            InputError: the column or the operation is unknown.
+            InputError: the column, the operation or its form is unknown.
 
         >>> from kinkcheck.atlas import table
         >>> table.read().weights("torch-2.13", "max_pool2d")["tie of 3"]

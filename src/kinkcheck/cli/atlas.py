@@ -68,7 +68,8 @@ def table(
     if operation is framework is kink is None and not verbose:
         out.print(_summary(whole))
         out.print(
-            "\nkinkcheck atlas --operation clamp shows an operation, --framework jax a framework, "
+            "\nWhat is the derivative of a piece and the least there is counts twice. "
+            "kinkcheck atlas --operation clamp shows an operation, --framework jax a framework, "
             "-v all.",
             highlight=False,
         )
