@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,7 +16,8 @@ import torch
 
 from command_line import Kinkcheck, fits
 from kinkcheck import atlas
-from kinkcheck.atlas import PROBES, Probe, Table, column, read, table, writing
+from kinkcheck.atlas import PROBES, Probe, Table, adapters, column, read, table, writing
+from kinkcheck.atlas.adapters import FRAMEWORKS
 from kinkcheck.atlas.answers import word
 from kinkcheck.atlas.clarke import LIES, lies, weights
 from kinkcheck.atlas.probes import ANSWERED_BY
@@ -108,6 +111,23 @@ def _moved(calls: Any, probe: Probe, direction: Sequence[float], step: float) ->
         tensors[input].view(-1)[place] += step * slope
     output = calls[probe.call].function(*tensors, **probe.settings)
     return output.reshape(-1)[probe.output].item() - probe.value
+
+
+def test_an_environment_needs_the_framework_and_numpy_alone() -> None:
+    others = ["torch", "pydantic", "typer", "rich", "scipy", "matplotlib", "jinja2"]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
+        "import kinkcheck.atlas.measuring, kinkcheck.atlas.answers\n"
+        "import kinkcheck.atlas.adapters.adapter\n"
+    )
+    source = str(Path(table.__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, check=True)
+
+
+def test_each_framework_has_its_adapter_and_its_column(stored: Table) -> None:
+    folder = Path(adapters.__file__).parent
+    assert {file.stem for file in folder.glob("*.py")} == {"__init__", "adapter", *FRAMEWORKS}
+    assert {each.framework for each in stored.columns.values()} == set(FRAMEWORKS)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +232,11 @@ def test_a_column_names_its_own_spelling_and_what_it_lacks(stored: Table) -> Non
     for of_it in stored.columns.values():
         assert f"=={of_it.version}" in of_it.install
         assert {stored.probes[name].call for name in of_it.found} == set(of_it.calls)
+
+
+def test_unknown_forms_are_named(stored: Table) -> None:
+    with pytest.raises(atlas.table.InputError, match="unknown form of max ''; accepted: of all"):
+        stored.weights("jax", "max")
 
 
 def test_an_older_program_refuses_a_newer_file(tmp_path: Any) -> None:
