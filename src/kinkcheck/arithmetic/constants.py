@@ -37,13 +37,14 @@ _STORING = frozenset(
 
 
 class ConstantsAs(TorchDispatchMode):
-    """A context in which float64 operations take numbers as a lower precision takes them.
+    """A context in which operations take numbers as a lower precision takes them.
 
-    All that is computed is computed in float64, whatever type a program names; convolutions of
-    small images as one product (see :mod:`kinkcheck.arithmetic.products`).
+    All that is computed is computed in the type of the lift, whatever type a program names; float64
+    convolutions of small images as one product (see :mod:`kinkcheck.arithmetic.products`).
 
     Args:
-        precision: the precision; in float64 nothing is changed.
+        precision: the precision; if it is that of the lift nothing is changed.
+        to: the type of the lift.
 
     Attributes:
         failed: the name of the last operation that failed here.
@@ -54,9 +55,10 @@ class ConstantsAs(TorchDispatchMode):
     True
     """
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, to: torch.dtype = torch.float64) -> None:
         super().__init__()
         self._type = precision.computing or precision.storage
+        self._to = to
         self.failed = ""
 
     def __torch_dispatch__(
@@ -68,19 +70,19 @@ class ConstantsAs(TorchDispatchMode):
         if not of_nothing:
             given = {type(each) for each in (*args, *kwargs.values())}
             if torch.dtype in given and func is not _aten.view.dtype:  # which tells bits
-                args = tuple(_widened(e) if type(e) is torch.dtype else e for e in args)
+                args = tuple(self._widened(e) if type(e) is torch.dtype else e for e in args)
                 kwargs = {
-                    n: _widened(v) if type(v) is torch.dtype else v for n, v in kwargs.items()
+                    n: self._widened(v) if type(v) is torch.dtype else v for n, v in kwargs.items()
                 }
             if float in given and not _draws(func):
                 to = held_in(func, self._type, _device(args), args, kwargs)
                 to = named if named in (torch.float16, torch.bfloat16, torch.float32) else to
                 args = tuple(rounded(each, to) if type(each) is float else each for each in args)
                 kwargs = {n: rounded(v, to) if type(v) is float else v for n, v in kwargs.items()}
-        elif named == torch.float64 and not _draws(func):  # the type of a tensor of the lift
+        elif named == self._to and not _draws(func):  # the type of a tensor of the lift
             kwargs["dtype"] = self._type
             args = tuple(_within(each, self._type) for each in args)
-        elif func is _aten.lift_fresh.default and args[0].dtype == torch.float64:
+        elif func is _aten.lift_fresh.default and args[0].dtype == self._to:
             most = torch.finfo(self._type).max
             made = args[0]  # by torch.tensor or new_tensor
             args = (made.where(made.isinf(), made.clamp(-most, most)).to(self._type),)
@@ -89,7 +91,14 @@ class ConstantsAs(TorchDispatchMode):
         except Exception:
             self.failed = str(func.overloadpacket.__name__)
             raise
-        return made.to(_widened(made.dtype)) if of_nothing and isinstance(made, Tensor) else made
+        return (
+            made.to(self._widened(made.dtype)) if of_nothing and isinstance(made, Tensor) else made
+        )
+
+    def _widened(self, dtype: torch.dtype) -> torch.dtype:
+        if dtype.is_complex:
+            return self._to.to_complex()
+        return self._to if dtype.is_floating_point else dtype
 
 
 def _draws(func: Any) -> bool:
@@ -100,12 +109,6 @@ def _any_tensor(args: Any, kwargs: dict[str, Any]) -> bool:
     if args and isinstance(args[0], Tensor):
         return True
     return any(isinstance(each, Tensor) for each in tree_leaves((args, kwargs)))
-
-
-def _widened(dtype: torch.dtype) -> torch.dtype:
-    if dtype.is_complex:
-        return torch.complex128
-    return torch.float64 if dtype.is_floating_point else dtype
 
 
 def _device(args: Sequence[Any]) -> torch.device | str:

@@ -24,7 +24,7 @@ from kinkcheck.measure.forward import Forward, Gradient, backward_of, one_line
 from kinkcheck.tape.as_found import as_found
 from kinkcheck.tape.memory import address
 
-FLOAT64 = PRECISIONS["float64"]
+FLOAT32, FLOAT64 = PRECISIONS["float32"], PRECISIONS["float64"]
 
 Step = Callable[[nn.Module, Any], Tensor]
 """Calls a model on a batch and returns the loss, a single number."""
@@ -84,6 +84,7 @@ class Runs:
     saved_bytes: int = field(default=0, init=False)
     _draws: Draws | None = field(default=None, init=False)
     _lift: ConstantsAs | None = field(default=None, init=False)
+    _to: Precision = field(default=FLOAT64, init=False)
 
     def __post_init__(self) -> None:
         if self.held is None:
@@ -97,11 +98,16 @@ class Runs:
             yield
 
     @contextmanager
-    def lifted(self, channels_last: bool = False) -> Iterator[None]:
-        """The same in float64: the same real numbers, constants of the program among them."""
+    def lifted(self, channels_last: bool = False, to: Precision = FLOAT64) -> Iterator[None]:
+        """The same in float64: the same real numbers, constants of the program among them.
+
+        Args:
+            channels_last: lay out tensors of four dimensions so.
+            to: another precision than float64.
+        """
         assert self.held is not None
-        self._lift = ConstantsAs(self.at)
-        at = self.held.at(FLOAT64, self.device, lifted_from=self.at, channels_last=channels_last)
+        self._lift, self._to = ConstantsAs(self.at, to.storage), to
+        at = self.held.at(to, self.device, lifted_from=self.at, channels_last=channels_last)
         try:
             with at:
                 yield
@@ -119,7 +125,7 @@ class Runs:
         Raises:
             InputError: the program fails, or returns no loss; in the lift the message says so.
         """
-        where = self.where if self._lift is None else f"{self.where}, lifted to float64"
+        where = self.where if self._lift is None else f"{self.where}, lifted to {self._to}"
         drawing, backward = self._drawing(samples, order)
         draw = None
         if self._draws is None:
@@ -169,7 +175,7 @@ class Runs:
         samples: Samples | None = None,
         order: Tensor | None = None,
     ) -> Tensor:
-        precision = self.at if self._lift is None else FLOAT64
+        precision = self.at if self._lift is None else self._to
         with precision.computation(self.on):
             batch = moved(program[-1], self._cast)
             if samples is not None and order is not None:
@@ -195,7 +201,7 @@ class Runs:
     def _cast(self, tensor: Tensor) -> Tensor:
         """A copy, for a layer may write to its input."""
         cast = self.at.cast(tensor.detach(), self.on)
-        cast = cast if self._lift is None else FLOAT64.cast(cast, self.on)
+        cast = cast if self._lift is None else self._to.cast(cast, self.on)
         cast = cast.clone() if address(cast) == address(tensor) else cast
         return cast.requires_grad_(tensor.requires_grad)
 
@@ -216,7 +222,7 @@ class Runs:
             return f"network: failed on a batch{shape} ({self.where}): {one_line(error)}"
         by = f" for {self._lift.failed}" if self._lift.failed else ""
         return (
-            f"network: cannot be lifted to float64 ({self.where}): it fails there{by}: "
+            f"network: cannot be lifted to {self._to} ({self.where}): it fails there{by}: "
             f"{one_line(error)}; audit it without the lift (lifted=False, --no-lift)"
         )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         told,
     )
     from kinkcheck.measure.standing.part import Part, part
-    from kinkcheck.measure.standing.program import Program
+    from kinkcheck.measure.standing.program import Program, Told
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
 
@@ -32,6 +32,7 @@ __all__ = [
     "Program",
     "Search",
     "Standing",
+    "Told",
     "certified_exactly",
     "part",
     "smooth",
@@ -51,6 +52,7 @@ import_when_used(
     "kinkcheck.measure.standing.part:Part",
     "kinkcheck.measure.standing.part:part",
     "kinkcheck.measure.standing.program:Program",
+    "kinkcheck.measure.standing.program:Told",
     "kinkcheck.measure.standing.search:Search",
     "kinkcheck.measure.standing.verification:verify",
 )
