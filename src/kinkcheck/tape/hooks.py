@@ -93,3 +93,29 @@ def alter(
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def alter_after(
+    node: Any, change: Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]
+) -> Iterator[None]:
+    """A context in which the gradients that a node returns are other ones.
+
+    Args:
+        node: of the graph of a recorded loss.
+        change: what they become.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> y = 2 * x
+    >>> with alter_after(y.grad_fn, lambda gradients: (3 * gradients[0], None)):
+    ...     y.backward()
+    >>> x.grad
+    tensor([6.])
+    """
+    global _own
+    _own += 1
+    handle = node.register_hook(lambda returned, _: change(returned))
+    try:
+        yield
+    finally:
+        handle.remove()

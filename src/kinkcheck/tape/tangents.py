@@ -19,7 +19,8 @@ from torch.autograd.graph import GradientEdge, _engine_run_backward
 
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
-from kinkcheck.tape.graph import leaf_of
+from kinkcheck.tape.adjoints import short
+from kinkcheck.tape.graph import leaf_of, nodes
 from kinkcheck.tape.hooks import alter
 
 Edge = tuple[Any, int]
@@ -65,6 +66,7 @@ def trace(
     *,
     uncancelled: bool = False,
     cuts: Sequence[GradientEdge] = (),
+    bare: bool = False,
 ) -> Traced:
     """Differentiate a loss, and carry tangents along directions through the program.
 
@@ -76,6 +78,8 @@ def trace(
         uncancelled: whether the gradient of each number of these tensors is multiplied by a factor
             drawn at random, lest gradients that come on several ways cancel; tangents are not.
         cuts: where else gradients are asked for.
+        bare: whether no hooks but kinkcheck's own are in the graph, nor is a part of it made anew
+            in a backward pass: then tangents take less time (:mod:`kinkcheck.tape.adjoints`).
 
     Raises:
         InputError: an operation on the way has no forward mode that can be had from its backward
@@ -109,6 +113,8 @@ def trace(
         with ExitStack() as stack, let_through(), torch.enable_grad():
             for node, places in wanted.items():
                 stack.enter_context(alter(node, _noting(node, places, arrived, passing, factors)))
+            if bare:
+                stack.enter_context(short(nodes(loss.grad_fn)))
             found = _run(loss, start, [*tensors, *cuts], create_graph=True)
             gradients = found[: len(tensors)]
             stack.close()
@@ -127,8 +133,8 @@ def trace(
             f"tangents: the program cannot be differentiated in forward mode: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    bare = tuple(each if each is None else each.detach() for each in found)
-    return Traced(bare[: len(tensors)], bare[len(tensors) :], arrived, moved)
+    kept = tuple(each if each is None else each.detach() for each in found)
+    return Traced(kept[: len(tensors)], kept[len(tensors) :], arrived, moved)
 
 
 class _Noted(torch.autograd.Function):

@@ -264,12 +264,13 @@ class Tape:
         with self._under(chosen):
             segments = self._segments(loss, tensors)
             if seeds:
-                trace(loss, tensors, [direction(tensors, seeds.pop())])
+                bare = segments is not None and not self._runs_again
+                trace(loss, tensors, [direction(tensors, seeds.pop())], bare=bare)
                 gradients = whole_pass(loss, tensors)
             elif segments is None:
                 gradients = whole_pass(loss, tensors)
             else:
-                gradients = segments.gradients({site: site.selection for site in self.sites})
+                gradients = segments.gradients(self._at_ties())
         return gradients if names is None else dict(zip(names, gradients, strict=True))
 
     def trace(
@@ -306,12 +307,12 @@ class Tape:
         chosen = self._chosen(choose)
         with self._under(chosen):
             segments = self._segments(loss, tensors)
+            bare = segments is not None and not self._runs_again
             if segments is None or segments.begun or uncancelled or _seeds(chosen.values()):
-                return trace(loss, tensors, directions, edges, uncancelled=uncancelled)
-            found = trace(loss, tensors, directions, edges, cuts=segments.cuts)
-            segments.begin(
-                [*found.gradients, *found.at_cuts], {site: site.selection for site in self.sites}
-            )
+                how = {"uncancelled": uncancelled, "bare": bare}
+                return trace(loss, tensors, directions, edges, **how)
+            found = trace(loss, tensors, directions, edges, cuts=segments.cuts, bare=bare)
+            segments.begin([*found.gradients, *found.at_cuts], self._at_ties())
             return found
 
     def limit(
@@ -345,8 +346,9 @@ class Tape:
         _, tensors = self._trained()
         _require_graph(loss)
         with self._under(dict.fromkeys(self.sites, Limit(0))):
-            deciding = trace(loss, tensors, [along], edges)
-            return deciding, trace(loss, tensors, directions, edges)
+            bare = self._segments(loss, tensors) is not None and not self._runs_again
+            deciding = trace(loss, tensors, [along], edges, bare=bare)
+            return deciding, trace(loss, tensors, directions, edges, bare=bare)
 
     @contextmanager
     def _under(self, chosen: Mapping[Site, Selection]) -> Iterator[None]:
@@ -359,6 +361,11 @@ class Tape:
         finally:
             for site in chosen:
                 site._chosen = site.winners = None
+
+    def _at_ties(self) -> dict[Site, Selection]:
+        """What is chosen now at the sites where that makes a difference."""
+        # Under torch.func ties are not counted, nor windows.
+        return {site: site.selection for site in self.sites if site.tied or not site.windows}
 
     def _running_again(self) -> ExitStack:
         """The context of a backward pass."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
-from kinkcheck.measure.standing.program import Program, Told
+from kinkcheck.measure.standing.program import Program, Told, another
 from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.standing.search import EQUAL, Search
-from kinkcheck.measure.variation import ROUNDINGS
+from kinkcheck.measure.variation import ROUNDINGS, l1_distance, l1_norm
 from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
@@ -64,10 +64,9 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
     if found is None or found.apart:
         return found
     # A common part absorbs how tangents differ; gradients may consist of just that.
-    derivative = program.derivative()
-    rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2 * float(derivative.abs().sum())
-    apart = float((program.drawn() - derivative).abs().sum())
-    return found if apart <= rounding else None
+    chosen, other = forward.gradient(choose), forward.gradient(another)
+    rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2 * l1_norm(chosen)
+    return found if l1_distance(other, chosen) <= rounding else None
 
 
 def smooth(found: Told | None, seed: int = 0) -> Standing | None:
