@@ -90,3 +90,18 @@ def test_weights_for_another_number_of_kinks_are_refused() -> None:
     x = torch.zeros(1, requires_grad=True)
     with pytest.raises(InputError, match=r"kinks:1,0: the call has 1 kink$"):
         knn.ReLU(selection="kinks:1,0")(x).backward()
+
+
+@pytest.mark.parametrize("call", ["maximum", "max_pool2d", "max"])
+def test_factors_keep_the_bits_of_float64(call: str) -> None:
+    x = torch.zeros(1, 1, 1, 2, dtype=torch.float64, requires_grad=True)
+    with record() as tape:
+        match call:
+            case "maximum":
+                loss = torch.maximum(*x.flatten())
+            case "max_pool2d":
+                loss = F.max_pool2d(x, (1, 2)).sum()
+            case "max":
+                loss = x.flatten().max(0).values
+    found = tape.gradient(loss, x, choose="mix:0.3*first,0.7*last")[0]
+    assert found.flatten().tolist() == [0.3, 0.7]

@@ -355,8 +355,9 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
     if isinstance(selection, Every):
         return 0 * least + 1
     if isinstance(selection, Mix):
+        # Where a weight is counted, a factor would be rounded to the default type.
         return sum(
-            _number(factor, least) * weight(part, rank, size, least, drawn)
+            _number(factor, least) * (weight(part, rank, size, least, drawn) + 0 * least)
             for factor, part in selection.parts
         )
     raise InputError(f"{selection} belongs to a whole program, not to a single operation")

@@ -45,7 +45,7 @@ def answer(report: AuditReport) -> str:
     >>> site = SiteCount("float32", "1", "relu", 0, 8, 3, 3, None)
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> answer(AuditReport(*names, 0, "native", ["minimal"], [point], [site], []))
-    'Right at 1 of 1 points: the gradient is the derivative. Right under minimal too.'
+    'Right at 1 of 1 points: the gradient is the derivative. Right under minimal too. At 1 ...'
     """
     standings = of_reference(report.points)
     if not standings or not report.sites:

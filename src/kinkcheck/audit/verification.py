@@ -22,7 +22,15 @@ from kinkcheck.measure.forward import Chooser, Forward
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Runs, Step
-from kinkcheck.measure.standing import Kind, Program, Standing, part, ties_more, told
+from kinkcheck.measure.standing import (
+    Kind,
+    Program,
+    Standing,
+    part,
+    ties_more,
+    told,
+    told_in_float32,
+)
 from kinkcheck.measure.standing import verify as verify_one
 
 _OTHER_SAMPLES = "samples meet in the network, or others hold ties whose branches move differently"
@@ -119,7 +127,10 @@ def verify(
             with held_back(), torch.enable_grad():
                 runs = grid.runs(place)
                 for selection, standing in _certificates(report.reference, found).items():
-                    wrong = _wrong(runs, grid.candidates(runs), programs[selection], standing)
+                    wrong = _wrong(
+                        runs, grid.candidates(runs), programs[report.reference],
+                        programs[selection], standing,
+                    )  # fmt: skip
                     verified.append(
                         Verified(
                             found[0].precision, place.draw, place.batch, selection, standing.kind,
@@ -142,12 +153,19 @@ def _certificates(reference: str, points: Sequence[Point]) -> dict[str, Standing
 
 
 def _wrong(
-    runs: Runs, candidates: Sequence[Samples], program: Chooser, standing: Standing
+    runs: Runs,
+    candidates: Sequence[Samples],
+    reference: Chooser,
+    program: Chooser,
+    standing: Standing,
 ) -> list[str]:
+    teller: Forward | None
     with runs.audited():
         # What it draws at random the lift is given. The gradient moves along another direction.
-        below = runs.forward()
-        found = told(below, program, standing.seed + 1)
+        teller = runs.forward()
+        found = told(teller, reference, standing.seed + 1)
+    if found is None:
+        teller, found = told_in_float32(runs, reference, standing.seed + 1)
     with ExitStack() as stack:
         forward = whole(runs, stack)
         if not standing.lifted:
@@ -158,7 +176,7 @@ def _wrong(
             return [] if told_so else [_TOLD_APART]
         again: Callable[[], Forward] = runs.forward
         if standing.samples is not None:
-            found = None if ties_more(forward, below) else found
+            found = None if teller is None or ties_more(forward, teller) else found
             held = part(runs, forward, candidates, found, standing.samples)
             if held is None:
                 return [_OTHER_SAMPLES]

@@ -38,9 +38,9 @@ import torch
 from torch import Tensor
 
 from kinkcheck.errors import InputError
-from kinkcheck.kernels.shares import shares
+from kinkcheck.kernels.shares import shared, shares
 from kinkcheck.kernels.windows import Windows
-from kinkcheck.selection import Every, First, Hybrid, Last, Minimal, Mix, Native, Random, Selection
+from kinkcheck.selection import First, Last, Mix, Native, Random, Selection
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def max_pool(input: Tensor, windows: Windows) -> Tensor:
     """The maximum of each window: PyTorch's own forward pass.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool(torch.tensor([[1.0, 3.0, 2.0, 2.0]]), windows)
     tensor([[3., 2.]])
@@ -85,6 +86,7 @@ def max_pool_vjp(
         A tensor of the input's shape, dtype and memory format.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_vjp(torch.ones(1, 1), torch.tensor([[2.0, 2.0]]), windows, Minimal())
     tensor([[0.5000, 0.5000]])
@@ -105,6 +107,7 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
     """The derivative along a tangent of the input: the adjoint of :func:`max_pool_vjp`.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_jvp(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 2.0]]), windows, Minimal())
     tensor([[2.]])
@@ -125,6 +128,7 @@ def max_pool_ties(input: Tensor, windows: Windows) -> Ties:
     """How many windows are tied, and how many of those at zero.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_ties(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
     Ties(windows=2, tied=tensor(1), tied_at_zero=tensor(1))
@@ -141,6 +145,7 @@ def max_pool_tied(input: Tensor, windows: Windows) -> Tensor:
     """Which windows are tied: a bool tensor of the output's shape.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> max_pool_tied(torch.tensor([[1.0, 3.0, 0.0, 0.0]]), windows)
     tensor([[False,  True]])
@@ -164,6 +169,7 @@ def max_pool_persists(input: Tensor, windows: Windows, lifted: Tensor) -> Tensor
         lifted: an input of the same shape.
 
     >>> from kinkcheck.kernels.windows import SlidingWindows
+    >>> from kinkcheck.selection import Minimal
     >>> windows = SlidingWindows((2,), (2,), (0,), (1,), ceil_mode=False)
     >>> x, lifted = torch.tensor([[2.0, 2.0, 3.0, 3.0]]), torch.tensor([[2.0, 2.1, 3.0, 3.0]])
     >>> max_pool_persists(x, windows, lifted)
@@ -243,10 +249,10 @@ class _Weights:
         self.computing = torch.float64 if dtype == torch.float64 else torch.float32
         self._parts: list[tuple[float, _Weights]] = []
         match selection:
+            case _ if shared(selection):
+                self._by_size(shares(selection, len(active.places)))
             case Mix(parts):
                 self._parts = [(factor, _Weights(active, part)) for factor, part in parts]
-            case Minimal() | Hybrid() | Every():
-                self._by_size(shares(selection, len(active.places)))
             case First() | Native():
                 self._one_entry(torch.zeros_like(active.size))
             case Last():

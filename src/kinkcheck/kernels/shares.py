@@ -10,7 +10,29 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kinkcheck.selection import Selection, native_share, weight
+from kinkcheck.selection import (
+    Every,
+    First,
+    Hybrid,
+    Minimal,
+    Mix,
+    Native,
+    Selection,
+    native_share,
+    weight,
+)
+
+
+def shared(selection: Selection) -> bool:
+    """Whether all active entries but the first one of a window have one weight, by their number.
+
+    >>> from kinkcheck.selection import parse
+    >>> [shared(parse(text)) for text in ("hybrid:10", "mix:0.5*first,0.5*minimal", "last")]
+    [True, True, False]
+    """
+    if isinstance(selection, Mix):
+        return all(isinstance(each, First | Native) or shared(each) for _, each in selection.parts)
+    return isinstance(selection, Minimal | Hybrid | Every)
 
 
 @lru_cache(maxsize=256)
@@ -18,7 +40,7 @@ def shares(selection: Selection, most: int) -> Tensor:
     """The weight of the first active entry of a window, and that of each other one.
 
     Args:
-        selection: one that shares: minimal or hybrid.
+        selection: one that is :func:`shared`.
         most: how many entries may be active.
 
     Returns:

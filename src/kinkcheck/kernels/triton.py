@@ -29,9 +29,9 @@ from torch import Tensor
 
 from kinkcheck.kernels import reference
 from kinkcheck.kernels.reference import Ties
-from kinkcheck.kernels.shares import shares
+from kinkcheck.kernels.shares import shared, shares
 from kinkcheck.kernels.windows import SlidingWindows, Windows
-from kinkcheck.selection import Hybrid, Minimal, Random, Selection
+from kinkcheck.selection import Random, Selection
 
 if TYPE_CHECKING:
     from kinkcheck.kernels.triton_jit import Geometry, Triple
@@ -156,7 +156,7 @@ def max_pool_vjp(
     [[0.5, 0.5]]
     """
     arranged, form = _arrange(input, windows)
-    if selection.kind not in _KINDS or not _fits(grad_output, form.output_shape, input):
+    if not _has(selection) or not _fits(grad_output, form.output_shape, input):
         return reference.max_pool_vjp(grad_output, input, windows, selection)
     gradient = form.arrange(grad_output)
     weights = _weights_of(selection, form, input)
@@ -214,7 +214,7 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
     [[2.0]]
     """
     arranged, form = _arrange(input, windows)
-    if selection.kind not in _KINDS or not _fits(tangent, input.shape, input):
+    if not _has(selection) or not _fits(tangent, input.shape, input):
         return reference.max_pool_jvp(tangent, input, windows, selection)
     tangent_output = form.empty_output(arranged)
     form.over_windows(
@@ -230,7 +230,12 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_KINDS = ("native", "minimal", "hybrid", "first", "last", "random")
+_KINDS = ("native", "first", "last", "random")
+
+
+def _has(selection: Selection) -> bool:
+    return selection.kind in _KINDS or shared(selection)
+
 
 _OLDEST = (3, 4)  # the first Triton that takes a tuple for a constant
 _BLOCK = 256  # elements of a program: two a thread
@@ -467,8 +472,8 @@ def _ties(input: Tensor, form: _Form, value: Tensor | None) -> Ties:
 
 
 def _weights_of(selection: Selection, form: _Form, input: Tensor) -> Tensor | None:
-    """The table of weights of minimal and hybrid; None for a selection of one entry."""
-    if not isinstance(selection, Minimal | Hybrid):
+    """The table of weights that entries share; None for a selection of one entry."""
+    if not shared(selection):
         return None
     computing = torch.float64 if input.dtype == torch.float64 else torch.float32
     return _table(selection, form.geometry.places, computing, input.device)

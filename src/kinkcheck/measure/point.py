@@ -18,17 +18,17 @@ from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.lift import Lifted, lift
 from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
-from kinkcheck.measure.runs import FLOAT32, Runs
+from kinkcheck.measure.runs import Runs
 from kinkcheck.measure.standing import (
     Part,
     Standing,
-    Told,
     certified_exactly,
     part,
     smooth,
     standings,
     ties_more,
     told,
+    told_in_float32,
 )
 from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import (
@@ -110,7 +110,9 @@ class Measurement:
                 return self._found(points, forward, alone, why=causes(forward, None))
 
         highest = self.runs.at.name == "float64"
-        teller, found = (forward, found) if found is not None else self._told_in_float32(reference)
+        teller: Forward | None = forward
+        if found is None:
+            teller, found = told_in_float32(self.runs, reference, self.runs.seed)
         with lift(self.runs, reference, choosers, self.samples) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
@@ -165,20 +167,6 @@ class Measurement:
         of = [(program, held.forward.gradient(program)) for program in programs]
         found = standings(held.forward, of, self.runs.seed, held.again)
         return [held.of_whole(each) for each in found]
-
-    def _told_in_float32(self, reference: Chooser) -> tuple[Forward | None, Told | None]:
-        """What float32 tells of ties at a point of fewer bits, and the forward pass there.
-
-        It tells in which samples kinks are, in a fraction of the time of float64.
-        """
-        if self.runs.at.unit_roundoff <= FLOAT32.unit_roundoff:
-            return None, None
-        with self.runs.lifted(to=FLOAT32):
-            try:
-                single = self.runs.forward()
-            except InputError:
-                return None, None
-            return single, told(single, reference, self.runs.seed)
 
     def _points(
         self, forward: Forward, base: Gradient, gradients: Sequence[Gradient]

@@ -1,8 +1,8 @@
 """The adjoints of the backward passes of convolutions and of batch norm, with nothing beside.
 
-The adjoint of the backward pass of an operation is its derivative forwards. PyTorch's own, for these
-operations, is that with respect to all that the backward pass was computed from: of a convolution
-it takes four of them, of which two are asked for.
+The adjoint of the backward pass of an operation is its derivative forwards. PyTorch's own, for
+these operations, is that with respect to all that the backward pass was computed from: for that of
+a convolution it takes four more, of which two are asked for.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def _shorten(stack: ExitStack, node: Any, adjoint: Adjoint) -> None:
         if not arrived:
             return found
         bare = (each if each is None else each.detach() for each in found)
-        return _Short.apply(arrived.pop(), node, adjoint, *bare)
+        shortened: Gradients = _Short.apply(arrived.pop(), node, adjoint, *bare)
+        return shortened
 
     stack.enter_context(alter(node, before))
     stack.enter_context(alter_after(node, after))
@@ -77,13 +78,16 @@ class _Short(torch.autograd.Function):
     def forward(
         ctx: Any, arrived: Tensor, node: Any, adjoint: Adjoint, *found: Tensor | None
     ) -> Gradients:
-        ctx.node, ctx.adjoint = node, adjoint
+        ctx.node, ctx.adjoint, ctx.shape = node, adjoint, arrived.shape
         ctx.set_materialize_grads(False)
         return tuple(each if each is None else each.view_as(each) for each in found)
 
     @staticmethod
     def backward(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        return ctx.adjoint(ctx.node, tangents), None, None, *(None for _ in tangents)
+        moved = ctx.adjoint(ctx.node, tangents)
+        # The tangent of a bias alone is the same everywhere.
+        moved = moved if moved is None else moved.expand(ctx.shape)
+        return moved, None, None, *(None for _ in tangents)
 
 
 def _convolution(node: Any, tangents: Gradients) -> Tensor | None:

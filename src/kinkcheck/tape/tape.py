@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, overload
@@ -309,8 +317,7 @@ class Tape:
             segments = self._segments(loss, tensors)
             bare = segments is not None and not self._runs_again
             if segments is None or segments.begun or uncancelled or _seeds(chosen.values()):
-                how = {"uncancelled": uncancelled, "bare": bare}
-                return trace(loss, tensors, directions, edges, **how)
+                return trace(loss, tensors, directions, edges, uncancelled=uncancelled, bare=bare)
             found = trace(loss, tensors, directions, edges, cuts=segments.cuts, bare=bare)
             segments.begin([*found.gradients, *found.at_cuts], self._at_ties())
             return found
@@ -362,7 +369,7 @@ class Tape:
             for site in chosen:
                 site._chosen = site.winners = None
 
-    def _at_ties(self) -> dict[Site, Selection]:
+    def _at_ties(self) -> dict[Hashable, Selection]:
         """What is chosen now at the sites where that makes a difference."""
         # Under torch.func ties are not counted, nor windows.
         return {site: site.selection for site in self.sites if site.tied or not site.windows}

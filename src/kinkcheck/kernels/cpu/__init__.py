@@ -20,9 +20,9 @@ from torch import Tensor
 import kinkcheck.kernels.cpu._extension as _extension
 from kinkcheck.kernels import reference
 from kinkcheck.kernels.reference import Ties
-from kinkcheck.kernels.shares import shares
+from kinkcheck.kernels.shares import shared, shares
 from kinkcheck.kernels.windows import SlidingWindows, Windows
-from kinkcheck.selection import Hybrid, Minimal, Native, Random, Selection
+from kinkcheck.selection import Native, Random, Selection
 
 
 def accepts(input: Tensor, windows: Windows) -> bool:
@@ -117,7 +117,7 @@ def max_pool_vjp(
     tensor([[0.5000, 0.5000]])
     """
     arranged, form = _arrange(input, windows)
-    if not _fits(grad_output, form.output_shape, input) or selection.kind not in _KINDS:
+    if not _fits(grad_output, form.output_shape, input) or not _has(selection):
         return reference.max_pool_vjp(grad_output, input, windows, selection)
     grad_input = form.empty_input(arranged)
     if _linear(form, selection, arranged, form.arrange(grad_output), grad_input, backward=True):
@@ -137,7 +137,7 @@ def max_pool_jvp(tangent: Tensor, input: Tensor, windows: Windows, selection: Se
     tensor([[2.]])
     """
     arranged, form = _arrange(input, windows)
-    if not _fits(tangent, input.shape, input) or selection.kind not in _KINDS:
+    if not _fits(tangent, input.shape, input) or not _has(selection):
         return reference.max_pool_jvp(tangent, input, windows, selection)
     tangent_output = form.empty_output(arranged)
     if _linear(form, selection, arranged, form.arrange(tangent), tangent_output, backward=False):
@@ -174,7 +174,7 @@ def use_instruction_set(name: str) -> None:
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_KINDS = ("native", "minimal", "hybrid", "first", "last", "random")
+_KINDS = ("native", "first", "last", "random")
 _ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -460,9 +460,13 @@ _LEAST_TABLE = 32  # as in vectors.hpp
 
 
 @lru_cache(maxsize=256)
+def _has(selection: Selection) -> bool:
+    return selection.kind in _KINDS or shared(selection)
+
+
 def _choice(selection: Selection, places: int) -> _extension.Choice:
     seed = selection.seed if isinstance(selection, Random) else 0
-    if not isinstance(selection, Minimal | Hybrid):
+    if not shared(selection):
         return _extension.Choice(selection.kind, seed, [], [])
     picked, others = shares(selection, max(places, _LEAST_TABLE)).unbind(1)
-    return _extension.Choice(selection.kind, seed, picked.tolist(), others.tolist())
+    return _extension.Choice("hybrid", seed, picked.tolist(), others.tolist())

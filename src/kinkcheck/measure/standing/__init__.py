@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         ties_more,
         told,
     )
-    from kinkcheck.measure.standing.part import Part, part
-    from kinkcheck.measure.standing.program import Program, Told
+    from kinkcheck.measure.standing.part import Part, part, told_in_float32
+    from kinkcheck.measure.standing.program import Program
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
 
@@ -32,13 +32,13 @@ __all__ = [
     "Program",
     "Search",
     "Standing",
-    "Told",
     "certified_exactly",
     "part",
     "smooth",
     "standings",
     "ties_more",
     "told",
+    "told_in_float32",
     "verify",
 ]
 
@@ -51,8 +51,8 @@ import_when_used(
     "kinkcheck.measure.standing.judged:told",
     "kinkcheck.measure.standing.part:Part",
     "kinkcheck.measure.standing.part:part",
+    "kinkcheck.measure.standing.part:told_in_float32",
     "kinkcheck.measure.standing.program:Program",
-    "kinkcheck.measure.standing.program:Told",
     "kinkcheck.measure.standing.search:Search",
     "kinkcheck.measure.standing.verification:verify",
 )

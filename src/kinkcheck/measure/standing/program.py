@@ -17,9 +17,9 @@ from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
 from kinkcheck.measure.standing.tables import NOISE, Floats, Numbers, Table, margin
 from kinkcheck.ops.branches import Rivals
-from kinkcheck.selection import Branch, Minimal, Random, Selection
+from kinkcheck.selection import Branch, First, Minimal, Mix, Random, Selection
 from kinkcheck.tape import Site, Tape
-from kinkcheck.tape.directions import Directions
+from kinkcheck.tape.directions import Directions, direction
 from kinkcheck.tape.tangents import Edge
 from kinkcheck.tape.tape import Choose
 
@@ -28,6 +28,11 @@ DIRECTIONS = 32
 
 _OTHER = 2**16
 """The number of a direction that no other one has a part of."""
+
+_UNEVEN = (
+    Branch(0.381966), Mix(((0.618034, First()), (0.381966, Minimal()))), Random(0), Minimal(),
+)  # fmt: skip
+"""Of these choices the first that an operation has is like no other one."""
 
 _RHO = 1e-2
 """How far parameters are moved along a direction to see more than derivatives."""
@@ -283,7 +288,8 @@ class Program:
         if not self._kinks:
             return told
         self.passes += 1
-        traced = self.forward.trace(choose, self._drawn([0]), self._edges)
+        along = direction(self._tensors, self.seed, self.forward.loss.dtype)
+        traced = self.forward.trace(choose, [along], self._edges)
         (moved,) = traced.moved
         for kinks in self._kinks:
             arrived = traced.arrived.get(_output(kinks))
@@ -392,9 +398,9 @@ class Program:
         """The gradient in one vector, if all branches at each tie have one derivative."""
         return self.vector(self.forward.gradient("minimal"))
 
-    def drawn(self) -> Tensor:
-        """The same, if that is so: under branches drawn at random."""
-        return self.vector(self.forward.gradient(_drawn_branches))
+    def otherwise(self) -> Tensor:
+        """The same, if that is so: under another choice."""
+        return self.vector(self.forward.gradient(another))
 
     def coefficients(self, vector: Tensor, count: int) -> Floats:
         """Those of the sum of the first directions that is nearest to a vector."""
@@ -440,11 +446,16 @@ def _some_of_all(tape: Tape) -> dict[Site, Selection]:
     }
 
 
-def _drawn_branches(tape: Tape) -> dict[Site, Selection]:
-    """One branch at each tie, drawn at random, where an operation has branches to draw from."""
-    return {
-        site: Random(0) if Random in site.row.accepted else Branch(0.381966) for site in tape.sites
-    }
+def another(tape: Tape) -> dict[Site, Selection]:
+    """A choice at each site that is no other one's: uneven weights on two branches, if it has them.
+
+    >>> from kinkcheck import record
+    >>> with record() as tape:
+    ...     _ = torch.relu(torch.zeros(1)), torch.zeros(2).max(0)
+    >>> [str(choice) for choice in another(tape).values()]
+    ['branch:0.381966', 'mix:0.618034*first,0.381966*minimal']
+    """
+    return {site: next(filter(site.row.has, _UNEVEN)) for site in tape.sites}
 
 
 Tangents = tuple[Tensor, ...]

@@ -113,7 +113,7 @@ class Search:
             return self._open(None, None, "the gradient is not finite")
         if not self.census.kinks:
             derivative = self.program.derivative()
-            if self._apart(self.program.drawn(), derivative) > EQUAL:
+            if self._apart(self.program.otherwise(), derivative) > EQUAL:
                 return self._open(0, None, _NEARLY_FLAT)
             distance = self._apart(vector, derivative)
             if distance <= EQUAL:
