@@ -290,6 +290,44 @@ def test_many_independent_kinks(choose: str) -> None:
     assert point.verified(choose, standing) == []
 
 
+Build = Callable[[Tensor], Tensor]
+MANY: dict[str, tuple[Build, int, str, Kind]] = {
+    "rectified": (lambda x: relu(x).sum(), 4096, "native", Kind.LIMIT),
+    "rectified halves": (lambda x: relu(x).sum(), 4096, "branch:0.5", Kind.SUBGRADIENT),
+    "largest of all": (lambda x: x.amax(), 100, "native", Kind.SUBGRADIENT),
+    "median": (lambda x: x.view(16, 5).median(1).values.sum(), 80, "native", Kind.LIMIT),
+    "median, shared": (lambda x: x.view(2, 6).median(1).values.sum(), 12, "minimal",
+                       Kind.SUBGRADIENT),
+    "least but one": (lambda x: x.view(3, 4).kthvalue(2, 1).values.sum(), 12, "last", Kind.LIMIT),
+    "order": (lambda x: (x.view(8, 8).sort(1).values * torch.arange(8)).sum(), 64, "last",
+              Kind.LIMIT),
+    "largest of each": (lambda x: (x.view(6, 8).topk(3, 1).values * torch.arange(3)).sum(), 48,
+                        "native", Kind.LIMIT),
+    "bags": (lambda x: relu(F.embedding_bag(
+        torch.tensor([0, 1, 2, 3, 0, 2]), x.view(4, 5), torch.tensor([0, 3]), mode="max")).sum(),
+        20, "last", Kind.LIMIT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_choices_are_certified_at_once(name: str) -> None:
+    """Each is a choice of one branch a kink, or their mean, and kinks meet in no entry."""
+    function, count, choose, kind = MANY[name]
+    point = of(function, *[0.0] * count)
+    standing = point.standing(choose)
+    assert standing.kind is kind, standing
+    assert point.verified(choose, standing) == []
+
+
+def test_a_direction_that_was_pulled_back_is_verified() -> None:
+    point = of(lambda x: relu(x).sum(), *[0.0] * 4096)
+    standing = point.standing("native")
+    (along,) = standing.along
+    assert len(along.pulls) == 2 * 4096
+    turned = replace(along, pulls=[-each for each in along.pulls])
+    assert point.verified("native", replace(standing, along=[turned])) != []
+
+
 def test_the_largest_of_many_rectified_zeros() -> None:
     """Where all are negative it is 0; where the last one alone is positive it is that one."""
     point = of(lambda x: relu(x).max(), *[0.0] * 300)

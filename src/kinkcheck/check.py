@@ -15,7 +15,7 @@ from torch.autograd.gradcheck import GradcheckError
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Gradient
 from kinkcheck.measure.function import Entry, Function
-from kinkcheck.measure.quotients import Floats, Slopes, Values, unit
+from kinkcheck.measure.quotients import ELEMENTS, Floats, Slopes, Values, unit
 from kinkcheck.measure.standing import STANDS, Kind, Program, Search
 from kinkcheck.measure.standing.dependence import dependent
 from kinkcheck.measure.switch import Switch
@@ -324,12 +324,19 @@ class _Number:
             return _Judged(judged.kind, judged.why, True, explained=standing is None)
         if standing.stands or (standing.kind is Kind.WRONG and self._shows(vector)):
             return _Judged(standing.kind)
+        if standing.kind is Kind.UNDECIDED and len(vector) > ELEMENTS and self._kinked():
+            # Of gradients with so many elements quotients see a part, which tells nothing.
+            return _Judged(Kind.UNDECIDED, standing.why)
         judged = self._slopes.judge(vector, self._directions)
         if standing.kind is Kind.UNDECIDED:
             return _Judged(judged.kind, judged.why and f"{standing.why}; {judged.why}", True)
         if judged.kind in STANDS:
             return _Judged(Kind.UNDECIDED, "quotients do not bear out that it is wrong")
         return _Judged(Kind.WRONG)
+
+    def _kinked(self) -> bool:
+        """Whether the function is not smooth nearby, along random directions."""
+        return self._slopes.varies(self._directions[-2 * _DIRECTIONS :: 2])
 
     def _vector(self, gradient: Gradient) -> Floats:
         """A gradient in one vector, in units of the scale of the quotients."""
@@ -377,9 +384,10 @@ class _Number:
     def _misfit(self, gradient: Floats) -> Misfit | None:
         """The element, or else the direction, where it fits least."""
         count, scale = len(gradient), self._slopes.values.scale
-        beyond = [self._slopes.beyond(unit(count, n), gradient[n]) for n in range(count)]
-        place = int(np.argmax(beyond))
-        if beyond[place] > 0:
+        told = self._slopes.telling(gradient)
+        beyond = [self._slopes.beyond(unit(count, n), gradient[n]) for n in told]
+        place = int(told[np.argmax(beyond)])
+        if max(beyond) > 0:
             element = self._recorded.elements[place]
             return self._beside(element, unit(count, place), gradient, scale[place])
         along = [*self._directions, np.ones(count) / np.sqrt(count)]

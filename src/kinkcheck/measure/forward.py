@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -181,6 +181,13 @@ class Forward:
             chosen = choose(self.tape) if callable(choose) else choose
             return self.tape.trace(
                 self.loss, directions, edges, choose=chosen, uncancelled=uncancelled
+            )
+
+    def pull(self, cotangents: Mapping[Edge, Tensor], choose: Chooser | Choose) -> list[Tensor]:
+        """The adjoint of tangents under what is chosen, as :meth:`kinkcheck.Tape.pull`."""
+        with self._backward(), backward_of(self._where):
+            return self.tape.pull(
+                cotangents, choose=choose(self.tape) if callable(choose) else choose
             )
 
     def limit(

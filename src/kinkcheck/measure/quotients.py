@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,15 @@ INSIDE = 0.001
 ELEMENTS = 64
 """Of functions of more numbers gradients nearby are taken along some directions only."""
 
+_LOOKED_AT = 10**7
+"""How many numbers all points together may have at which such directions are looked for."""
+
+_FRAME = 640_000
+"""How many numbers these directions may have, if there are more than eight."""
+
+_ROOM = 2**28
+"""How many bytes of values are kept."""
+
 _SEARCHED = 256
 """How many points are tried before gradients beyond are held not to be there."""
 
@@ -45,7 +55,7 @@ _ROUNDING = 16 * 2.0**-53
 
 @dataclass
 class Values:
-    """A function of numbers, evaluated around a point; each value is computed once.
+    """A function of numbers, evaluated around a point; values are kept as far as there is room.
 
     Args:
         function: from the numbers to its outputs, both in one vector of float64.
@@ -62,6 +72,7 @@ class Values:
     eps: float
     scale: Floats = field(init=False)
     _known: dict[bytes, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _kept: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.scale = self.at.abs().clamp(min=1).numpy()
@@ -69,11 +80,14 @@ class Values:
     def __call__(self, displaced: Floats | list[float]) -> Tensor:
         """The outputs, displaced from the point by some times ``eps``."""
         displacement = np.asarray(displaced, dtype=np.float64)
-        key = displacement.tobytes()
-        if key not in self._known:
-            moved = self.at + self.eps * torch.from_numpy(self.scale * displacement)
-            self._known[key] = self.function(moved)
-        return self._known[key]
+        key = blake2b(displacement.tobytes()).digest()
+        if key in self._known:
+            return self._known[key]
+        found = self.function(self.at + self.eps * torch.from_numpy(self.scale * displacement))
+        if self._kept < _ROOM:
+            self._known[key] = found
+            self._kept += found.nbytes
+        return found
 
 
 @dataclass(frozen=True)
@@ -191,14 +205,37 @@ class Slopes:
                 return Judged(Kind.WRONG)
         return undecided
 
+    def varies(self, directions: Sequence[Floats]) -> bool:
+        """Whether gradients at points nearby differ, as far as slopes along directions tell."""
+        nearby = _Nearby(self, np.stack(directions))
+        nearby.draw()
+        return not nearby.found or not nearby.are(nearby.found[0])
+
     def _frame(self, gradient: Floats, directions: Sequence[Floats]) -> Floats:
         """Directions, one a row: all elements, or those and others that fit the gradient least."""
         count = len(gradient)
         if count <= ELEMENTS:
             return np.eye(count)
-        every = [*(unit(count, n) for n in range(count)), *directions]
+        every = [*(unit(count, n) for n in self.telling(gradient)), *directions]
         beyond = [self.beyond(each, float(gradient @ each)) for each in every]
-        return np.stack([every[n] for n in np.argsort(beyond)[-ELEMENTS:]])
+        most = min(ELEMENTS, max(8, _FRAME // count))
+        return np.stack([every[n] for n in np.argsort(beyond)[-most:]])
+
+    @staticmethod
+    def telling(gradient: Floats) -> NDArray[np.int64]:
+        """The elements of an input that are looked at alone: all, or of very many some.
+
+        Those are the ones in which the gradient is largest, and as many all over the input.
+
+        >>> Slopes.telling(np.ones(3))
+        array([0, 1, 2])
+        """
+        count = len(gradient)
+        most = max(16, _LOOKED_AT // (count + 1))
+        if count <= most:
+            return np.arange(count)
+        largest = np.argsort(np.abs(gradient), kind="stable")[-(most // 2) :]
+        return np.union1d(largest, np.linspace(0, count - 1, most // 2).astype(np.int64))
 
     def _value(self, displaced: Floats) -> float:
         return float(self.cotangent @ self.values(displaced))
@@ -284,10 +321,12 @@ class _Nearby:
         """
         seen = np.stack(self.found) @ along
         direction = self._frame.T @ along
-        for _ in range(_SEARCHED):
+        for tried in range(_SEARCHED):
             drawn = self._random.standard_normal(len(direction))
             # Cells may be thin: some points are nearly on faces.
             point = _unit(drawn * 10.0 ** self._random.uniform(-2, 0, len(drawn)))
+            if tried % 2:  # where it would be if the function were convex, or concave
+                point = _unit((tried % 4 - 2) * direction + 0.3 * point)
             (slope,) = self._at(point, [direction]) or [-np.inf]
             if slope > seen.max() + self._within(seen) and self._add(point):
                 return True

@@ -256,15 +256,12 @@ class ActivePicks(Active):
 
     def _in_order(self, moved: Tensor) -> Tensor:
         """The tangent that has its place in the ascending order of the active ones."""
-        contest, left = self.contest, self.attains
-        place = torch.as_tensor(self.wins, device=moved.device)
-        best = contest.best(torch.where(left, moved, torch.inf), largest=False)
-        for step in range(1, int(place.max()) + 1):
-            least = left & (moved == contest.spread(best))
-            left = left & ~(least & (contest.ranks(least) == 0))
-            next_ = contest.best(torch.where(left, moved, torch.inf), largest=False)
-            best = torch.where(place >= step, next_, best)
-        return best
+        contest = self.contest
+        in_order = torch.where(self.attains, moved, torch.inf).sort(-1).values
+        place = torch.as_tensor(self.wins, device=moved.device).expand(self.tied().shape)
+        number = torch.arange(moved.shape[-1], device=moved.device)
+        here = number == contest.spread(place.clamp(min=0))
+        return contest.total(torch.where(here, in_order, 0))
 
     def rivals(self, tangents: tuple[Tensor, ...]) -> Rivals:
         """The tangents of the active entries."""

@@ -8,7 +8,7 @@ the other way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +135,42 @@ def trace(
         ) from error
     kept = tuple(each if each is None else each.detach() for each in found)
     return Traced(kept[: len(tensors)], kept[len(tensors) :], arrived, moved)
+
+
+def pull(cotangents: Mapping[Edge, Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The adjoint of tangents: the gradient of a sum of products of inner tensors.
+
+    Args:
+        cotangents: what each tensor, given by its edge, is multiplied with.
+        tensors: what it is differentiated with respect to.
+
+    >>> x = torch.tensor([3.0], requires_grad=True)
+    >>> y = x.square()
+    >>> pull({edge_of(y): torch.ones(1), edge_of(x): torch.ones(1)}, [x])
+    [tensor([7.])]
+    """
+    found = [torch.zeros_like(each, requires_grad=False) for each in tensors]
+    own = {id(tensor): place for place, tensor in enumerate(tensors)}
+    inner = {edge_of(tensor): place for place, tensor in enumerate(tensors)}
+    roots: list[GradientEdge] = []
+    given: list[Tensor] = []
+    for edge, cotangent in cotangents.items():
+        leaf = leaf_of(edge[0])
+        place = inner.get(edge, None if leaf is None else own.get(id(leaf)))
+        if place is not None:
+            found[place] += cotangent
+        elif leaf is None:
+            roots.append(GradientEdge(*edge))
+            given.append(cotangent)
+    if roots:
+        with let_through():
+            passed: tuple[Tensor | None, ...] = _engine_run_backward(
+                tuple(roots), tuple(given), True, False, tuple(tensors), True, accumulate_grad=False
+            )
+        for total, each in zip(found, passed, strict=True):
+            if each is not None:
+                total += each.to_dense() if each.layout != torch.strided else each
+    return found
 
 
 class _Noted(torch.autograd.Function):

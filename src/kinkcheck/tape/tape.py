@@ -43,7 +43,7 @@ from kinkcheck.tape.notes import Notes, Unseen, next_number
 from kinkcheck.tape.parameters import Parameters
 from kinkcheck.tape.segments import Segments, whole_pass
 from kinkcheck.tape.site import Site
-from kinkcheck.tape.tangents import Edge, Traced, trace
+from kinkcheck.tape.tangents import Edge, Traced, pull, trace
 from kinkcheck.tape.watcher import Draw, Watcher
 
 if torch.__version__ < "2.7":
@@ -321,6 +321,26 @@ class Tape:
             found = trace(loss, tensors, directions, edges, cuts=segments.cuts, bare=bare)
             segments.begin([*found.gradients, *found.at_cuts], self._at_ties())
             return found
+
+    def pull(self, cotangents: Mapping[Edge, Tensor], *, choose: Choose = "native") -> list[Tensor]:
+        """The direction in which a sum of products of recorded tensors grows fastest.
+
+        Args:
+            cotangents: what each tensor, given by its edge, is multiplied with.
+            choose: as in :meth:`gradient`.
+
+        Returns:
+            How each parameter that requires a gradient moves.
+
+        >>> model = nn.PReLU(1)
+        >>> with record(model) as tape:
+        ...     y = model(-torch.ones(1))
+        >>> edge = y.grad_fn, y.output_nr
+        >>> tape.pull({edge: torch.ones(1)})
+        [tensor([-1.])]
+        """
+        with self._under(self._chosen(choose)):
+            return pull(cotangents, self._trained()[1])
 
     def limit(
         self,

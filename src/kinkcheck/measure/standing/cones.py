@@ -38,18 +38,24 @@ def distinct(rows: Floats) -> Floats:
     """
     if not np.isfinite(rows).all():
         raise UntoldError("a tangent is not finite")
-    kept, count = np.zeros_like(rows), 0
-    for row in rows[rows.any(1)]:
-        near = float(np.linalg.norm(kept[:count] - row, axis=1).min(initial=2.0))
+    rows = rows[rows.any(1)]
+    # Rows that are near to each other are so in any projection.
+    at = rows @ (np.cos(np.arange(rows.shape[1])) / np.sqrt(max(1, rows.shape[1])))
+    kept: list[int] = []
+    start = 0
+    for row in np.argsort(at, kind="stable"):
+        while start < len(kept) and at[kept[start]] < at[row] - _DEEP:
+            start += 1
+        near = np.linalg.norm(rows[kept[start:]] - rows[row], axis=1).min(initial=2.0)
         if near > _DEEP:
-            kept[count] = row
-            count += 1
+            kept.append(int(row))
             # More rows than directions depend on each other, so that a linear program has to tell.
-            if count > rows.shape[1] and kept[:count].size > _LARGE:
+            if len(kept) > rows.shape[1] and len(kept) * rows.shape[1] > _LARGE:
                 raise UntoldError("there are too many kinks for a linear program")
         elif near > _SAME:
             raise UntoldError("two kinks are nearly one")
-    return kept[:count]
+    found: Floats = rows[np.sort(np.array(kept, dtype=np.int64))]
+    return found
 
 
 def rank(rows: Floats) -> int:
@@ -109,6 +115,42 @@ def deep(rows: Floats, on: Floats | None = None) -> Floats | None:
     if found.x[-1] > _EMPTY:
         raise UntoldError("directions that decide the kinks are too few for float64")
     return None
+
+
+def mixed(leads: Floats) -> tuple[Floats, Floats, bool]:
+    """The sum of some directions along which the least of leads is largest.
+
+    Args:
+        leads: of each row along each direction.
+
+    Returns:
+        The coefficients of the sum, none above 1; how much each row holds it back, all together 1;
+        and whether all leads are positive, and not by so little that float64 does not tell.
+
+    Raises:
+        UntoldError: there are too many rows, or the program was not solved.
+
+    >>> coefficients, held, inside = mixed(np.array([[1.0, -0.5], [-0.5, 1.0]]))
+    >>> coefficients, inside
+    (array([1., 1.]), True)
+    """
+    last = np.eye(leads.shape[1])[-1]
+    if leads[:, -1].min(initial=np.inf) > _DEEP:
+        return last, np.zeros(len(leads)), True
+    if leads.size > _LARGE:
+        raise UntoldError("there are too many kinks for a linear program")
+    count = leads.shape[1]
+    found = linprog(
+        np.append(np.zeros(count), -1.0),
+        A_ub=np.hstack([-leads, np.ones((len(leads), 1))]),
+        b_ub=np.zeros(len(leads)),
+        bounds=[*[(-1.0, 1.0)] * count, (None, 1.0)],
+        method="highs",
+    )
+    if found.status != 0:
+        raise UntoldError("a linear program was not solved")
+    held: Floats = np.abs(found.ineqlin.marginals)
+    return found.x[:-1], held / (held.sum() or 1.0), bool(found.x[-1] > _DEEP)
 
 
 def nearest(rows: Floats, to: Floats, inside: Floats) -> Floats:

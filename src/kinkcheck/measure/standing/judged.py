@@ -175,8 +175,8 @@ def certified_exactly(
     >>> certified_exactly(Standing(Kind.DERIVATIVE), point, one, native, native).exact
     0.0
     """
-    if not standing.stands:
-        return standing
+    if not standing.stands or any(each.pulls for each in standing.along):
+        return standing  # over the rationals nothing is pulled back
     of = [(w, e.coefficients) for w, e in zip(standing.weights, standing.along, strict=True)]
     directions = Directions(point.shapes(), standing.seed)
     limits = [(w, directions.sum(c)) for w, c in of or [(1.0, [1.0])]]

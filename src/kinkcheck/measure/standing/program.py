@@ -131,11 +131,12 @@ class Limit:
     """A limit of gradients.
 
     Attributes:
-        coefficients: of the direction.
+        coefficients: of the drawn directions that the direction is the sum of.
         margin: by how much it decides each kink.
         gradient: the limit, in one vector.
         table: the tangents along the directions asked for, through the branches that stay active.
         unforeseen: the ties that are kinks there though the census has them flat.
+        pulls: of the direction, where it was pulled back from kinks (:meth:`Program.pulled`).
     """
 
     coefficients: list[float]
@@ -143,6 +144,7 @@ class Limit:
     gradient: Tensor
     table: Table
     unforeseen: NDArray[np.bool_]
+    pulls: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -311,16 +313,61 @@ class Program:
         traced = self.forward.trace(choose, self._drawn(range(count)), self._edges)
         return _table(replace(census, same=[]), traced.moved)
 
-    def limit(self, census: Census, coefficients: Sequence[float], count: int = 0) -> Limit:
+    def rows_along(self, census: Census, choose: Chooser | Choose, along: list[Tensor]) -> Table:
+        """Tangents at kinks along a direction, under what is chosen."""
+        self.passes += 1
+        traced = self.forward.trace(choose, [along], self._edges)
+        return _table(replace(census, same=[]), traced.moved)
+
+    def pulled(
+        self, census: Census, choose: Chooser | Choose, pulls: Sequence[float] | Floats
+    ) -> list[Tensor]:
+        """The direction along which branches at kinks gain most, taken together.
+
+        It is the gradient of the sum of the outputs through all branches, each times its pull. To
+        pull at one branch and as much in the other way at another is to move along the row by which
+        they differ.
+
+        Args:
+            census: the live ties.
+            choose: what is chosen.
+            pulls: at each branch of the kinks, in the order of the rows.
+        """
+        self.passes += 1
+        given, start = torch.as_tensor(pulls, dtype=torch.float64), 0
+        cotangents: dict[Edge, Tensor] = {}
+        for ties, kept in zip(census.apart, census.listed.kept, strict=False):
+            end = start + int(kept.sum())
+            kinks = ties.kinks
+            # Linear in tangents, but for 0 times an infinite slope.
+            tangents = tuple(torch.ones_like(each).requires_grad_() for each in _moved(kinks, {}))
+            with torch.enable_grad():
+                through = kinks.operation.rivals(kinks.value, tangents).tangent
+                gain = (through[kept.to(through.device)] * given[start:end].to(through)).sum()
+            start = end
+            found = torch.autograd.grad(gain, tangents, allow_unused=True)
+            for edge, each in zip(kinks.sources, found, strict=True):
+                if edge is not None and each is not None:
+                    cotangents[edge] = cotangents[edge] + each if edge in cotangents else each
+        return self.forward.pull(cotangents, choose)
+
+    def limit(
+        self,
+        census: Census,
+        coefficients: Sequence[float],
+        count: int = 0,
+        along: list[Tensor] | None = None,
+    ) -> Limit:
         """The limit of gradients along a direction.
 
         Args:
             census: the live ties.
-            coefficients: of the directions that it is the sum of.
+            coefficients: of the drawn directions that it is the sum of.
             count: how many directions to follow through the branches that it decides for.
+            along: the direction, if it is no such sum.
         """
         self.passes += count + 2
-        along = self._sum(coefficients)
+        along = self._sum(coefficients) if along is None else along
         # One that has nothing to do with it tells which branches are one function in this cell.
         followed = self._drawn([*range(count), _OTHER])
         deciding, found = self.forward.limit(along, self._edges, followed)

@@ -36,10 +36,14 @@ class Along:
             on, whose sum it is (:func:`kinkcheck.tape.directions.direction`).
         margin: by how much it decides each kink, in units of the largest tangent that arrives
             there: the least over all kinks.
+        pulls: of a direction that is no such sum, by how much it was pulled at each branch of each
+            kink, in order, under the choices of the gradient
+            (:meth:`kinkcheck.measure.standing.Program.pulled`).
     """
 
     coefficients: list[float]
     margin: float
+    pulls: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

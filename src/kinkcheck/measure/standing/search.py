@@ -13,6 +13,7 @@ from torch import Tensor
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Gradient
 from kinkcheck.measure.standing import cones
+from kinkcheck.measure.standing.aims import Aims
 from kinkcheck.measure.standing.program import DIRECTIONS, Census, Limit, Program
 from kinkcheck.measure.standing.records import Along, Kind, Standing
 from kinkcheck.measure.standing.tables import Floats
@@ -34,6 +35,9 @@ points looked at, 10⁻², rounding is 10⁻¹⁴ of it, and terms of the fifth 
 
 _DRAWN = 10**6
 """How many numbers all directions may have if there are more than :data:`DIRECTIONS`."""
+
+_SAMPLED = 10**5
+"""How many kinks all limits together may have that are looked for to make a combination."""
 
 _PROGRAMS = 16
 """How many linear programs are solved for each cell that may be enumerated."""
@@ -95,7 +99,7 @@ class Search:
     why: str | None = field(default="nobody looked", init=False)
 
     def __post_init__(self) -> None:
-        self.census = self.program.census()
+        self.census = self._pulled_from = self.program.census()
         self._most = int(np.clip(_BYTES // (8 * max(1, self.program.size)), 6, 64))
         self._random = np.random.default_rng(self.program.seed)
         self._enumerated = False
@@ -118,13 +122,17 @@ class Search:
             distance = self._apart(vector, derivative)
             if distance <= EQUAL:
                 return self._certified(Kind.DERIVATIVE, 0, [], [], vector, distance)
+        # Those along directions that were pulled back under other choices certify nothing here.
+        self.limits = [each for each in self.limits if not each.pulls]
         rows, inside, all_won = self._own(choose)
         independent = cones.rank(rows)
         if inside is not None and all_won:
             found = self._find(inside)
             if found is not None and self._apart(found.gradient, vector) <= EQUAL:
                 return self._certified(Kind.LIMIT, independent, [found], [1.0], vector)
-        standing = self._sampled(rows, inside, independent, vector)
+        standing = self._aimed(choose, independent, vector) or self._sampled(
+            rows, inside, independent, vector
+        )
         if standing is None and not self._enumerated:
             self.enumerate()
             standing = self._in_hull(independent, vector)
@@ -164,11 +172,33 @@ class Search:
     def _find(self, coefficients: Floats, follow: bool = False) -> Limit | None:
         """The limit along a direction; None where the direction does not decide all kinks."""
         found = self.program.limit(self.census, coefficients.tolist(), self._count if follow else 0)
+        return found if self._keep(found) else None
+
+    def _keep(self, found: Limit) -> bool:
+        """Keep a limit, if its direction decides all kinks."""
         if not found.margin > DECIDED or not bool(found.gradient.isfinite().all()):
-            return None
+            return False
         if all(self._apart(found.gradient, each.gradient) > EQUAL for each in self.limits):
             self.limits.append(found)
-        return found
+        return True
+
+    def _aimed(self, choose: Chooser | Choose, independent: int, vector: Tensor) -> Standing | None:
+        """Whether it is a combination of limits along directions pulled back from the kinks."""
+        if not self._pulled_from.kinks:
+            return None
+        try:
+            aims = Aims(self.program, self._pulled_from, choose)
+            if aims.all_won:
+                found = aims.own()
+                if found is not None and self._keep(found):
+                    return self._in_hull(independent, vector)
+                return None
+            for found in aims.turns(int(_BYTES // (8 * self.program.size))):
+                if not self._keep(found) or self._tired():
+                    break
+        except (InputError, cones.UntoldError):
+            return None
+        return self._in_hull(independent, vector)
 
     def _sampled(
         self, rows: Floats, inside: Floats | None, independent: int, vector: Tensor
@@ -177,7 +207,8 @@ class Search:
         if inside is None:
             rows, inside = rows[:0], np.ones(self._count)
         standing, away = self._in_hull(independent, vector), vector
-        for _ in range(self.census.kinks + 2):
+        kinks = self.census.kinks
+        for _ in range(min(kinks, _SAMPLED // max(1, kinks)) + 2):
             full = len(self.limits) + 2 > self._most or self._tired()
             if standing is not None or self._enumerated or full:
                 break
@@ -245,7 +276,7 @@ class Search:
             distance = self._apart(_combined(limits, weights), to, limits)
         return Standing(
             kind, self.census.ties, self.census.flat, self.census.kinks, independent,
-            self.program.seed, [Along(each.coefficients, each.margin) for each in limits],
+            self.program.seed, [Along(e.coefficients, e.margin, e.pulls) for e in limits],
             [float(w) for w in weights], distance,
         )  # fmt: skip
 

@@ -43,15 +43,19 @@ class Table:
         """Whether all that competes at kinks is in the table."""
         return not bool((self.wins[self.of < self.kinks] == Rivals.UNLISTED).any())
 
-    def winners(self) -> Numbers:
+    def winners(self, ordered: bool = False) -> Numbers:
         """The branch whose tangent each output has; −1 where none has, or an order decides.
 
         Of several with one tangent the first.
+
+        Args:
+            ordered: whether a branch is told where an order decides as well.
         """
         found = np.full(len(self.scale), -1)
         if self.tangents.shape[1]:
             off = np.abs(self.tangents - self.outputs[self.of]).max(1)
-            fits = (off <= 100 * NOISE * self.scale[self.of]) & (np.abs(self.wins) == 1)
+            fits = off <= 100 * NOISE * self.scale[self.of]
+            fits &= (np.abs(self.wins) == 1) | (ordered & (self.wins == Rivals.ORDERED))
             (places,) = np.nonzero(fits)
             found[self.of[places[::-1]]] = places[::-1]
         return found

@@ -48,7 +48,10 @@ def verify(
     census = program.census()
     if census.ties != standing.ties:
         return [f"{census.ties} ties are live, not {standing.ties}"]
-    found = [program.limit(census, along.coefficients) for along in standing.along]
+    found = []
+    for along in standing.along:
+        pulled = program.pulled(census, choose, along.pulls) if along.pulls else None
+        found.append(program.limit(census, along.coefficients, along=pulled))
     complaints = [
         f"direction {number} does not decide all kinks"
         for number, limit in enumerate(found, 1)
