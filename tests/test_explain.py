@@ -328,6 +328,8 @@ def test_the_gradient_of_jax_is_explained(kinkcheck: Kinkcheck, tmp_path: Path) 
     # What JAX 0.10.2 has: 1/2 where clip meets a bound, 1 for abs at 0.
     chosen = {each["operation"]: each["words"] for each in held["chosen"]}
     assert chosen == {"clamp": "has the slope 0.5 at 0", "abs": "has the slope 1 at 0"}
+    assert any(name.startswith("as:jax-") for name in held["conventions"])
+    assert not any(name.startswith("as:torch-") for name in held["conventions"])
     # Pooling and maximum have ties too, where JAX chooses as PyTorch does.
     assert (held["ties"], held["cause"], held["schema"]) == (4, "choice", 1)
 

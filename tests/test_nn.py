@@ -140,7 +140,7 @@ def test_a_selection_can_be_changed() -> None:
 
 POOL_ACCEPTS = (
     "native, minimal, hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
-    "limit:SEED"
+    "as:FRAMEWORK, limit:SEED"
 )
 RELU_ACCEPTS = POOL_ACCEPTS.replace("every", "branch:ALPHA, kinks:ALPHA,..., every")
 

@@ -29,7 +29,7 @@ from kinkcheck.selection import (
 
 ACCEPTED = (
     "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-    "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., limit:SEED"
+    "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., as:FRAMEWORK, limit:SEED"
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -96,6 +96,7 @@ def test_a_selection_is_a_value(selection: Selection) -> None:
         (["random", "random:", "random:1.5", "random:x"], "random:SEED"),
         (["kinks", "kinks:", "kinks:1,x"], "kinks:ALPHA,..."),
         (["every:1"], "every"),
+        (["as"], "as:FRAMEWORK"),
         (["mix", "mix:", "mix:last", "mix:x*last"], "mix:FACTOR*SELECTION,..."),
     ],
 )
@@ -143,3 +144,18 @@ def test_a_seed_must_be_an_integer_of_64_bits(value: object) -> None:
         Random(value)
     expected = f"random: seed must be an integer from 0 to 2**64 - 1, not {value!r}"
     assert str(error.value) == expected
+
+
+def test_a_convention_is_that_of_a_version() -> None:
+    assert str(parse("as:torch-2.13")) == "as:torch-2.13"
+    newest = parse("as:jax")
+    assert re.fullmatch(r"as:jax-\d+\.\d+", str(newest))
+    assert parse(str(newest)) == newest
+    with pytest.raises(
+        InputError, match=r"^unknown framework 'jxa'; did you mean 'jax'\? accepted: "
+    ):
+        parse("as:jxa")
+    with pytest.raises(
+        InputError, match=r"^unknown framework 'torch-2.41'; did you mean 'torch-2.1"
+    ):
+        parse("as:torch-2.41")

@@ -606,7 +606,7 @@ def pooled() -> tuple[Tape, Tensor]:
 
 POOL_ACCEPTS = (
     "native, minimal, hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
-    "limit:SEED"
+    "as:FRAMEWORK, limit:SEED"
 )
 
 
@@ -620,7 +620,7 @@ POOL_ACCEPTS = (
             {"1": "maximal"},
             "unknown selection 'maximal'; did you mean 'minimal'? "
             "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-            "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., limit:SEED",
+            "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., as:FRAMEWORK, limit:SEED",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kinkcheck import ops
 from kinkcheck.arithmetic.precision import Precision, parse
+from kinkcheck.atlas import table
 from kinkcheck.errors import InputError
 from kinkcheck.measure.elsewhere import elsewhere
 from kinkcheck.measure.fitting import Fit, Fitted
@@ -23,7 +24,9 @@ from kinkcheck.measure.lift import whole
 from kinkcheck.measure.runs import Runs, Step
 from kinkcheck.measure.unknowns import allows, sides
 from kinkcheck.measure.variation import ROUNDINGS, l1_distance, l1_norm
+from kinkcheck.ops.conventions import meaning
 from kinkcheck.selection import (
+    As,
     Branch,
     Every,
     First,
@@ -115,6 +118,7 @@ class Explanation:
         remainders: what remains, for each parameter where it is more than rounding.
         scale: the number by which the program's gradient, multiplied, is the other one up to
             rounding; None if there is none but 1.
+        conventions: the selections ``as:...`` under which the program's gradient is the other one.
         unseen: the operations behind the loss that may have kinks and cannot be switched.
     """
 
@@ -129,6 +133,7 @@ class Explanation:
     lifted: bool
     remainders: dict[str, float] = field(default_factory=dict, repr=False)
     scale: float | None = None
+    conventions: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -222,6 +227,10 @@ def explain(
         forward = runs.forward()
         fit = Fit(forward, given, bounds)
         found = fit.fitted()
+        conventions = [] if found.explains and not found.chosen else _conventions(fit)
+        if conventions and not found.explains:
+            sites = [kinks.site for kinks in fit.ties]
+            found = fit.replayed({s: meaning(conventions[0], s.form).selection for s in sites})
         of = {kinks.site: kinks for kinks in fit.ties}
         chosen = [_chosen(of[site], selection, fit) for site, selection in found.chosen.items()]
         unseen = sorted({u.operation for u in forward.tape.unseen_behind(forward.loss)})
@@ -238,8 +247,19 @@ def explain(
         lifted=lifted is not None,
         remainders={n: each for n, each in remainders.items() if each > bounds[n]},
         scale=None if found.explains else _scale(own, given, bounds),
+        conventions=list(map(str, conventions)),
         unseen=unseen,
     )
+
+
+def _conventions(fit: Fit) -> list[As]:
+    """The conventions of other frameworks that explain the gradient all alone."""
+    found = []
+    for name in table.read().columns if fit.ties else ():
+        convention = As(name)
+        if fit.replayed({kinks.site: convention for kinks in fit.ties}).explains:
+            found.append(convention)
+    return found
 
 
 def _cause(found: Fitted, chosen: list[Chosen]) -> Cause:
@@ -401,6 +421,9 @@ def _numbers(of: Explanation) -> list[str]:
         f"The gradients differ by {of.difference:.3g} (l1 norm {of.norm:.6g}, {of.precision}); "
         f"{remains}rounding may come to {of.rounding:.3g} ({how})."
     ]
+    if of.conventions:
+        named = _listed(of.conventions[:_NAMED], len(of.conventions), "conventions")
+        lines.append(f"The other gradient is the program's own under {named}.")
     if of.scale is not None:
         lines.append(f"The other gradient is {of.scale:.9g} times the program's own.")
     elif of.remainders:

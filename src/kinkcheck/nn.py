@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from kinkcheck import ops
 from kinkcheck.errors import InputError, unknown
+from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.table import BY_NAME, ROWS
-from kinkcheck.selection import Minimal, Native, Selection, parse
+from kinkcheck.selection import As, Minimal, Native, Selection, parse
 
 __all__ = [
     "ELU",
@@ -85,6 +86,10 @@ class _Selected(nn.Module):
             InputError: the operation does not have it; the message names those that it has.
         """
         self.selection = self.row.require_fixed(parse(selection))
+        self._choice, self._why = self.selection, ""
+        if isinstance(self.selection, As):
+            held = meaning(self.selection, Form(self.row.name))
+            self._choice, self._why = held.selection, held.why and f" (native: {held.why})"
 
     @_compiled
     def forward(self, input: Tensor) -> Any:
@@ -93,12 +98,12 @@ class _Selected(nn.Module):
         operation = ops.operation(self.function, arguments, {})
         if operation is None:
             return self.function(*arguments)
-        return ops.call(operation, self.selection)
+        return ops.call(operation, self._choice)
 
     def extra_repr(self) -> str:
         """The arguments of the namesake and the selection."""
         arguments = super().extra_repr()
-        return f"{arguments}, selection='{self.selection}'".removeprefix(", ")
+        return f"{arguments}, selection='{self.selection}'{self._why}".removeprefix(", ")
 
 
 class MaxPool1d(_Selected, nn.MaxPool1d):

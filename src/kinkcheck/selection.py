@@ -17,6 +17,7 @@ text           class                     chosen derivative at a kink
 ``kinks:α,..`` :class:`Kinks`            weight α on the right of each kink, in their order
 ``every``      :class:`Every`            weight 1 on every active branch
 ``mix:...``    :class:`Mix`              a sum of others, each with a factor
+``as:name``    :class:`As`               what another framework or version of PyTorch returns
 ``limit:s``    :class:`Limit`            the branch that stays active along a random direction
 ============== ========================= =========================================================
 
@@ -33,6 +34,7 @@ from fractions import Fraction
 from numbers import Real
 from typing import Any, ClassVar
 
+from kinkcheck.atlas import table
 from kinkcheck.errors import InputError, unknown
 
 
@@ -233,7 +235,8 @@ class Mix(Selection):
     tie that is counted twice. ``hybrid:β`` is ``mix:(1−β)*native,β*minimal``.
 
     Attributes:
-        parts: factors, and selections other than ``random``, ``kinks``, ``limit`` and ``mix``.
+        parts: factors, and selections other than ``random``, ``kinks``, ``as``, ``limit`` and
+            ``mix``.
 
     Raises:
         InputError: there is no part, a factor is not a finite number, or a part cannot be mixed.
@@ -251,7 +254,7 @@ class Mix(Selection):
             raise InputError("mix: needs a factor and a selection, such as 0.5*first")
         parts = tuple((_finite("mix", "a factor", factor), part) for factor, part in self.parts)
         for _, part in parts:
-            if isinstance(part, Random | Kinks | Limit | Mix):
+            if isinstance(part, Random | Kinks | As | Limit | Mix):
                 raise InputError(f"mix: {part} cannot be a part of it")
         object.__setattr__(self, "parts", parts)
         super().__post_init__()
@@ -268,6 +271,41 @@ class Mix(Selection):
         """
         split = [part.partition("*") for part in text.split(",")]
         return cls(tuple((float(factor), parse(part)) for factor, _, part in split))
+
+
+@dataclass(frozen=True)
+class As(Selection):
+    """The convention of another framework, or of a version of PyTorch, at each operation.
+
+    From the measured table of :mod:`kinkcheck.atlas`. An operation that the framework lacks, or at
+    which it returns what no selection gives, stays native
+    (:func:`kinkcheck.ops.conventions.meaning` says why).
+
+    Attributes:
+        name: a column of the table, such as ``torch-2.14``; of a framework the newest.
+
+    Raises:
+        InputError: the table has no such framework.
+
+    >>> str(As("torch-2.13"))
+    'as:torch-2.13'
+    """
+
+    form: ClassVar[str] = "as:FRAMEWORK"
+
+    name: str
+
+    def __post_init__(self) -> None:
+        columns = table.read().columns
+        if self.name not in columns:
+            newest = {column.framework: name for name, column in columns.items()}
+            if self.name not in newest:
+                raise unknown("framework", self.name, [*newest, *columns])
+            object.__setattr__(self, "name", newest[self.name])
+        super().__post_init__()
+
+    def _write(self) -> str:
+        return f"as:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -325,7 +363,8 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
     Written for numbers, rational ones too, and for tensors and arrays of them.
 
     Args:
-        selection: any selection but ``limit``, whose weights the directions decide.
+        selection: any selection but ``limit``, whose weights the directions decide, and ``as``,
+            which stands for another one at each operation.
         rank: the place of the branch among the active ones, from 0; asked only where
             :func:`ranked` is true.
         size: how many are active, at least 2.
@@ -373,8 +412,8 @@ def parse(text: str | Selection) -> Selection:
 
     Args:
         text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED``,
-            ``branch:ALPHA``, ``kinks:ALPHA,...``, ``every``, ``mix:FACTOR*SELECTION,...`` or
-            ``limit:SEED``.
+            ``branch:ALPHA``, ``kinks:ALPHA,...``, ``every``, ``mix:FACTOR*SELECTION,...``,
+            ``as:FRAMEWORK`` or ``limit:SEED``.
 
     Raises:
         InputError: the text names no selection.
@@ -394,6 +433,8 @@ def parse(text: str | Selection) -> Selection:
     try:
         return _READER_OF_KIND[kind, bool(colon)](argument)
     except InputError as error:
+        if kind == "as":
+            raise
         accepted = ", ".join(_READERS)
         raise InputError(f"unknown selection {text!r} ({error}); accepted: {accepted}") from None
     except (KeyError, ValueError):
@@ -411,6 +452,7 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     Kinks.form: lambda argument: Kinks(tuple(map(float, argument.split(",")))),
     Every.form: lambda _: Every(),
     Mix.form: Mix.read,
+    As.form: As,
     Limit.form: lambda argument: Limit(int(argument)),
 }
 _READER_OF_KIND = {

@@ -12,8 +12,9 @@ from kinkcheck.audit.summary import ratio
 from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
+from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.table import ROWS
-from kinkcheck.selection import parse
+from kinkcheck.selection import As, parse
 
 _ROUNDING = 10  # unit roundoffs
 _NAMED = 4  # operations
@@ -179,10 +180,21 @@ def not_switched(unseen: Sequence[UnseenCount]) -> list[str]:
 
 def _not_compared(report: AuditReport) -> list[str]:
     kept = _kept(report)
-    if not kept:
-        return []
-    why = "no selection that was compared is another one there"
-    return [f"The ties of {listed(kept)} were not switched: {why}."]
+    lines = []
+    if kept:
+        why = "no selection that was compared is another one there"
+        lines.append(f"The ties of {listed(kept)} were not switched: {why}.")
+    for each in dict.fromkeys(map(parse, [report.reference, *report.selections])):
+        if isinstance(each, As) and (lacking := _lacking(each, report)):
+            lines.append(f"Under {each} some ties stay native: {listed(lacking)}.")
+    return lines
+
+
+def _lacking(convention: As, report: AuditReport) -> list[str]:
+    """Why operations with ties have nothing of a convention."""
+    met = dict.fromkeys(site.operation for site in report.sites if site.tied)
+    found = (meaning(convention, Form(operation)).why for operation in met)
+    return list(dict.fromkeys(why for why in found if why))
 
 
 def _kept(report: AuditReport) -> list[str]:

@@ -57,8 +57,8 @@ Selections = Annotated[
     list[str] | None,
     typer.Option(
         metavar="S",
-        help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA; "
-        "by default minimal.",
+        help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
+        "as:FRAMEWORK such as as:jax or as:torch-2.14, ...; by default minimal.",
     ),
 ]
 Reference = Annotated[str, typer.Option(metavar="S", help="The selection to compare with.")]

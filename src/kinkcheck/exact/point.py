@@ -16,8 +16,9 @@ from kinkcheck.errors import InputError
 from kinkcheck.exact.network import Network
 from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.exact.record import ExactSite, Record, Variable
+from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.table import BY_NAME
-from kinkcheck.selection import First, Limit, Selection, parse
+from kinkcheck.selection import As, First, Limit, Selection, parse
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,13 @@ class ExactPoint:
         accepted = [site for site, row in rows.items() if row.has(selection)]
         if rows and not accepted:
             next(iter(rows.values())).require(selection)
-        return {**(others or self._record.selections), **dict.fromkeys(accepted, selection)}
+        chosen = {
+            site: meaning(selection, Form(site.operation)).selection
+            if isinstance(selection, As)
+            else selection
+            for site in accepted
+        }
+        return {**(others or self._record.selections), **chosen}
 
     def _gradient(
         self, cotangent: Tensor, chosen: Mapping[ExactSite, Selection]

@@ -97,6 +97,16 @@ class Branches(ABC):
 
     inputs: tuple[Tensor, ...]
 
+    @property
+    def form(self) -> str:
+        """Which form of its row a call is, in the words of the atlas."""
+        return ""
+
+    @property
+    def slopes(self) -> tuple[tuple[float, float], ...]:
+        """Those that meet at each kink of a function of one number, where they are numbers."""
+        return ()
+
     @abstractmethod
     def active(self, value: Tensor) -> Active:
         """The branches that attain the value that PyTorch returned."""

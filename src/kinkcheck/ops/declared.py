@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties
 from kinkcheck.ops.branches import Alone, Branches, Rivals
+from kinkcheck.ops.conventions import Form
 from kinkcheck.ops.function import at_ties
 from kinkcheck.ops.operation import Choice, Operation, forbidden_inplace
 from kinkcheck.ops.row import Row
@@ -44,6 +45,11 @@ class Declared(Operation):
     def row(self) -> Row:
         """The row that declares it."""
         return self.declaration
+
+    @property
+    def form(self) -> Form:
+        """What a convention depends on in this call."""
+        return replace(super().form, form=self.branches.form, slopes=self.branches.slopes)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

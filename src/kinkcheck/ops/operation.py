@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kinkcheck.kernels import Ties
 from kinkcheck.ops.branches import Rivals
+from kinkcheck.ops.conventions import Form
 from kinkcheck.ops.row import Row
 from kinkcheck.selection import Selection
 
@@ -48,6 +49,12 @@ class Operation(ABC):
     def name(self) -> str:
         """The name of the operation: ``max_pool2d``."""
         return self.row.name
+
+    @property
+    def form(self) -> Form:
+        """What a convention depends on in this call."""
+        dtype = str(self.inputs[0].dtype).removeprefix("torch.")
+        return Form(self.name, dtype=dtype)
 
     @abstractmethod
     def ties(self) -> Ties:

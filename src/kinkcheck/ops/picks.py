@@ -114,6 +114,13 @@ class Picks(Branches):
     ignored: Tensor | None = None
     given: Tensor | None = None
 
+    @property
+    def form(self) -> str:
+        """Whether all entries compete, those along a dimension, or those of two tensors."""
+        if isinstance(self.contest, Along):
+            return "along a dimension" if self.contest.over else "of all entries"
+        return "of two tensors" if isinstance(self.contest, Between) else ""
+
     def active(self, value: Tensor) -> ActivePicks:
         """The entries that attain the outputs."""
         with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import Any
 
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.selection import (
+    As,
     Branch,
     Every,
     First,
@@ -26,16 +27,16 @@ from kinkcheck.selection import (
     Selection,
 )
 
-OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, Limit)
+OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, As, Limit)
 """The selections of an operation that gives several outputs their entries at once."""
 
-OF_PICKS: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Every, Mix, Limit)
+OF_PICKS: tuple[type[Selection], ...] = (*OF_ORDERS[:-2], Every, Mix, As, Limit)
 """The selections of an operation of which each output is an entry."""
 
-OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-1], Branch, Kinks, Mix, Limit)
+OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-2], Branch, Kinks, Mix, As, Limit)
 """The selections of a pointwise operation."""
 
-OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Mix, Limit)
+OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Mix, As, Limit)
 """The selections of a norm."""
 
 

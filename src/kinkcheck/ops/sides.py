@@ -46,6 +46,15 @@ class Sides(Branches):
         """The one input."""
         return (self.input,)
 
+    @property
+    def slopes(self) -> tuple[tuple[float, float], ...]:
+        """Those on the left and on the right of each kink, where they are numbers."""
+        return tuple(
+            (left, right)
+            for _, left, right in self.kinks
+            if not isinstance(left, Tensor) and not isinstance(right, Tensor)
+        )
+
     def active(self, value: Tensor) -> ActiveSides:
         """The sides that meet at each kink."""
         on = self.input if self.on is None else self.on

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice
 from kinkcheck.ops.branches import Weights
+from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.row import Row
-from kinkcheck.selection import Selection
+from kinkcheck.selection import As, Selection
 
 
 @dataclass(eq=False)
@@ -21,6 +22,7 @@ class Site:
         operation: name of the operation, for example ``max_pool2d``.
         call: how often this layer had called this operation before.
         row: what is known of the operation.
+        form: what the convention of a framework depends on in the call.
         differentiable: whether autograd saw the call. Where it did not, because gradients are off
             (also in the forward of a custom autograd function) or because nothing here requires
             one, a choice at this site reaches no gradient.
@@ -32,6 +34,7 @@ class Site:
     operation: str
     call: int
     row: Row = field(repr=False)
+    form: Form = field(repr=False)
     differentiable: bool = field(repr=False)
     in_view: bool = field(repr=False)
     _own: Choice = field(repr=False)
@@ -47,6 +50,11 @@ class Site:
         :mod:`kinkcheck.nn`) except during :meth:`Tape.gradient`.
         """
         return self._own.selection if self._chosen is None else self._chosen
+
+    def choose(self, selection: Selection) -> None:
+        """Let backward passes use a selection that the operation has, from now on."""
+        held = meaning(selection, self.form).selection if isinstance(selection, As) else selection
+        self._chosen = held
 
     @property
     def switched(self) -> bool:

@@ -382,7 +382,7 @@ class Tape:
         """A context of backward passes in which sites have what is chosen."""
         try:
             for site, selection in chosen.items():
-                site._chosen = selection
+                site.choose(selection)
             with self._running_again(), self._parameters.as_written():
                 yield
         finally:
@@ -474,7 +474,8 @@ class Tape:
         layer, name = self._layers.current, operation.name
         seen = torch.is_grad_enabled() and any(each.requires_grad for each in operation.inputs)
         in_view = operation.writes and operation.inputs[0]._is_view()
-        site = Site(layer, name, self._calls[layer, name], operation.row, seen, in_view, own)
+        call, row, form = self._calls[layer, name], operation.row, operation.form
+        site = Site(layer, name, call, row, form, seen, in_view, own)
         self._calls[layer, name] += 1
         self.sites.append(site)
         self._known.add(site)
