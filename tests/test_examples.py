@@ -182,38 +182,39 @@ def test_a_volume_names_what_was_not_switched_when_it_goes_on_too(
             assert what in run.text
 
 
-def test_weights_that_saturate_are_counted_and_their_choice_moves_float32(
-    kinkcheck: Kinkcheck,
-) -> None:
+def test_weights_on_a_bound_stop_where_clamp_does(kinkcheck: Kinkcheck) -> None:
     found, text = audited(kinkcheck, "quantised")
     model, batches, step = make("quantised")
-    assert reported(found, "float32") == gradients_l1(model, batches, step)
     sites = {(site["layer"], site["operation"]): site for site in found["sites"]}
     for layer in ("1", "3"):
         weight = model.get_submodule(layer).weight.detach()
-        steps = torch.round(weight * (1 / (weight.abs().quantile(0.8) / 7)))
+        steps = torch.round(weight / (weight.abs().quantile(0.8) / 7))
         saturated = int(((steps == -8) | (steps == 7)).sum())
-        site = sites[layer, "fake_quantize"]
+        site = sites[layer, "clamp"]
         assert (site["tied"], site["windows"]) == (2 * saturated, 2 * weight.numel())
 
-    # By hand: no gradient for what lies on a bound.
-    def clipped(input: Tensor, step: Any, zero: Any, low: int, high: int) -> Tensor:
-        steps = torch.round(input * (1 / torch.as_tensor(step))) + zero
-        inside = ((steps > low) & (steps < high)).to(input.dtype)
-        return ROUNDED(input, step, zero, low, high).detach() + (input - input.detach()) * inside
+    def clamp_with(slope: int) -> Any:
+        def clamp(input: Tensor, low: int, high: int) -> Tensor:
+            slopes = ((input > low) & (input < high)) + slope * ((input == low) | (input == high))
+            return torch.clamp(input.detach(), low, high) + (input - input.detach()) * slopes
 
-    plain = [torch.autograd.grad(step(model, b), list(model.parameters())) for b in batches]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(torch, "fake_quantize_per_tensor_affine", clipped)
-        other = [torch.autograd.grad(step(model, b), list(model.parameters())) for b in batches]
-    for point, before, after in zip(found["points"], plain, other, strict=True):
+        return clamp
+
+    gradients = []
+    for slope in (1, 0):  # what PyTorch 2.13 and 2.14 have on a bound
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Tensor, "clamp", clamp_with(slope))
+            parameters = list(model.parameters())
+            gradients.append([torch.autograd.grad(step(model, b), parameters) for b in batches])
+    for point, before, after in zip(found["points"], *gradients, strict=True):
+        assert point["gradient_l1"] == pytest.approx(
+            sum(each.double().abs().sum().item() for each in before)
+        )
         moved = sum((a - b).double().abs().sum().item() for a, b in zip(before, after, strict=True))
         assert point["variation"]["l1"] == pytest.approx(moved, rel=1e-3)
+    assert (found["reference"], found["selections"]) == ("as:torch-2.13", ["as:torch-2.14"])
     assert "straight-through estimator" in json.dumps(found["unseen"])
     assert "kinkcheck.record" in text
-
-
-ROUNDED = torch.fake_quantize_per_tensor_affine
 
 
 def test_the_smaller_objective_ties_everywhere_before_the_first_update(
