@@ -21,6 +21,7 @@ from germs import limits, straight
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
 from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, smooth, told, verify
+from kinkcheck.measure.standing.conditions import conditions
 
 SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
 
@@ -413,3 +414,37 @@ def test_more_kinks_than_a_linear_program_holds_are_not_told_apart() -> None:
     with pytest.raises(cones.UntoldError, match="too many kinks"):
         cones.distinct(rows)
     assert cones.distinct(np.repeat(rows[:40], 200, axis=0)).shape == (40, 32)
+
+
+@pytest.mark.parametrize(
+    ("layers", "batch_size", "unmet"),
+    [
+        ([nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)], 1, []),
+        ([nn.Linear(2, 3), nn.ReLU()], 128, ["a batch of 128, not 1"]),
+        ([nn.Linear(2, 3, bias=False), nn.ReLU()], 1, ["layer 0 has no bias"]),
+        ([nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3)], 1,
+         ["2 layers share their biases between positions"]),
+        ([nn.Linear(2, 4), nn.BatchNorm1d(4), nn.MaxPool1d(2)], 1,
+         ["layer 1 normalises over the batch", "max pooling in layer 2 is not pointwise"]),
+        ([nn.Linear(2, 2).requires_grad_(False)], 1, ["layer 0 does not train its bias"]),
+    ],
+)  # fmt: skip
+def test_conditions_of_a_theorem(
+    layers: list[nn.Module], batch_size: int, unmet: list[str]
+) -> None:
+    found = conditions(nn.Sequential(*layers), batch_size)
+    assert (found.unmet, found.apply) == (unmet, not unmet)
+
+
+def test_where_the_theorem_applies_gradients_are_right() -> None:
+    """Its parameters are machine numbers, many of them 0, at which ReLUs meet their kinks."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU(),
+                              nn.Linear(2, 1)).double()  # fmt: skip
+        for parameter in model.parameters():
+            drawn = torch.randint(-1, 2, parameter.shape, generator=generator)
+            parameter.data = drawn.to(torch.float64)
+        assert conditions(model, 1).apply
+        x = torch.randint(-1, 2, (1, 2), generator=generator).double()
+        assert Point(model, lambda model=model, x=x: model(x).sum()).standing("native").stands

@@ -17,6 +17,7 @@ from kinkcheck.audit.intervals import estimate
 from kinkcheck.audit.run import audit
 from kinkcheck.data import Images
 from kinkcheck.measure.records import Point
+from kinkcheck.measure.standing.conditions import conditions
 from kinkcheck.measure.standing.records import STANDS, Kind, Standing
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Network, take
@@ -161,7 +162,8 @@ def _audited(setup: Setup, part: Part, images: Images) -> list[Row]:
             rows.append(_row(part, point, "native", point.reference_standing, 0.0))
         moved = point.variation.relative_l1
         rows.append(_row(part, point, point.selection, point.standing, moved))
-    return rows
+    theorem = str(conditions(network(), part.batch_size))
+    return [{**row, "theorem": theorem} for row in rows]
 
 
 def _row(
@@ -224,7 +226,8 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     ``kinked`` counts the points where the loss has a kink; ``at_least`` is the lower end of the
     95 % interval of the share of points where the native gradient is right, in percent; ``moved``
     is how far the selection that moves the gradient most does, as ``variation`` of
-    :func:`by_setting`.
+    :func:`by_setting`; ``theorem`` which conditions of a published theorem by which native
+    gradients are right are not met (:mod:`kinkcheck.measure.standing.conditions`).
 
     >>> row = {"setting": "lenet5", "precision": "float16", "selection": "native", "draw": 0,
     ...        "kinks": 2, "variation": 0.0}
@@ -250,6 +253,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 **{str(row["selection"]): _said(row) for row in together},
                 "at_least": together[0]["low"],
                 "moved": max(number(row["variation"]) for row in together),
+                "theorem": native[0].get("theorem"),  # rows that were kept earlier have none
             }
         )
     return found
