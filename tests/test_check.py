@@ -115,7 +115,6 @@ WRONG: list[tuple[Function, Tensor, tuple[float, float, float], tuple[str, ...]]
     (zero, leaf(0), (0, 0, 1), ("max", "max_pool1d")),
     (leaky_by_mask, leaf(0), (0.1, 1, 0), ("gt", "lt")),
     (lambda x: x.sign() * x.abs(), leaf(0), (1, 1, 0), ("sign",)),
-    (WrongSine.apply, leaf(np.pi / 2), (0, 0, 1), ("WrongSine",)),
     (lambda x: x * x.detach(), leaf(3), (6, 6, 3), ("detached",)),
     (lambda x: x.detach() * 2, leaf(3), (2, 2, 0), ("detached",)),
     (lambda x: (x * x).sqrt(), leaf(0), (-1, 1, np.nan), ("sqrt",)),
@@ -222,6 +221,17 @@ def test_a_declared_surrogate_is_named() -> None:
     mixed = check(lambda x: quantised(x) + WrongSine.apply(x), leaf(0.33), raise_exception=False)
     assert mixed.kind == "undecided"
     assert "WrongSine" in str(mixed)
+
+
+def test_a_custom_function_with_another_derivative_is_a_surrogate_or_wrong() -> None:
+    result = check(WrongSine.apply, leaf(np.pi / 2), raise_exception=False)
+    assert result.kind == "undecided"
+    text = str(result)
+    assert "numerical: 0 on the left, 0 on the right\nanalytical: 1 (native)" in text
+    assert "a custom autograd function (WrongSine)" in text
+    assert "a surrogate" in text
+    with pytest.raises(GradientError, match="Jacobian mismatch"):
+        check(WrongSine.apply, leaf(np.pi / 2))
 
 
 def test_what_is_not_known_is_named_where_it_is_right_too() -> None:

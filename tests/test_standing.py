@@ -20,7 +20,17 @@ from torch.utils.checkpoint import checkpoint
 from germs import limits, straight
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Forward
-from kinkcheck.measure.standing import Kind, Program, Search, Standing, cones, smooth, told, verify
+from kinkcheck.measure.standing import (
+    Kind,
+    Program,
+    Search,
+    Standing,
+    cones,
+    smooth,
+    standings,
+    told,
+    verify,
+)
 from kinkcheck.measure.standing.conditions import conditions
 
 SELECTIONS = ("native", "minimal", "last", "random:1", "hybrid:10", "branch:0.5")
@@ -448,3 +458,22 @@ def test_where_the_theorem_applies_gradients_are_right() -> None:
         assert conditions(model, 1).apply
         x = torch.randint(-1, 2, (1, 2), generator=generator).double()
         assert Point(model, lambda model=model, x=x: model(x).sum()).standing("native").stands
+
+
+class Through(torch.autograd.Function):
+    """Rounds, with the derivative of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def test_a_custom_function_is_named_as_one() -> None:
+    point = of(lambda x: Through.apply(x).sum(), 0.3)
+    (found,) = standings(point.forward, [("native", point.forward.gradient("native"))])
+    assert found.kind is Kind.UNDECIDED
+    assert "a custom autograd function (Through)" in str(found.why)

@@ -80,11 +80,11 @@ def test_known_gradients_have_their_standing(
 
 def test_the_first_sentence_answers() -> None:
     assert verdict(audited(odd, 0.0)).startswith(
-        "Wrong at 1 of 1 points: the gradient there is neither the derivative, nor one of its "
+        "Wrong at the one point: the gradient there is neither the derivative, nor one of its "
         "limits, nor between its limits."
     )
     assert verdict(audited(F.relu, 0.0)).startswith(
-        "Right at 1 of 1 points: the gradient is one of its limits, for the loss itself has a kink "
+        "Right at the one point: the gradient is one of its limits, for the loss itself has a kink "
         "there."
     )
 

@@ -314,7 +314,7 @@ def standing(reference: Standing | None, selection: Standing | None = None) -> P
         ),
         (
             [Standing(Kind.DERIVATIVE)],
-            "Right at 1 of 1 points: the gradient is the derivative, for no tie that kinkcheck "
+            "Right at the one point: the gradient is the derivative, for no tie that kinkcheck "
             "recognises is live.",
         ),
         (
@@ -322,7 +322,7 @@ def standing(reference: Standing | None, selection: Standing | None = None) -> P
             "Wrong at 1 of 3 points: the gradient there is neither the derivative, nor one of its "
             "limits, nor between its limits. Right at 1. Undecided at 1: there are too many kinks.",
         ),
-        ([OPEN], "Undecided at 1 of 1 points: there are too many kinks."),
+        ([OPEN], "Undecided at the one point: there are too many kinks."),
         ([DERIVATIVE, OPEN], "Right at 1 of 2 points: the gradient is the derivative. Undecided "),
         (
             [DERIVATIVE, None],

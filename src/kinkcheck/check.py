@@ -22,6 +22,7 @@ from kinkcheck.measure.switch import Switch
 from kinkcheck.selection import Native, Selection, parse
 from kinkcheck.tape import Site, Unseen
 from kinkcheck.tape.as_found import as_found
+from kinkcheck.tape.notes import CUSTOM
 
 _DIRECTIONS = 4
 """How many random directions are followed to both sides."""
@@ -321,6 +322,9 @@ class _Number:
             return _Judged(Kind.UNDECIDED, why, by_quotients=True)
         if standing is None or not all(self._explains(d, vector) for d in self._directions):
             judged = self._slopes.judge(vector, self._directions)
+            custom = [each.operation for each in self._unseen if each.reason == CUSTOM]
+            if judged.kind is Kind.WRONG and custom:
+                return _Judged(Kind.UNDECIDED, _surrogate(custom), True, explained=False)
             return _Judged(judged.kind, judged.why, True, explained=standing is None)
         if standing.stands or (standing.kind is Kind.WRONG and self._shows(vector)):
             return _Judged(standing.kind)
@@ -416,6 +420,15 @@ def _chooser(selection: Selection) -> Chooser:
     if isinstance(selection, Native):
         return lambda tape: {}
     return lambda tape: Switch(Native(), [selection], None).to(tape, selection)
+
+
+def _surrogate(custom: Sequence[str]) -> str:
+    """What is said of a gradient that another one than the derivative was written for."""
+    names = ", ".join(dict.fromkeys(custom))
+    return (
+        f"it goes through a custom autograd function ({names}), whose backward pass is its own "
+        "choice: a surrogate if another derivative is meant, and wrong if not"
+    )
 
 
 def _name(site: Site) -> str:

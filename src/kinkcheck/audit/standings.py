@@ -45,7 +45,7 @@ def answer(report: AuditReport) -> str:
     >>> site = SiteCount("float32", "1", "relu", 0, 8, 3, 3, None)
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> answer(AuditReport(*names, 0, "native", ["minimal"], [point], [site], []))
-    'Right at 1 of 1 points: the gradient is the derivative. Right under minimal too. At 1 ...'
+    'Right at the one point: the gradient is the derivative. Right under minimal too. At 1 ...'
     """
     standings = of_reference(report.points)
     if not standings or not report.sites:
@@ -109,16 +109,16 @@ def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown
     right, wrong, undecided = _judged(standings)
     if wrong:
         text = (
-            f"Wrong at {wrong} of {total} points: the gradient there is neither the derivative, "
+            f"Wrong at {_points(wrong, total)}: the gradient there is neither the derivative, "
             "nor one of its limits, nor between its limits"
         )
         text += f". Right at {right}" if right else ""
     elif right:
-        text = f"Right at {right} of {total} points: the gradient is {_kinds(kinds, kinks_shown)}"
+        text = f"Right at {_points(right, total)}: the gradient is {_kinds(kinds, kinks_shown)}"
         if not any(each.ties for each in standings):
             text += ", for no tie that kinkcheck recognises is live"
     else:
-        text = f"Undecided at {undecided} of {total} points"
+        text = f"Undecided at {_points(undecided, total)}"
     if undecided:
         whys = Counter(each.why for each in standings if each.kind is Kind.UNDECIDED)
         why, _ = whys.most_common(1)[0]
@@ -127,6 +127,10 @@ def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown
     if unlifted:
         text += f". At {unlifted} the lift would have to tell"
     return f"{text}."
+
+
+def _points(count: int, total: int) -> str:
+    return f"{count} of {total} points" if total != 1 else "the one point"
 
 
 def _judged(standings: Sequence[Standing]) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
 from kinkcheck.tape.directions import Directions
+from kinkcheck.tape.notes import CUSTOM
 from kinkcheck.tape.tape import Choose
 
 if TYPE_CHECKING:
@@ -137,6 +138,12 @@ def standings(
     if hidden:
         names = ", ".join(dict.fromkeys(each.operation for each in hidden))
         why = f"the gradient goes through {names}, of which kinkcheck does not know the kinks"
+        custom = dict.fromkeys(each.operation for each in hidden if each.reason == CUSTOM)
+        if custom:
+            why += (
+                f"; a custom autograd function ({', '.join(custom)}) has a backward pass of its "
+                "own choice: a surrogate if another derivative is meant"
+            )
         return [Standing(Kind.UNDECIDED, seed=seed, why=why)] * len(gradients)
     try:
         search = Search(Program(forward, seed, again), effort=EFFORT * len(gradients))
