@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinkcheck import InputError, record
 from kinkcheck import nn as knn
+from kinkcheck.exact import evaluate
 
 
 def _tied(*sizes: int) -> Tensor:
@@ -105,3 +106,27 @@ def test_factors_keep_the_bits_of_float64(call: str) -> None:
                 loss = x.flatten().max(0).values
     found = tape.gradient(loss, x, choose="mix:0.3*first,0.7*last")[0]
     assert found.flatten().tolist() == [0.3, 0.7]
+
+
+@pytest.mark.parametrize(
+    "choose",
+    ["kinks:0.25,0.5", "every", "mix:0.25*first,-2*last", "mix:2*native,0.5*hybrid:3", "as:mlx"],
+)
+def test_exact_arithmetic_has_the_same(choose: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 2), nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-1, 2, parameter.shape, generator=generator))
+        model[0].weight.mul_(6)
+        model[0].bias.zero_()
+    x = torch.randint(0, 2, (3, 1, 5, 5), generator=generator).double()
+    with record(model) as tape:
+        output = model(x)
+        loss = output.sum()
+    assert all(site.tied for site in tape.sites)
+    exact = evaluate(model, x).gradient(torch.ones_like(output), choose)
+    for name, gradient in tape.gradient(loss, choose=choose).items():
+        assert torch.equal(exact[name].to_float64(), gradient)

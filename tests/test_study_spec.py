@@ -282,6 +282,15 @@ def test_a_file_is_found_by_its_path(tmp_path: Path) -> None:
     assert (found.epochs, found.network) == (1, ("lenet5",))
 
 
+def test_a_convention_is_kept_with_its_version_and_what_it_lacks_is_told() -> None:
+    text = BASE + '[selections]\nmax_pool = ["native", "as:tensorflow"]\nrelu = "as:jax"'
+    found = spec.parse(text, "my.toml")
+    assert found.selections["max_pool"][1].startswith("as:tensorflow-")
+    (warning,) = spec.warnings(found)
+    assert warning.startswith("selections.max_pool = 'as:tensorflow-")
+    assert "has no adaptive_max_pool2d" in warning
+
+
 def test_adam_at_float16_gets_a_warning_that_says_why() -> None:
     found = spec.parse(BASE + 'precision = [16, 32]\noptimizer = ["sgd", "adam"]', "my.toml")
     (warning,) = spec.warnings(found)

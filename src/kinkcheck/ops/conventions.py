@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from math import isclose
-
-import torch
 
 from kinkcheck.atlas import table
 from kinkcheck.atlas.probes import ANSWERED_BY, Probe
@@ -113,13 +112,14 @@ def meaning(convention: As, of: Form) -> Meaning:
     return Meaning(found)
 
 
+@cache
 def installed() -> str:
     """The name that the column of the installed PyTorch has.
 
     >>> installed().startswith("torch-")
     True
     """
-    return f"torch-{'.'.join(str(torch.__version__).split('.')[:2])}"
+    return f"torch-{'.'.join(version('torch').split('.')[:2])}"
 
 
 def _why_not(convention: As, name: str, forms: Sequence[str]) -> str:

@@ -30,8 +30,9 @@ from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
+from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.table import FAMILIES, ROWS
-from kinkcheck.selection import Hybrid, Minimal, Native
+from kinkcheck.selection import As, Hybrid, Minimal, Native, Selection
 from kinkcheck.study.settings import COLUMNS, Search, Settings
 from kinkcheck.study.streams import stream
 
@@ -418,12 +419,24 @@ def warnings(spec: Spec) -> list[str]:
     >>> warnings(parse(text, "my.toml"))
     ["optimizer = 'adam' at float16: ..."]
     """
+    found = []
     if "adam" in spec.optimizer and "float16" in spec.precision:
-        return [
+        found.append(
             "optimizer = 'adam' at float16: Adam's epsilon 1e-8 and the square of a gradient below "
             "2e-4 are 0 in float16, so that its step is 0/0 there; expect these trials to diverge"
-        ]
-    return []
+        )
+    for family, texts in spec.selections.items():
+        for text in texts:
+            if lacking := _lacking(selection.parse(text), family):
+                found.append(f"selections.{family} = {text!r} is native where {'; '.join(lacking)}")
+    return found
+
+
+def _lacking(chosen: Selection, family: str) -> list[str]:
+    """Why operations of a family have nothing of a convention."""
+    rows = [row for row in ROWS if row.family == family] if isinstance(chosen, As) else []
+    reasons = (meaning(chosen, Form(row.name)).why for row in rows if isinstance(chosen, As))
+    return list(dict.fromkeys(why for why in reasons if why))
 
 
 def beta_of(text: str) -> float:
