@@ -27,6 +27,11 @@ from kinkcheck.tape.graph import leaf_of
 Gradient = Tensor | None
 
 
+_BEYOND = 1
+"""How many kinks are cut at below one where choices differ. A ReLU there may let nothing through of
+how they do; cuts further down would only cost memory."""
+
+
 @dataclass
 class _Segment:
     """What lies between two cuts.
@@ -49,9 +54,10 @@ class Segments:
         loss: a single number that requires a gradient.
         tensors: what to differentiate with respect to.
         kink_at: the kink that a node of the graph is, or None.
+        differs: whether two choices at a kink may give two gradients.
 
     >>> x = torch.tensor([3.0], requires_grad=True)
-    >>> Segments((2 * x).sum(), [x], kink_at=lambda node: None).gradients({})
+    >>> Segments((2 * x).sum(), [x], lambda node: None, bool).gradients({})
     (tensor([2.]),)
     """
 
@@ -60,11 +66,12 @@ class Segments:
         loss: Tensor,
         tensors: Sequence[Tensor],
         kink_at: Callable[[Any], Hashable | None],
+        differs: Callable[[Any], bool],
     ) -> None:
         self._tensors = tuple(tensors)
         self._ones = torch.ones_like(loss)
         root = _root(loss)
-        self._segments = _cut(root, self._tensors, kink_at) or [
+        self._segments = _cut(root, self._tensors, kink_at, differs) or [
             _Segment(root, list(range(len(self._tensors))))
         ]
         # A kink that hides in the graph of another function can be found in none of the segments.
@@ -185,6 +192,7 @@ def _cut(
     root: GradientEdge,
     tensors: tuple[Tensor, ...],
     kink_at: Callable[[Any], Hashable | None],
+    differs: Callable[[Any], bool],
 ) -> list[_Segment] | None:
     """The segments from the loss down, or None where the graph has to stay in one piece.
 
@@ -200,10 +208,14 @@ def _cut(
     # Entries of the heap: minus the number that counts nodes, the node, the outputs that lead here.
     waiting: dict[Any, set[int]] = {root.node: {root.output_nr}}
     heap = [(-root.node._sequence_nr(), id(root.node), root.node)]
+    beyond = 0
     while heap:
         number, _, node = heappop(heap)
         outputs = waiting.pop(node)
         kink = kink_at(node)
+        if kink is not None:
+            beyond = _BEYOND if differs(kink) else beyond - 1
+            kink = kink if beyond >= 0 else None
         alone = not heap and len(outputs) == 1
         # Cuts elsewhere would only cost memory for the gradients of the first pass.
         if alone and node is not root.node and (kink is not None or segments[-1].kinks):

@@ -391,8 +391,7 @@ class Tape:
 
     def _at_ties(self) -> dict[Hashable, Selection]:
         """What is chosen now at the sites where that makes a difference."""
-        # Under torch.func ties are not counted, nor windows.
-        return {site: site.selection for site in self.sites if site.tied or not site.windows}
+        return {site: site.selection for site in self.sites if _may_differ(site)}
 
     def _running_again(self) -> ExitStack:
         """The context of a backward pass."""
@@ -443,7 +442,7 @@ class Tape:
             graph = list(nodes(loss.grad_fn))
             _refuse_reentrant(graph)
             older = self._reaches_out(graph)
-            of_loss[key] = None if older else Segments(loss, tensors, self._site_at)
+            of_loss[key] = None if older else Segments(loss, tensors, self._site_at, _may_differ)
         return None if self._hooked(tensors) else of_loss[key]
 
     def _hooked(self, tensors: Sequence[Tensor]) -> bool:
@@ -531,6 +530,12 @@ class Tape:
             reason = "a compiled function, run uncompiled while recorded"
             self._notes.span(self._compiled_since, self._layers.current, "compile", reason)
             self._compiled_since = None
+
+
+def _may_differ(site: Site) -> bool:
+    """Whether two choices may give two gradients."""
+    # Under torch.func ties are not counted, nor windows.
+    return bool(site.tied or not site.windows)
 
 
 def _seeds(chosen: Iterable[Selection]) -> set[int]:
