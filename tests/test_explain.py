@@ -188,6 +188,27 @@ def test_another_order_of_sums_is_rounding() -> None:
     assert 0 < explanation.difference < explanation.rounding
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_choice_is_told_where_rounding_is_larger(dtype: torch.dtype) -> None:
+    model, (images, labels) = subject()
+    model, images = model.to(dtype), images.to(dtype)
+    pooled = shared(torch.relu(model.filters(images)))
+    other = plain(model, F.cross_entropy(model.last(pooled.flatten(1)), labels))
+    explanation = kinkcheck.explain(model, step, (images, labels), other)
+    assert (found(explanation), explanation.cause) == ({"pool": "minimal"}, Cause.CHOICE)
+    assert explanation.precision == str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_never_a_choice(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    other = {
+        name: each * (1 + 1e-7 * torch.randn(each.shape, generator=generator))
+        for name, each in differently().items()
+    }
+    assert explained(other).cause is Cause.ROUNDING
+
+
 def test_a_mistake_is_not_explained_away() -> None:
     model, batch = subject()
     penalty = 1e-2 * model.last.weight.square().sum()

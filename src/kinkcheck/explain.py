@@ -19,10 +19,10 @@ from kinkcheck.atlas import table
 from kinkcheck.errors import InputError
 from kinkcheck.measure.elsewhere import elsewhere
 from kinkcheck.measure.fitting import Fit, Fitted
-from kinkcheck.measure.forward import Gradient, Kinks
+from kinkcheck.measure.forward import Forward, Gradient, Kinks
 from kinkcheck.measure.lift import whole
 from kinkcheck.measure.runs import Runs, Step
-from kinkcheck.measure.unknowns import allows, sides
+from kinkcheck.measure.unknowns import allows, rounded, sides
 from kinkcheck.measure.variation import ROUNDINGS, l1_distance, l1_norm
 from kinkcheck.ops.conventions import meaning
 from kinkcheck.selection import (
@@ -45,6 +45,15 @@ _ROUNDED = 4
 """How many unit roundoffs of its sum of absolute values the gradient of a parameter may be apart in
 any case."""
 
+
+_NEARLY = 0.1
+"""What a choice may leave of a difference, parameter by parameter, that rounding could explain."""
+
+_ENTRIES = 8
+"""How many entries differ for each site at which a choice does so."""
+
+_DIGITS = 3
+"""How many digits behind the point its numbers have at most."""
 
 _NAMED = 3
 """How many sites or parameters a sentence names."""
@@ -227,6 +236,9 @@ def explain(
         forward = runs.forward()
         fit = Fit(forward, given, bounds)
         found = fit.fitted()
+        if found.explains and not found.chosen:
+            nearer = _nearer(forward, given, found)
+            fit, found = nearer or (fit, found)
         conventions = [] if found.explains and not found.chosen else _conventions(fit)
         if conventions and not found.explains:
             sites = [kinks.site for kinks in fit.ties]
@@ -250,6 +262,25 @@ def explain(
         conventions=list(map(str, conventions)),
         unseen=unseen,
     )
+
+
+def _nearer(forward: Forward, given: Gradient, own: Fitted) -> tuple[Fit, Fitted] | None:
+    """A choice that explains nearly all of a difference that rounding could explain as well.
+
+    In few bits rounding may be larger than what a choice moves. But rounding falls on every entry
+    in another way, and hardly ever as a few choices in round numbers would have it.
+    """
+    remains = Fit(forward, given, {}).remainders(own.gradient)
+    apart = sum(
+        int(torch.count_nonzero(each != own.gradient[name].cpu())) for name, each in given.items()
+    )
+    if not apart:
+        return None
+    fit = Fit(forward, given, {name: each * _NEARLY for name, each in remains.items()})
+    found = fit.fitted()
+    plain = all(each == rounded(each, _DIGITS) for each in found.chosen.values())
+    enough = apart >= _ENTRIES * len(found.chosen)
+    return (fit, found) if found.explains and found.chosen and plain and enough else None
 
 
 def _conventions(fit: Fit) -> list[As]:
