@@ -218,3 +218,25 @@ def test_tangents_pass_attention_by_the_plain_formula_alone(tmp_path: Path) -> N
     assert zoo.refusal(model, "math kernel", batch) is None
     values = [zoo.step(how, model, batch) for how in ("as it is", "math kernel")]
     torch.testing.assert_close(*values)
+
+
+@pytest.mark.slow
+def test_the_loss_of_detr_is_its_own() -> None:
+    pytest.importorskip("transformers")
+    (detr,) = (each for each in zoo.ARCHITECTURES if each.name == "Detr")
+    torch.manual_seed(0)
+    model = detr.build(True).eval()
+    pixels, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 7])
+    whole = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+    objects = [{"class_labels": label[None], "boxes": whole} for label in labels]
+    own = model(pixel_values=pixels, labels=objects).loss
+    torch.testing.assert_close(zoo.step("as it is", model, (pixels, labels)), own)
+
+
+@pytest.mark.slow
+def test_sounds_are_taken_as_sounds() -> None:
+    pytest.importorskip("transformers")
+    (heard,) = (each for each in zoo.ARCHITECTURES if each.takes == "sounds")
+    model, labels = heard.build(True), torch.arange(2)
+    own = model(input_values=zoo.sounds(2), labels=labels).loss
+    torch.testing.assert_close(zoo.step("as it is", model, (zoo.sounds(2), labels)), own)

@@ -477,3 +477,14 @@ def test_a_custom_function_is_named_as_one() -> None:
     (found,) = standings(point.forward, [("native", point.forward.gradient("native"))])
     assert found.kind is Kind.UNDECIDED
     assert "a custom autograd function (Through)" in str(found.why)
+
+
+def test_kinks_of_parameters_where_gradients_are_off() -> None:
+    """As where the loss of DETR pairs boxes with objects."""
+
+    def paired(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            nearest = torch.cdist(x[None].clone(), x[None], p=1) + x.abs().sum()
+        return relu(x + 0 * nearest.sum()).sum()
+
+    assert of(paired, 0.0).standing("native").kind is Kind.LIMIT

@@ -268,7 +268,11 @@ class Forward:
 
     def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
         edge = get_gradient_edge(output) if output.requires_grad else None
-        sources = tuple(_behind_copies(edge_of(each)) for each in operation.inputs)
+        # Where gradients are off a parameter has no edge to be found.
+        reached = edge is not None
+        sources = tuple(
+            _behind_copies(edge_of(each)) if reached else None for each in operation.inputs
+        )
         self.kinks.append(Kinks(site, operation, output.detach(), edge, sources, output))
 
 

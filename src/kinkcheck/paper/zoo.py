@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +33,13 @@ from kinkcheck.tape.tangents import trace
 SELECTIONS = ("minimal", "last")
 _PRECISIONS = ("bfloat16", "float32")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_TAKES = {
+    "ForImageClassification": "images",
+    "ForObjectDetection": "images",
+    "ForSequenceClassification": "sounds",
+}
 _SIDE = 32  # of an image of CIFAR-10
+_RATE = 16_000  # of a sound, in numbers a second
 _LENGTH = 32  # of a line of text, in bytes
 
 
@@ -54,9 +60,9 @@ class Architecture:
     always: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def sees(self) -> bool:
-        """Whether it is given images; else it is given text."""
-        return self.task == "ForImageClassification"
+    def takes(self) -> str:
+        """What it is given: ``images``, ``sounds`` or ``texts``."""
+        return _TAKES.get(self.task, "texts")
 
     def build(self, reduced: bool) -> nn.Module:
         """The model in training mode without dropout, its parameters drawn from torch's generator.
@@ -72,7 +78,7 @@ class Architecture:
             raise InputError(f"{self.name} is not in transformers {library.__version__}") from error
         sizes = {**self.always, **(self.small if reduced else {})}
         common: dict[str, Any] = {"num_labels": 10}
-        if not self.sees:
+        if self.takes == "texts":
             common = {"vocab_size": 256, **dict.fromkeys(_TOKENS, 0)}
         configured = config(**common, **sizes)
         for key, value in configured.to_dict().items():
@@ -89,6 +95,7 @@ _IMAGES, _CAUSAL = "ForImageClassification", "ForCausalLM"
 _WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _WIDE = {**_WIDTHS, "intermediate_size": 64}
 _STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32]}
+_RESNET = {"model_type": "resnet", "out_features": ["stage4"]}
 _PATCHES = {"image_size": _SIDE, "patch_size": 8}
 
 ARCHITECTURES = (
@@ -110,6 +117,27 @@ ARCHITECTURES = (
             "depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 16, 16],
             "num_attention_heads": [1, 2, 2, 2], "decoder_hidden_size": 16,
         },
+    ),
+    Architecture(
+        "Detr", "ForObjectDetection",
+        {
+            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+            "num_queries": 5,
+            "backbone_config": {**_RESNET, **_STAGES, "embedding_size": 16, "layer_type": "basic"},
+        },
+        {
+            "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None,
+            "backbone_config": _RESNET,
+        },
+    ),
+    Architecture(
+        "Wav2Vec2", "ForSequenceClassification",
+        {
+            **_WIDE, "conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 16,
+        },
+        {"mask_time_prob": 0.0},
     ),
     Architecture("Bert", "ForMaskedLM", _WIDE),
     Architecture("DistilBert", "ForMaskedLM", {"dim": 32, "n_layers": 2, "n_heads": 2,
@@ -147,7 +175,12 @@ def measure(setup: Setup, architectures: Sequence[Architecture] = ARCHITECTURES)
 
 def _audited(setup: Setup, architecture: Architecture, images: Images) -> list[Row]:
     size = 4 if setup.reduced else 16
-    batch: Any = take(images, size, 1)[0] if architecture.sees else texts(size)
+    given: dict[str, Callable[[], Any]] = {
+        "images": lambda: take(images, size, 1)[0],
+        "sounds": lambda: (sounds(size), torch.arange(size) % 10),
+        "texts": lambda: texts(size),
+    }
+    batch = given[architecture.takes]()
     rows: list[Row] = []
     for attention in ("as it is", "math kernel"):
         refused = refusal(architecture.build(setup.reduced), attention, batch)
@@ -177,20 +210,36 @@ def refusal(model: nn.Module, attention: str, batch: Any) -> str | None:
 
 
 def step(attention: str, model: nn.Module, batch: Any) -> Tensor:
-    """The loss of a mini-batch: cross entropy of classes, or of bytes.
+    """The loss of a mini-batch: cross entropy of classes or of bytes, or that of DETR.
+
+    An image of CIFAR-10 is one object, which fills it.
 
     Args:
         attention: ``math kernel`` where attention is to be computed by PyTorch's plain formula.
         model: of transformers.
-        batch: images and labels, or bytes.
+        batch: images or sounds, and labels; or bytes.
     """
     plain = sdpa_kernel(SDPBackend.MATH) if attention == "math kernel" else nullcontext()
     with plain:
         if isinstance(batch, Tensor):
             loss: Tensor = model(input_ids=batch, labels=batch).loss
             return loss
-        pixels, labels = batch
-        return F.cross_entropy(model(pixel_values=pixels).logits, labels)
+        given, labels = batch
+        if given.dim() == 2:
+            return F.cross_entropy(model(input_values=given).logits, labels)
+        if type(model).__name__.endswith("Detection"):
+            return _detected(model, model(pixel_values=given), labels)
+        return F.cross_entropy(model(pixel_values=given).logits, labels)
+
+
+def _detected(model: Any, found: Any, labels: Tensor) -> Tensor:
+    """DETR's loss, in float32 where its matching of boxes has no 16 bits."""
+    wide = torch.promote_types(found.logits.dtype, torch.float32)
+    logits, boxes = found.logits.to(wide), found.pred_boxes.to(wide)
+    whole = boxes.new_tensor([[0.5, 0.5, 1.0, 1.0]])
+    objects = [{"class_labels": label[None], "boxes": whole} for label in labels]
+    loss: Tensor = model.loss_function(logits, objects, logits.device, boxes, model.config)[0]
+    return loss
 
 
 def texts(count: int) -> Tensor:
@@ -201,6 +250,20 @@ def texts(count: int) -> Tensor:
     """
     line = str(statistics.__doc__).encode()[: count * _LENGTH]
     return torch.tensor(list(line)).view(count, _LENGTH)
+
+
+def sounds(count: int) -> Tensor:
+    """A quarter of a second of a tone, with two overtones; each an octave above the one before.
+
+    >>> sounds(2).shape
+    torch.Size([2, 4000])
+    """
+    time = torch.arange(_RATE // 4) / _RATE
+    tones = 110.0 * 2.0 ** torch.arange(count)[:, None]
+    return sum(
+        (torch.sin(2 * torch.pi * over * tones * time) / over for over in (2, 3)),
+        torch.sin(2 * torch.pi * tones * time),
+    )
 
 
 def _found(report: AuditReport, precision: str) -> Row:
@@ -275,9 +338,9 @@ ZOO = Experiment(
     name="zoo",
     source="kinkcheck",
     shows="the kinks of public architectures by operation, and whether their gradients are right",
-    cost="18 models in their published sizes, 16 images or lines of text; hours on one CPU (an "
-    "estimate)",
-    cost_reduced="18 narrow models, 4 images or lines of text; a minute on one busy core",
+    cost="20 models in their published sizes, 16 images, sounds or lines of text; hours on one CPU "
+    "(an estimate)",
+    cost_reduced="20 narrow models, 4 images, sounds or lines of text; a minute on one busy core",
     measure=measure,
     draw=draw,
     summarise=summarise,
