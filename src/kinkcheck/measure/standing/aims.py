@@ -58,25 +58,37 @@ class Aims:
         """The limit where the branches win that are chosen alone; None if none was found."""
         return self._limit(self._own)
 
-    def turns(self, most: int) -> Iterator[Limit]:
+    def rounds(self, most: int, random: np.random.Generator) -> Iterator[list[Limit]]:
         """Limits where, at kinks at which several branches are chosen, each wins in turn.
 
+        The mean of a round is the gradient in which they have even shares, unless kinks come behind
+        each other. Then further rounds, which begin at each kink with another branch, have it
+        between them.
+
         Args:
-            most: how many of them there may be.
+            most: how many limits there may be.
+            random: what draws where later rounds begin.
         """
         (shared,) = np.nonzero(self._own < 0)
         count = lcm(*{len(self._branches[tie]) for tie in shared})
-        for turn in range(count if count <= min(_TURNS, most) else 0):
-            won = self._own.copy()
-            for tie in shared:
-                branches = self._branches[tie]
-                # Of what an order decides all outputs have the same entries, in the same order.
-                at = turn + (self._ranks[tie] if self._ordered[tie] else 0)
-                won[tie] = branches[at % len(branches)]
-            found = self._limit(won)
-            if found is None:
-                return
+        begin = np.zeros(len(shared), dtype=np.int64)
+        for _ in range(min(_TURNS, most) // count):
+            found = []
+            for turn in range(count):
+                won = self._own.copy()
+                for tie, first in zip(shared, begin, strict=True):
+                    branches = self._branches[tie]
+                    # Where an order decides all outputs have the same entries, in the same order.
+                    at = turn + (self._ranks[tie] if self._ordered[tie] else first)
+                    won[tie] = branches[at % len(branches)]
+                limit = self._limit(won)
+                if limit is None:
+                    return
+                found.append(limit)
             yield found
+            if self._ordered[shared].all():
+                return
+            begin = random.integers(0, count, len(shared))
 
     def _ranked(self) -> Numbers:
         """Where an order decides, the place in it of each output; −1 where it has none."""
@@ -114,13 +126,12 @@ class Aims:
             coefficients, held, inside = cones.mixed(np.stack(leads, 1))
             weights = held / size
             if inside:
-                return self._along(np.stack(sums, 1) @ coefficients)
+                pulls = np.stack(sums, 1) @ coefficients
+                if coefficients.tolist() != [1.0]:
+                    along = self._program.pulled(self._census, self._choose, pulls)
+                limit = self._program.limit(self._census, [], along=along)
+                return replace(limit, pulls=pulls.tolist())
         return None
-
-    def _along(self, pulls: Floats) -> Limit:
-        along = self._program.pulled(self._census, self._choose, pulls)
-        found = self._program.limit(self._census, [], along=along)
-        return replace(found, pulls=pulls.tolist())
 
     def _pairs(self, won: Numbers) -> tuple[Numbers, Numbers, Floats] | None:
         """Branches of which the first has to be ahead, and how much to pull at each pair.

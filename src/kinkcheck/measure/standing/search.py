@@ -36,6 +36,10 @@ points looked at, 10⁻², rounding is 10⁻¹⁴ of it, and terms of the fifth 
 _DRAWN = 10**6
 """How many numbers all directions may have if there are more than :data:`DIRECTIONS`."""
 
+_FOLLOWED = 5 * 10**7
+"""How many numbers all tangents together may have that are spent on limits pulled back from kinks,
+if that is more than the effort."""
+
 _SAMPLED = 10**5
 """How many kinks all limits together may have that are looked for to make a combination."""
 
@@ -186,6 +190,7 @@ class Search:
         """Whether it is a combination of limits along directions pulled back from the kinks."""
         if not self._pulled_from.kinks:
             return None
+        before = self.program.passes
         try:
             aims = Aims(self.program, self._pulled_from, choose)
             if aims.all_won:
@@ -193,12 +198,20 @@ class Search:
                 if found is not None and self._keep(found):
                     return self._in_hull(independent, vector)
                 return None
-            for found in aims.turns(int(_BYTES // (8 * self.program.size))):
-                if not self._keep(found) or self._tired():
-                    break
+            enough = before + max(self.effort, _FOLLOWED // self.program.size)
+            most = int(_BYTES // (8 * self.program.size))
+            for together in aims.rounds(most, np.random.default_rng(self.program.seed)):
+                known = len(self.limits)
+                kept = [self._keep(each) for each in together]
+                standing = self._in_hull(independent, vector)
+                fruitless = not all(kept) or len(self.limits) == known
+                if standing is not None or fruitless or self.program.passes > enough:
+                    return standing
         except (InputError, cones.UntoldError):
-            return None
-        return self._in_hull(independent, vector)
+            pass
+        finally:
+            self.effort += self.program.passes - before  # it is beside that of the search
+        return None
 
     def _sampled(
         self, rows: Floats, inside: Floats | None, independent: int, vector: Tensor
