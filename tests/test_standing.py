@@ -314,6 +314,9 @@ MANY: dict[str, tuple[Build, int, str, Kind]] = {
               Kind.LIMIT),
     "largest of each": (lambda x: (x.view(6, 8).topk(3, 1).values * torch.arange(3)).sum(), 48,
                         "native", Kind.LIMIT),
+    "largest of the largest": (
+        lambda x: torch.maximum(x.view(5, 3)[:, :2].amax(1), x.view(5, 3)[:, 2]).sum(),
+        15, "minimal", Kind.SUBGRADIENT),
     "bags": (lambda x: relu(F.embedding_bag(
         torch.tensor([0, 1, 2, 3, 0, 2]), x.view(4, 5), torch.tensor([0, 3]), mode="max")).sum(),
         20, "last", Kind.LIMIT),
