@@ -26,6 +26,8 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AssignedReLU",
+    "AssignedReLU6",
     "CompoundMaxPool2d",
     "Hardsigmoid",
     "Hardswish",
@@ -369,6 +371,83 @@ class NormPool2d(_Selected):
             f"kernel_size={self.kernel_size}, stride={self.stride}, ceil_mode={self.ceil_mode}, "
             f"selection='{self.selection}'"
         )
+
+
+class _Assigned(torch.autograd.Function):
+    """A value of which the derivative is 1 where it is the input, and constants at some inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, value: Tensor, constants: dict[float, float]) -> Tensor:
+        ctx.save_for_backward(input, value)
+        ctx.constants = constants
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        input, value = ctx.saved_tensors
+        given = torch.where(input == value, gradients[0], 0)
+        for at, constant in ctx.constants.items():
+            given = torch.where(input == at, constant, given)
+        return given, None, None
+
+
+class AssignedReLU(nn.Module):
+    """ReLU whose backward pass returns α itself at 0, whatever gradient arrives there.
+
+    The derivative of nothing: it is what the code published with Bertoin et al. (NeurIPS 2021,
+    ``relu.py``) computes in place of α times the gradient, which ``ReLU(selection="branch:α")`` is.
+
+    Args:
+        alpha: what is returned at 0.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> (1e-3 * AssignedReLU(0.5)(x)).backward()
+    >>> x.grad
+    tensor([0.5000])
+    """
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = float(alpha)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``torch.relu``."""
+        made: Tensor = _Assigned.apply(input, F.relu(input.detach()), {0.0: self.alpha})
+        return made
+
+    def extra_repr(self) -> str:
+        """The constant."""
+        return f"alpha={self.alpha:g}"
+
+
+class AssignedReLU6(nn.Module):
+    """ReLU6 whose backward pass returns α itself at 0 and β at 6, as :class:`AssignedReLU`.
+
+    Args:
+        alpha: what is returned at 0.
+        beta: what is returned at 6.
+
+    >>> import torch
+    >>> x = torch.tensor([0.0, 6.0], requires_grad=True)
+    >>> (1e-3 * AssignedReLU6(0.5, 2)(x)).sum().backward()
+    >>> x.grad
+    tensor([0.5000, 2.0000])
+    """
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = float(alpha), float(beta)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``torch.nn.functional.relu6``."""
+        constants = {0.0: self.alpha, 6.0: self.beta}
+        made: Tensor = _Assigned.apply(input, F.relu6(input.detach()), constants)
+        return made
+
+    def extra_repr(self) -> str:
+        """The constants."""
+        return f"alpha={self.alpha:g}, beta={self.beta:g}"
 
 
 class CompoundMaxPool2d(nn.Module):

@@ -9,6 +9,7 @@ from kinkcheck.paper.names import require_experiment
 from kinkcheck.paper.norm_against_sign import NORM_AGAINST_SIGN
 from kinkcheck.paper.norm_pool import NORM_POOL
 from kinkcheck.paper.programs import PROGRAMS
+from kinkcheck.paper.relu_backward_confound import RELU_BACKWARD_CONFOUND
 from kinkcheck.paper.relu_introduction import RELU_INTRODUCTION
 from kinkcheck.paper.relu_training import RELU_TRAININGS
 from kinkcheck.paper.relu_volumes import RELU_VOLUMES
@@ -51,6 +52,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         RELU_INTRODUCTION,
         RELU_VOLUMES,
         RELU_ZEROS,
+        RELU_BACKWARD_CONFOUND,
         *RELU_TRAININGS,
     )
 }

@@ -30,6 +30,7 @@ NAMES = (
     "relu-introduction",
     "relu-volumes",
     "relu-zeros",
+    "relu-backward-confound",
     "relu-training-mnist",
     "relu-training-cifar10",
     "relu-training-svhn",
