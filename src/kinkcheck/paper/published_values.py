@@ -1,9 +1,9 @@
 """The published numbers, bundled with the package: facts to compare with, never targets.
 
-``relu_volumes`` is from the result files of the repository that accompanies D. Bertoin et al.
-(NeurIPS 2021), all others are from that of R. Boustany (TMLR 2024): its result files, notebook
-outputs and bar charts. The column ``source``, where there is one, says which. Of the training
-curves only the loss is bundled, which is what is compared.
+``relu_volumes`` and ``relu_training_final`` are from the result files of the repository that
+accompanies D. Bertoin et al. (NeurIPS 2021), all others are from that of R. Boustany (TMLR 2024):
+its result files, notebook outputs and bar charts. The column ``source``, where there is one, says
+which. Of the training curves only the loss is bundled, which is what is compared.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ NAMES = (
     "best_learning_rates",
     "bifurcation_volumes",
     "imagenet_resnet50_mixed",
+    "relu_training_final",
     "relu_volumes",
     "training_curves",
     "training_final",

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from kinkcheck import data
 from kinkcheck import nn as knn
 from kinkcheck.data import Images
+from kinkcheck.paper import published_values
+from kinkcheck.paper.comparison import Comparison, Sample, of_samples
 from kinkcheck.paper.experiment import Experiment, Row, Setup
 from kinkcheck.paper.gradients import Network, drawn
 from kinkcheck.paper.parts import kept
+from kinkcheck.paper.training_figures import plain_numbers
 from kinkcheck.report.ink import INKS
 from kinkcheck.selection import Branch
 
@@ -32,6 +35,9 @@ BACKWARD: dict[str, Callable[[float], nn.Module]] = {
     "α itself": knn.AssignedReLU,
 }
 """What a ReLU returns at 0."""
+
+
+_PUBLISHED = ("cifar10", "resnet18", "sgd", "False")
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,24 @@ def _cell(row: Row) -> tuple[str, float, str]:
     return str(row["network"]), alpha, str(row["backward"])
 
 
+def compare(rows: Sequence[Row]) -> list[Comparison]:
+    """The accuracies of ResNet-18 as assigned beside the published ones, whose code assigns.
+
+    A reduced run has taken a few steps where the published ones took 200 epochs.
+    """
+    published: dict[float, list[float]] = {}
+    for run in published_values.table("relu_training_final"):
+        if (run["dataset"], run["network"], run["optimizer"], run["batch_norm"]) == _PUBLISHED:
+            published.setdefault(float(run["alpha"]), []).append(100 * float(run["test_accuracy"]))
+    found: list[Comparison] = []
+    for row in rows:
+        accuracy, (network, alpha, backward) = row["accuracy"], _cell(row)
+        if isinstance(accuracy, float) and network == "resnet18" and backward == "α itself":
+            ours, theirs = Sample.of([accuracy]), Sample.of(published[alpha])
+            found.append(of_samples(f"resnet18, α = {alpha:g}: accuracy, %", ours, theirs))
+    return found
+
+
 def draw(rows: Sequence[Row]) -> Figure:
     """The norm of the gradient by step, a panel a network and backward pass, a line an α."""
     networks = list(dict.fromkeys(str(row["network"]) for row in rows))
@@ -222,6 +246,7 @@ def draw(rows: Sequence[Row]) -> Figure:
                     label=f"{alpha:g}",
                 )  # fmt: skip
             axes.set_yscale("log")
+            plain_numbers(axes.yaxis)
             axes.set_title(f"{network}: at 0 {backward}")
             axes.set_xlabel("step")
         line[0].set_ylabel("norm of the gradient")
@@ -238,6 +263,7 @@ RELU_BACKWARD_CONFOUND = Experiment(
     "one core",
     measure=measure,
     draw=draw,
+    compare=compare,
     summarise=summarise,
     reduced_cannot=(
         "The reduced run has one seed and less than an epoch: it shows what the two backward "
