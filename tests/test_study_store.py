@@ -425,11 +425,43 @@ def test_a_checkpoint_that_is_gone(begun: Path, whole: dict[str, bytes]) -> None
     assert exports(begun) == whole
 
 
-def test_what_nobody_names_is_removed(begun: Path) -> None:
-    (begun / "checkpoints" / ".half-written.pt").write_bytes(b"x")
-    (begun / "checkpoints" / "feedfeedfeed-9.pt").write_bytes(b"x")
+def test_what_trials_no_longer_name_is_removed(begun: Path) -> None:
+    (trial, *_) = {file.name.partition("-")[0] for file in (begun / "checkpoints").iterdir()}
+    for name in (f".{trial}-1.pt", f"{trial}-0.pt"):  # half written, and the one before
+        (begun / "checkpoints" / name).write_bytes(b"x")
     start(begun)
     assert not list((begun / "checkpoints").iterdir())
+
+
+def test_what_is_not_the_study_s_own_stays(begun: Path) -> None:
+    others = ("best_model.pt", "notes-1.pt", "feedfeedfeed-9.pt")
+    for name in others:
+        (begun / "checkpoints" / name).write_bytes(name.encode())
+    start(begun)
+    left = sorted(file.name for file in (begun / "checkpoints").iterdir())
+    assert left == sorted(others)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/best_model.pt", "lock", "thesis.tex", "checkpoints"])
+def test_a_folder_of_somebody_else_s_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "p" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(InputError, match=rf"p holds {path.relative_to(tmp_path / 'p').parts[0]} "):
+        start(tmp_path / "p")
+    assert [file for file in (tmp_path / "p").rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == "mine"
+
+
+def test_an_empty_folder_and_what_a_killed_start_left_are_taken(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    folder = tmp_path / "s"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "lock").write_text('{"pid": 1, "host": "h"}')
+    (folder / ".study.db.new").write_bytes(b"half")
+    start(folder)
+    assert exports(folder) == whole
 
 
 def test_record_and_checkpoint_agree_wherever_a_write_fails(

@@ -87,6 +87,21 @@ def holder(path: Path) -> int | None:
         return pid if isinstance(pid, int) else -1
 
 
+def is_lock(path: Path) -> bool:
+    """Whether a file is one that says who writes.
+
+    >>> path = getfixture("tmp_path") / "lock"
+    >>> with Lock(path):
+    ...     is_lock(path)
+    True
+    >>> path.write_text("mine"), is_lock(path)
+    (4, False)
+    """
+    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        return path.stat().st_size == 0 or "pid" in _read(file)
+    return False
+
+
 def _take_for_good(file: IO[str]) -> bool:
     for _ in range(_TRIES - 1):
         if _take(file, shared=False):

@@ -8,6 +8,7 @@ then the checkpoint before it is deleted.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,11 +21,14 @@ from typing import Self
 from kinkcheck.errors import InputError
 from kinkcheck.study import schema
 from kinkcheck.study.job import EpochEnd, Outcome, Record, Started, State
-from kinkcheck.study.lock import Lock
+from kinkcheck.study.lock import Lock, is_lock
 from kinkcheck.study.settings import COLUMNS, Settings
 
 LOCK = "lock"
 """Name of the file in a study's folder that says who writes."""
+
+_CHECKPOINTS = "checkpoints"
+_CHECKPOINT = re.compile(r"\.?(?P<trial>.+)-\d+\.pt")
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ class Store:
         spec: the declared study, for the record.
 
     Raises:
-        InputError: another process writes; the folder holds a study that was begun otherwise, by a
-            newer version, or that cannot be read; or it cannot be written. What was there is left
-            as it was.
+        InputError: another process writes; the folder holds something and no study, or a study that
+            was begun otherwise, by a newer version, or that cannot be read; or it cannot be
+            written. What was there is left as it was.
 
     >>> from kinkcheck.study.spec import shipped
     >>> with Store(getfixture("tmp_path") / "s", shipped("smoke").trials(), {}, "") as store:
@@ -85,7 +89,7 @@ class Store:
         self, folder: Path, trials: Sequence[Settings], facts: Mapping[str, str], spec: str
     ) -> None:
         self._folder = folder
-        self._checkpoints = folder / "checkpoints"
+        self._checkpoints = folder / _CHECKPOINTS
         self._trials = trials
         self._facts = dict(facts)
         self._spec = spec
@@ -95,6 +99,7 @@ class Store:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             with self._written():
+                _require_own(self._folder)
                 self._checkpoints.mkdir(parents=True, exist_ok=True)
             stack.enter_context(Lock(self._folder / LOCK))
             path = self._folder / schema.FILE
@@ -266,10 +271,12 @@ class Store:
         )
 
     def _tidy(self) -> None:
-        """Remove checkpoints that no trial names; restart trials whose checkpoint is gone.
+        """Remove checkpoints of trials that name others; restart trials whose checkpoint is gone.
 
-        The latter happens only if the file of the tables was cut from outside.
+        The latter happens only if the file of the tables was cut from outside. What is not a
+        checkpoint of a trial is somebody else's.
         """
+        trials = {trial for (trial,) in self._connection.execute("SELECT trial FROM trials")}
         named = dict(
             self._connection.execute(
                 "SELECT checkpoint, trial FROM trials WHERE checkpoint IS NOT NULL"
@@ -277,7 +284,9 @@ class Store:
         )
         there = {file.name for file in self._checkpoints.iterdir()}
         for name in there - set(named):
-            self._remove(name)
+            written = _CHECKPOINT.fullmatch(name)
+            if written is not None and written["trial"] in trials:
+                self._remove(name)
         for name in set(named) - there:
             self._restart(named[name])
 
@@ -393,3 +402,20 @@ def _peculiarity(one: Settings, others: Sequence[Settings]) -> str:
             if all(getattr(other, key) != value for other in others):
                 return f"{key} {value}"
     return " ".join((one.precision, *one.selections.values(), f"seed {one.seed}"))
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder that holds something of somebody else's, before anything is written there."""
+    if not folder.is_dir() or (folder / schema.FILE).exists():
+        return
+    for path in sorted(folder.iterdir()):
+        # What a start that was killed leaves may stay.
+        own = path.name.startswith(f".{schema.FILE}.")
+        if path.name == LOCK:
+            own = is_lock(path)
+        elif path.name == _CHECKPOINTS:
+            own = path.is_dir() and not any(path.iterdir())
+        if not own:
+            raise InputError(
+                f"{folder} holds {path.name} and no study; name a folder that is new or empty"
+            )
