@@ -41,7 +41,7 @@ _FOLLOWED = 5 * 10**7
 if that is more than the effort."""
 
 _SAMPLED = 10**5
-"""How many kinks all limits together may have that are looked for to make a combination."""
+"""How many rows all limits together may have that are looked for to make a combination."""
 
 _PROGRAMS = 16
 """How many linear programs are solved for each cell that may be enumerated."""
@@ -220,8 +220,7 @@ class Search:
         if inside is None:
             rows, inside = rows[:0], np.ones(self._count)
         standing, away = self._in_hull(independent, vector), vector
-        kinks = self.census.kinks
-        for _ in range(min(kinks, _SAMPLED // max(1, kinks)) + 2):
+        for _ in range(min(self.census.kinks, _SAMPLED // max(1, self.census.rows)) + 2):
             full = len(self.limits) + 2 > self._most or self._tired()
             if standing is not None or self._enumerated or full:
                 break
