@@ -368,6 +368,35 @@ def test_a_damaged_line_is_named(digits: list[Batch], tmp_path: Path) -> None:
             measure(digits, out)
 
 
+@pytest.mark.parametrize("order", [(1, 0), (0, 0), (0, 1, 2, 3, 4, 5, 5), (3,)])
+def test_lines_that_are_not_of_their_points_are_refused(
+    order: tuple[int, ...], digits: list[Batch], tmp_path: Path
+) -> None:
+    out = tmp_path / "v.jsonl"
+    measure(digits, out, network=smooth, draws=1)
+    head, *lines = out.read_text().splitlines(keepends=True)
+    assert len(lines) == 6
+    out.write_text("".join([head, *(lines[each] for each in order)]))
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"line \d of .* is not the point that belongs there"):
+        measure(digits, out, network=smooth, draws=1)
+    assert out.read_bytes() == before
+
+
+def test_a_second_writer_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "v.jsonl"
+    with Journal(out, {"seed": 0}) as journal:
+        before = out.read_bytes()
+        with pytest.raises(InputError, match="is being written by another process"):
+            Journal(out, {"seed": 0})
+        with pytest.raises(InputError, match="is being written by another process"):
+            Journal(out, {"seed": 1})
+        assert out.read_bytes() == before
+        journal.append(Found([], [], [], []))
+    with Journal(out, {"seed": 0}) as journal:
+        assert len(journal.found) == 1
+
+
 def test_a_folder_is_refused(digits: list[Batch], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out: .* cannot be written"):
         measure(digits, tmp_path)

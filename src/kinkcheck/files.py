@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import IO, Any
 
 from kinkcheck.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where a second writer is then not noticed
+    fcntl = None  # type: ignore[assignment]
 
 
 def require_writable(path: Path, argument: str) -> None:
@@ -81,3 +87,28 @@ def write_whole_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def take(file: IO[Any], *, shared: bool = False) -> bool:
+    """Take the lock of an open file, which ends with the process, however that ends.
+
+    Args:
+        file: the file; other processes may read and write it all the same.
+        shared: beside others that share it.
+
+    Returns:
+        Whether it could be taken: nobody else has it.
+
+    >>> path = getfixture("tmp_path") / "file"
+    >>> with open(path, "a") as one, open(path, "a") as other:
+    ...     take(one), take(other)
+    (True, False)
+    """
+    if fcntl is None:
+        return True
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

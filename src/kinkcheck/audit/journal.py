@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kinkcheck.audit.report import plain
 from kinkcheck.errors import InputError
+from kinkcheck.files import take
 from kinkcheck.measure.records import Found, Point
 from kinkcheck.tape import Unseen
 
@@ -26,8 +27,8 @@ class Journal:
     A point is one parameter draw, mini-batch and precision; its line is a list with one entry a
     selection, as in ``points`` of an audit's JSON; or, where something was not switched or not
     measured, an object with that list as ``points``, ``unseen`` and ``left_out``. A line is on disk
-    before the next point starts. A last line that was cut short, by a kill or a full disk, is
-    removed when the file is opened.
+    before the next point starts. One process writes at a time. A last line that was cut short, by a
+    kill or a full disk, is removed when the file is opened.
 
     Args:
         path: the file; None keeps nothing.
@@ -38,8 +39,9 @@ class Journal:
         found: what was found at the points in the file, in their order, without sites.
 
     Raises:
-        InputError: the file was written with other settings, which are named; it is no journal; or
-            it cannot be read or written, or a line in the middle is damaged.
+        InputError: the file was written with other settings, which are named; another process
+            writes it; it is no journal; or it cannot be read or written, or a line in the middle is
+            damaged.
 
     >>> file = getfixture("tmp_path") / "points.jsonl"
     >>> with Journal(file, {"seed": 0}) as journal:
@@ -62,6 +64,11 @@ class Journal:
             raise InputError(f"out: {path} cannot be written: {error.strerror}") from error
         self._file = file
         try:
+            if not take(file):
+                raise InputError(
+                    f"out: {path} is being written by another process; wait for it, or name "
+                    "another file"
+                )
             file.seek(0)
             lines = file.read().splitlines(keepends=True)
             if lines and not lines[-1].endswith(b"\n"):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kinkcheck.audit.report import LeftOut, UnseenCount
 from kinkcheck.audit.summary import Summary, summarise
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import tensors
-from kinkcheck.measure.records import Point
+from kinkcheck.measure.records import Found, Point
 from kinkcheck.measure.runs import Step, device_of
 from kinkcheck.measure.zones import Zone
 from kinkcheck.ranges import require_confidence
@@ -193,6 +194,7 @@ def estimate_volume(
         with Journal(out, depends_on) as journal:
             kept = list(journal.found)
             places = [Place(each, *cell) for cell in cells for each in at]
+            _require_of(out, kept, places, [str(each) for each in grid.switch.selections])
             measured = grid.measure(places[len(kept) :])
             for number in range(len(places)):
                 if number < len(kept):
@@ -242,6 +244,25 @@ def visiting_order(draws: int, batches: int) -> Iterator[Cell]:
     period = math.lcm(draws, batches)
     for k in range(draws * batches):
         yield k % draws, (k + k // period) % batches
+
+
+def _require_of(
+    out: Path | None, kept: Sequence[Found], places: Sequence[Place], selections: Sequence[str]
+) -> None:
+    """Refuse lines that are not of the points whose places they have."""
+    for line, (found, place) in enumerate(zip_longest(kept, places[: len(kept)]), start=2):
+        asked = place and [(place.precision.name, place.draw, place.batch, s) for s in selections]
+        has = [(p.precision, p.draw, p.batch, p.selection) for p in found.points]
+        if has != asked:
+            of = (
+                f"{place.precision.name}, draw {place.draw}, batch {place.batch}"
+                if place
+                else "nothing"
+            )
+            raise InputError(
+                f"out: line {line} of {out} is not the point that belongs there ({of}), as where "
+                "two processes wrote; name another file"
+            )
 
 
 def _digest(values: Any) -> str:

@@ -12,11 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from kinkcheck.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where the second writer is then not noticed
-    fcntl = None  # type: ignore[assignment]
+from kinkcheck.files import take
 
 _TRIES, _PAUSE = 5, 0.1  # a reader that asks who writes holds the lock for a moment
 
@@ -81,7 +77,7 @@ def holder(path: Path) -> int | None:
     except OSError:
         return None
     with file:
-        if _take(file, shared=True):
+        if take(file, shared=True):
             return None
         pid = _read(file).get("pid")
         return pid if isinstance(pid, int) else -1
@@ -104,21 +100,10 @@ def is_lock(path: Path) -> bool:
 
 def _take_for_good(file: IO[str]) -> bool:
     for _ in range(_TRIES - 1):
-        if _take(file, shared=False):
+        if take(file):
             return True
         time.sleep(_PAUSE)
-    return _take(file, shared=False)
-
-
-def _take(file: IO[str], *, shared: bool) -> bool:
-    if fcntl is None:
-        return True
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return take(file)
 
 
 def _read(file: IO[str]) -> dict[str, Any]:
