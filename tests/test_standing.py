@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +91,7 @@ def agrees(kind: Kind, points: NDArray[np.float64], gradient: NDArray[np.float64
     return True
 
 
-def judged(seeds: range, products: bool) -> Iterator[tuple[int, str, Point, Standing]]:
+def judged(seeds: Iterable[int], products: bool) -> Iterator[tuple[int, str, Point, Standing]]:
     """Random programs, and the standing of each of their gradients."""
     for seed in seeds:
         model = straight(seed, products).module()
@@ -104,7 +104,7 @@ def judged(seeds: range, products: bool) -> Iterator[tuple[int, str, Point, Stan
             yield seed, choose, point, standing
 
 
-def compare(seeds: range, products: bool = False) -> Counter[Kind]:
+def compare(seeds: Iterable[int], products: bool = False) -> Counter[Kind]:
     """Judge gradients of programs; none may be in disagreement with all limits."""
     found: Counter[Kind] = Counter()
     for seed, choose, point, standing in judged(seeds, products):
@@ -119,14 +119,14 @@ def compare(seeds: range, products: bool = False) -> Counter[Kind]:
 
 
 def test_standings_agree_with_all_limits() -> None:
-    found = compare(range(25))
+    found = compare([*range(10), 48])  # 48: all limits are found after some were pulled back
     assert found[Kind.UNDECIDED] <= 0.05 * found.total()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(25, 600, 115))
+@pytest.mark.parametrize("first", range(10, 600, 118))
 def test_standings_of_many_programs_agree_with_all_limits(first: int) -> None:
-    found = compare(range(first, first + 115))
+    found = compare(range(first, first + 118))
     assert found[Kind.UNDECIDED] <= 0.05 * found.total()
 
 

@@ -182,8 +182,12 @@ class Search:
         """Keep a limit, if its direction decides all kinks."""
         if not found.margin > DECIDED or not bool(found.gradient.isfinite().all()):
             return False
-        if all(self._apart(found.gradient, each.gradient) > EQUAL for each in self.limits):
-            self.limits.append(found)
+        for place, each in enumerate(self.limits):
+            if self._apart(found.gradient, each.gradient) <= EQUAL:
+                if not found.pulls:  # it certifies under all choices
+                    self.limits[place] = found
+                return True
+        self.limits.append(found)
         return True
 
     def _aimed(self, choose: Chooser | Choose, independent: int, vector: Tensor) -> Standing | None:
