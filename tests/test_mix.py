@@ -130,3 +130,21 @@ def test_exact_arithmetic_has_the_same(choose: str) -> None:
     exact = evaluate(model, x).gradient(torch.ones_like(output), choose)
     for name, gradient in tape.gradient(loss, choose=choose).items():
         assert torch.equal(exact[name].to_float64(), gradient)
+
+
+@pytest.mark.parametrize("convention", ["as:torch-2.14", "as:jax", "as:mlx"])
+def test_exact_arithmetic_has_the_convention_of_one_bound(convention: str) -> None:
+    class Bounded(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).clamp(min=0) + super().forward(x).clamp(max=0)
+
+    model = Bounded(2, 2).double()
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    x = torch.ones(1, 2).double()
+    with record(model) as tape:
+        output = model(x)
+        loss = output.sum()
+    exact = evaluate(model, x).gradient(torch.ones_like(output), convention)
+    for name, gradient in tape.gradient(loss, choose=convention).items():
+        assert torch.equal(exact[name].to_float64(), gradient)

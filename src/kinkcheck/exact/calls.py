@@ -20,6 +20,7 @@ from kinkcheck.exact.layers import Along, Windows
 from kinkcheck.exact.rationals import from_floats, rational
 from kinkcheck.exact.record import Record, Variable
 from kinkcheck.ops.calls import functions
+from kinkcheck.ops.conventions import Form
 
 Call = Callable[..., Variable]
 """Carries out a call: a record, then what the function of PyTorch takes."""
@@ -52,7 +53,7 @@ class Leaves:
 def _relu(record: Record, input: Variable, inplace: bool = False) -> Variable:
     zero = Fraction(0)
     found = kinks.sides(input.value, [(zero, zero, Fraction(1))], zero, [zero])
-    return record.kink("relu", [input], found)
+    return record.kink(Form("relu"), [input], found)
 
 
 def _linear(
@@ -126,7 +127,7 @@ def _max_pool(dimensions: int) -> Call:
             _sliding(input, dimensions, kernel_size, stride, padding, dilation, ceil_mode)
         )
         found = layers.max_pool(input.value, over)
-        return record.kink(f"max_pool{dimensions}d", [input], found)
+        return record.kink(Form(f"max_pool{dimensions}d"), [input], found)
 
     return carry_out
 
@@ -137,7 +138,7 @@ def _adaptive_max_pool(dimensions: int) -> Call:
     ) -> Variable:
         over = layers.windows(_adaptive(input, dimensions, output_size))
         found = layers.max_pool(input.value, over)
-        return record.kink(f"adaptive_max_pool{dimensions}d", [input], found)
+        return record.kink(Form(f"adaptive_max_pool{dimensions}d"), [input], found)
 
     return carry_out
 

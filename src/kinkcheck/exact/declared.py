@@ -15,6 +15,7 @@ from kinkcheck.exact import kinks
 from kinkcheck.exact.record import Record, Variable
 from kinkcheck.ops import table
 from kinkcheck.ops.calls import functions
+from kinkcheck.ops.conventions import Form
 from kinkcheck.ops.picks import Between, Picks
 from kinkcheck.ops.row import Row
 from kinkcheck.ops.sides import Sides
@@ -52,7 +53,8 @@ def call(row: Row) -> Callable[..., Variable]:
             found = _picks(asked, inputs, branches, _LARGEST[known.name])
         else:
             raise InputError(f"model: the exact arbiter does not cover {row.name} as it is called")
-        return record.kink(known.name, inputs, found)
+        form = Form(known.name, branches.form, branches.slopes)
+        return record.kink(form, inputs, found)
 
     parameters = list(inspect.signature(rows[row]).parameters.values())
     first = inspect.Parameter("record", inspect.Parameter.POSITIONAL_ONLY)

@@ -16,7 +16,7 @@ from kinkcheck.errors import InputError
 from kinkcheck.exact.network import Network
 from kinkcheck.exact.rationals import Rationals, from_floats
 from kinkcheck.exact.record import ExactSite, Record, Variable
-from kinkcheck.ops.conventions import Form, meaning
+from kinkcheck.ops.conventions import meaning
 from kinkcheck.ops.table import BY_NAME
 from kinkcheck.selection import As, First, Limit, Selection, parse
 
@@ -223,7 +223,7 @@ class ExactPoint:
         if rows and not accepted:
             next(iter(rows.values())).require(selection)
         chosen = {
-            site: meaning(selection, Form(site.operation)).selection
+            site: meaning(selection, self._record.forms[site]).selection
             if isinstance(selection, As)
             else selection
             for site in accepted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from kinkcheck.arithmetic.constants import as_taken
 from kinkcheck.exact.kinks import Found, KinkAdjoint
 from kinkcheck.exact.layers import Adjoint
 from kinkcheck.exact.rationals import Rationals, from_floats
+from kinkcheck.ops.conventions import Form
 from kinkcheck.selection import Native, Selection
 
 
@@ -50,6 +51,7 @@ class Record:
         device: where they are.
         windows: how many windows, or elements of a pointwise operation, each site has.
         ties: how many of them are tied.
+        forms: what the convention of a framework depends on at each site.
         selections: the selection of the program itself at each site.
     """
 
@@ -60,6 +62,7 @@ class Record:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     windows: dict[ExactSite, int] = field(default_factory=dict)
     ties: dict[ExactSite, int] = field(default_factory=dict)
+    forms: dict[ExactSite, Form] = field(default_factory=dict)
     selections: dict[ExactSite, Selection] = field(default_factory=dict)
     _steps: list[tuple[Variable, list[tuple[Variable, Callable[..., Rationals]]]]] = field(
         default_factory=list
@@ -87,14 +90,15 @@ class Record:
 
     def kink(
         self,
-        operation: str,
+        form: Form,
         inputs: Sequence[Variable],
         found: Found,
     ) -> Variable:
         """Add a site: its output, its adjoint, and how many of its windows are tied."""
         output, pulls, tied = found
-        call = sum(site[:2] == (self.layer, operation) for site in self.ties)
-        site = ExactSite(self.layer, operation, call)
+        call = sum(site[:2] == (self.layer, form.operation) for site in self.ties)
+        site = ExactSite(self.layer, form.operation, call)
+        self.forms[site] = replace(form, dtype=str(self.dtype).removeprefix("torch."))
         self.windows[site], self.ties[site] = output.numerators.size, tied
         self.selections[site] = self.own
         variable = self.step(output, *zip(inputs, pulls, strict=True))
