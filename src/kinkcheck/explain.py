@@ -45,7 +45,6 @@ _ROUNDED = 4
 """How many unit roundoffs of its sum of absolute values the gradient of a parameter may be apart in
 any case."""
 
-
 _NEARLY = 0.1
 """What a choice may leave of a difference, parameter by parameter, that rounding could explain."""
 
@@ -447,7 +446,7 @@ def _table(chosen: list[Chosen]) -> list[str]:
 
 def _numbers(of: Explanation) -> list[str]:
     remains = f"{of.remainder:.3g} remains under these choices, and " if of.chosen else ""
-    how = "measured against float64" if of.lifted else "where float64 could not tell"
+    how = "measured against float64" if of.lifted else "measured without float64"
     lines = [
         f"The gradients differ by {of.difference:.3g} (l1 norm {of.norm:.6g}, {of.precision}); "
         f"{remains}rounding may come to {of.rounding:.3g} ({how})."

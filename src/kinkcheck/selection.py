@@ -296,12 +296,7 @@ class As(Selection):
     name: str
 
     def __post_init__(self) -> None:
-        columns = table.read().columns
-        if self.name not in columns:
-            newest = {column.framework: name for name, column in columns.items()}
-            if self.name not in newest:
-                raise unknown("framework", self.name, [*newest, *columns])
-            object.__setattr__(self, "name", newest[self.name])
+        object.__setattr__(self, "name", table.read().column(self.name).name)
         super().__post_init__()
 
     def _write(self) -> str:
@@ -455,6 +450,9 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     As.form: As,
     Limit.form: lambda argument: Limit(int(argument)),
 }
+FORMS = tuple(_READERS)
+"""How the text forms of all selections are written."""
+
 _READER_OF_KIND = {
     (form.partition(":")[0], ":" in form): reader for form, reader in _READERS.items()
 }

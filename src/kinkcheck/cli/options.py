@@ -20,6 +20,7 @@ from kinkcheck.networks.catalogue import require_initialisation, require_network
 from kinkcheck.networks.factory import load_factory
 from kinkcheck.ops.row import require_name
 from kinkcheck.ops.table import FAMILIES, ROWS
+from kinkcheck.selection import FORMS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +58,8 @@ Selections = Annotated[
     list[str] | None,
     typer.Option(
         metavar="S",
-        help="native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-        "as:FRAMEWORK such as as:jax or as:torch-2.14, ...; by default minimal.",
+        help=f"{', '.join(FORMS)}; by default minimal. A framework is jax, torch-2.14, ...: "
+        "kinkcheck atlas lists them.",
     ),
 ]
 Reference = Annotated[str, typer.Option(metavar="S", help="The selection to compare with.")]

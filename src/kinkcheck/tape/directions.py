@@ -16,7 +16,6 @@ _STREAM = 0x6B696E6B
 """What seeds are told apart by: a model that was drawn from seed 0 itself would be its own
 direction, along which what is homogeneous in its parameters does not tell branches apart."""
 
-
 _ROOM = 1 << 30
 """Up to this many bytes drawn directions are kept."""
 
