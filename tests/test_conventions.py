@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinkcheck import InputError, audit, record
 from kinkcheck import nn as knn
+from kinkcheck.atlas import read
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.ops.conventions import Form, installed, meaning
 from kinkcheck.ops.table import BY_NAME, ROWS
@@ -181,6 +182,24 @@ def test_modules_have_the_convention() -> None:
     assert "(native: tensorflow-2" in repr(knn.AdaptiveMaxPool2d(2, selection="as:tensorflow"))
     with pytest.raises(InputError, match="unknown framework 'jaxx'; did you mean 'jax'"):
         knn.ReLU(selection="as:jaxx")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("framework", sorted({each.split("-")[0] for each in read().columns}))
+def test_modules_choose_as_the_tape_does_in_each_type(framework: str, dtype: torch.dtype) -> None:
+    """tinygrad's hard sigmoid has other bounds in float32, TensorFlow's pooling in float16."""
+    x = torch.tensor([-3.0, 3.0], dtype=dtype, requires_grad=True)
+    volume = torch.zeros(1, 1, 2, 2, 2, dtype=dtype, requires_grad=True)
+    choose = f"as:{framework}"
+    for module, call, input in (
+        (knn.Hardsigmoid(selection=choose), F.hardsigmoid, x),
+        (knn.MaxPool3d(2, selection=choose), lambda each: F.max_pool3d(each, 2), volume),
+    ):
+        with record() as tape:
+            loss = call(input).sum()
+        (expected,) = tape.gradient(loss, input, choose=choose)
+        (found,) = torch.autograd.grad(module(input).sum(), input)
+        assert torch.equal(found, expected)
 
 
 def test_an_audit_names_what_stays_native() -> None:

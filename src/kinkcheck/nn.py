@@ -46,6 +46,11 @@ __all__ = [
 
 Size = int | tuple[int, ...]
 
+_TYPES = {
+    "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32,
+    "float64": torch.float64,
+}  # fmt: skip
+"""The types that a convention may tell apart."""
 
 _WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _OUTPUT = ("output_size", "return_indices")
@@ -89,9 +94,13 @@ class _Selected(nn.Module):
         """
         self.selection = self.row.require_fixed(parse(selection))
         self._choice, self._why = self.selection, ""
+        self._of_type: dict[torch.dtype, Selection] = {}
         if isinstance(self.selection, As):
-            held = meaning(self.selection, Form(self.row.name))
-            self._choice, self._why = held.selection, held.why and f" (native: {held.why})"
+            held = {each: meaning(self.selection, Form(self.row.name, dtype=name))
+                    for name, each in _TYPES.items()}  # fmt: skip
+            self._choice, why = Native(), held[torch.float32].why
+            self._of_type = {each: found.selection for each, found in held.items()}
+            self._why = why and f" (native: {why})"
 
     @_compiled
     def forward(self, input: Tensor) -> Any:
@@ -100,7 +109,7 @@ class _Selected(nn.Module):
         operation = ops.operation(self.function, arguments, {})
         if operation is None:
             return self.function(*arguments)
-        return ops.call(operation, self._choice)
+        return ops.call(operation, self._of_type.get(input.dtype, self._choice))
 
     def extra_repr(self) -> str:
         """The arguments of the namesake and the selection."""
