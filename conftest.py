@@ -28,6 +28,7 @@ collect_ignore += [
     for framework in FRAMEWORKS
     if framework != "torch"
 ]
+collect_ignore += ["tests/ported"]  # what was run there
 
 
 @pytest.fixture(autouse=True, scope="module")
