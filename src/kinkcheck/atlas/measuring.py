@@ -25,7 +25,7 @@ from kinkcheck.atlas.adapters.adapter import Adapter, Lacking, Way
 from kinkcheck.atlas.clarke import UNITS, lies
 from kinkcheck.atlas.probes import PROBES, Probe
 
-Found = dict[str, Any]
+Fields = dict[str, Any]
 """What one probe gave: the fields of :class:`kinkcheck.atlas.table.Found`."""
 
 
@@ -44,7 +44,7 @@ def adapter_of(framework: str) -> Adapter:
     return made
 
 
-def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROBES) -> Found:
+def column(framework: str, compiled: bool = True, probes: Sequence[Probe] = PROBES) -> Fields:
     """What a framework returns at every kink: a column of the table.
 
     Args:
@@ -97,7 +97,7 @@ def _ways(adapter: Adapter, compiled: bool) -> list[Way]:
     return ways
 
 
-def _added(found: Found, other: Found, way: Way, usual: Way) -> Found:
+def _added(found: Fields, other: Fields, way: Way, usual: Way) -> Fields:
     """What a probe gave, and what it gave in another way.
 
     If it failed and the other way is the first that did not, that is what it gave.
@@ -110,9 +110,9 @@ def _added(found: Found, other: Found, way: Way, usual: Way) -> Found:
     return {**found, "differs": before} if before else found
 
 
-def _compiled(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
+def _compiled(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Fields]:
     """One function for all probes of an operation: a compiler takes seconds for each."""
-    found: list[Found] = []
+    found: list[Fields] = []
     for _, of_one in groupby(probes, lambda probe: probe.operation):
         together = list(of_one)
         try:
@@ -122,8 +122,8 @@ def _compiled(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found
     return found
 
 
-def _each(adapter: Adapter, probes: Iterable[Probe], way: Way) -> list[Found]:
-    found: list[Found] = []
+def _each(adapter: Adapter, probes: Iterable[Probe], way: Way) -> list[Fields]:
+    found: list[Fields] = []
     for probe in probes:
         try:
             found += _together(adapter, [probe], way)
@@ -140,7 +140,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {re.sub(r'(/[^/ ]+)+/', '', first)}"[:160]
 
 
-def _together(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Found]:
+def _together(adapter: Adapter, probes: Sequence[Probe], way: Way) -> list[Fields]:
     """One function that makes the calls of some probes; the gradient of the sum has them all."""
     inputs = [np.asarray(each, np.float64) for probe in probes for each in probe.inputs]
     calls = [
@@ -173,7 +173,7 @@ def _joined(
     return function
 
 
-def _read(probe: Probe, value: float, gradients: Sequence[Any], dtype: str) -> Found:
+def _read(probe: Probe, value: float, gradients: Sequence[Any], dtype: str) -> Fields:
     flat = [np.asarray(each, np.float64).ravel() for each in gradients]
     derivative = [float(flat[input][place]) + 0.0 for input, place in probe.places]
     moves = set(probe.places)
@@ -184,7 +184,7 @@ def _read(probe: Probe, value: float, gradients: Sequence[Any], dtype: str) -> F
         for place, each in enumerate(slopes)
         if (input, place) not in moves
     )
-    found: Found = {
+    found: Fields = {
         "derivative": [_written(slope) for slope in derivative],
         "lies": list(lies(probe, derivative, dtype, elsewhere)),
     }
@@ -200,7 +200,7 @@ def _written(number: float) -> float | str:
     return number if abs(number) < float("inf") else str(number)
 
 
-def _alike(one: Found, other: Found, dtype: str) -> bool:
+def _alike(one: Fields, other: Fields, dtype: str) -> bool:
     """Whether both say the same, as far as the narrower type can tell."""
     if "error" in one or "error" in other:
         return "error" in one and "error" in other

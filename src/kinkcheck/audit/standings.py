@@ -173,7 +173,8 @@ def _others(report: AuditReport, standings: Sequence[Standing]) -> list[str]:
             too += [selection] if right and not undecided else []
             continue
         words = zip(("right", "wrong", "undecided"), judged, strict=True)
-        counted = listed([f"{word} at {count}" for word, count in words if count])
+        one = sum(judged) == len(standings) == 1
+        counted = listed([word if one else f"{word} at {count}" for word, count in words if count])
         sentences.append(f"Under {selection} it is {counted}.")
     return [*([f"Right under {listed(too)} too."] if too else []), *sentences]
 
