@@ -646,6 +646,7 @@ def test_json_has_the_documented_keys_and_types(digits: list[Batch]) -> None:
                 "lift_variation_l1": "float",
                 "cause_unknown": "int",
                 "converts": "bool",
+                "form": "str",
             }
         ],
         "unseen": [

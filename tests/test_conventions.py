@@ -210,3 +210,17 @@ def test_an_audit_names_what_stays_native() -> None:
     assert re.search(r"Under as:tensorflow-\S+ some ties stay native: tensorflow-\S+ has no ", said)
     # A file of it is read again with the version that was measured.
     assert report.selections[0].startswith("as:tensorflow-2.")
+
+
+def test_an_audit_names_a_form_that_stays_native() -> None:
+    """Dr.Jit has the largest of all entries and of two tensors, and none along a dimension."""
+    model, batch = nn.Linear(3, 4), torch.ones(2, 3)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    said = {}
+    for name, largest in (("along", lambda y: y.max(1).values.sum()), ("all", torch.max)):
+        step = lambda model, x, largest=largest: largest(model(x))  # noqa: E731
+        report = audit(model, [batch], step=step, selections=["as:drjit", "last"], lifted=False)
+        said[name] = verdict(report)
+    assert re.search(r"some ties stay native: drjit-\S+ has no max\.", said["along"])
+    assert "stay native" not in said["all"]

@@ -22,6 +22,7 @@ class _Tally:
     causes: list[Causes] = field(default_factory=list)
     caused: int = 0
     unlifted: int = 0
+    form: str = ""
 
 
 class Census:
@@ -38,6 +39,7 @@ class Census:
             tally = self._tallies[precision, site.layer, site.operation, site.call]
             tally.windows += site.windows
             tally.tied += site.tied
+            tally.form = site.form
             tally.tied_at_zero += site.tied_at_zero
             tally.variation += [] if site.variation_l1 is None else [site.variation_l1]
             tally.lifted += [] if site.lift_variation_l1 is None else [site.lift_variation_l1]
@@ -78,6 +80,7 @@ def _counted(key: tuple[str, str, str, int], tally: _Tally) -> SiteCount:
         rounding=_sum([each.rounding for each in tally.causes]),
         lift_variation_l1=_mean(tally.lifted),
         cause_unknown=unknown if tally.causes else None,
+        form=tally.form,
     )
 
 

@@ -42,6 +42,8 @@ class SiteCount:
             causes were not counted.
         converts: whether :func:`kinkcheck.nn.convert` gives this call a selection; None where that
             was not kept.
+        form: which form of the operation it is, where frameworks tell forms apart: ``along a
+            dimension``.
     """
 
     precision: str
@@ -58,6 +60,7 @@ class SiteCount:
     lift_variation_l1: float | None = None
     cause_unknown: int | None = None
     converts: bool | None = None
+    form: str = ""
 
 
 @dataclass(frozen=True)

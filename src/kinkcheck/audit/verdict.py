@@ -192,8 +192,8 @@ def _not_compared(report: AuditReport) -> list[str]:
 
 def _lacking(convention: As, report: AuditReport) -> list[str]:
     """Why operations with ties have nothing of a convention."""
-    met = dict.fromkeys(site.operation for site in report.sites if site.tied)
-    found = (meaning(convention, Form(operation)).why for operation in met)
+    met = (Form(s.operation, s.form, dtype=s.precision) for s in report.sites if s.tied)
+    found = (meaning(convention, form).why for form in met)
     return list(dict.fromkeys(why for why in found if why))
 
 

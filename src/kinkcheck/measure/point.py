@@ -334,6 +334,7 @@ class Measurement:
                 alone.get(site),
                 (alone_above or {}).get(_key(site)),
                 None if why is None else why[index],
+                site.form.form,
             )
             for index, site in enumerate(forward.tape.sites)
         ]

@@ -93,6 +93,7 @@ class SiteRecord:
         variation_l1: what the site alone moves the gradient by; None if not asked for.
         lift_variation_l1: the same in the lift.
         causes: why its windows are tied; None if not known.
+        form: which form of the operation it is, in the words of the atlas.
     """
 
     layer: str
@@ -104,6 +105,7 @@ class SiteRecord:
     variation_l1: float | None = None
     lift_variation_l1: float | None = None
     causes: Causes | None = None
+    form: str = ""
 
 
 @dataclass(frozen=True)
