@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -108,6 +109,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if loader is not None:
             return dict(loader.load_file(path))
+        if not is_zipfile(path):  # which NumPy would take for a pickle
+            raise ValueError("it is no archive of arrays, as numpy.savez writes it")
         with np.load(path) as held:
             return {name: held[name] for name in held.files}
     except Exception as error:  # each of them has many

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
     >>> load_factory("torch.nn:Identiti")
     Traceback (most recent call last):
     ...
-    kinkcheck.errors.InputError: network: torch.nn has no 'Identiti'
+    kinkcheck.errors.InputError: network: torch.nn has no 'Identiti'; did you mean 'Identity'?
     """
     where, _, name = text.rpartition(":")
     if not where or not name:
@@ -52,7 +53,9 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
         ) from error
     factory = getattr(module, name, None)
     if factory is None:
-        raise InputError(f"network: {where} has no {name!r}")
+        near = get_close_matches(name, [each for each in vars(module) if each[0] != "_"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"network: {where} has no {name!r}{hint}")
     from torch import nn  # seconds, which a wrong name need not wait for
 
     if not callable(factory) or isinstance(factory, nn.Module):
