@@ -158,7 +158,7 @@ def test_selections_of_single_branches_are_refused(text: str) -> None:
         knn.NormPool2d(2, selection=text)
     assert str(error.value) == (
         f"norm_pool has no selection {text}; accepted: native, minimal, hybrid:BETA, branch:ALPHA, "
-        "mix:FACTOR*SELECTION,..., limit:SEED"
+        "mix:FACTOR*SELECTION,..., as:FRAMEWORK, limit:SEED"
     )
 
 
