@@ -226,8 +226,9 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     ``kinked`` counts the points where the loss has a kink; ``at_least`` is the lower end of the
     95 % interval of the share of points where the native gradient is right, in percent; ``moved``
     is how far the selection that moves the gradient most does, as ``variation`` of
-    :func:`by_setting`; ``theorem`` which conditions of a published theorem by which native
-    gradients are right are not met (:mod:`kinkcheck.measure.standing.conditions`).
+    :func:`by_setting`; ``theorem`` whether the conditions of a published theorem by which native
+    gradients are right are met (:mod:`kinkcheck.measure.standing.conditions`); the rows say which
+    are not.
 
     >>> row = {"setting": "lenet5", "precision": "float16", "selection": "native", "draw": 0,
     ...        "kinks": 2, "variation": 0.0}
@@ -253,7 +254,8 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
                 **{str(row["selection"]): _said(row) for row in together},
                 "at_least": together[0]["low"],
                 "moved": max(number(row["variation"]) for row in together),
-                "theorem": native[0].get("theorem"),  # rows that were kept earlier have none
+                # Rows that were kept earlier have none.
+                "theorem": str(native[0].get("theorem") or "").partition(":")[0] or None,
             }
         )
     return found
