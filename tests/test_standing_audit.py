@@ -344,6 +344,23 @@ def test_where_rounding_hides_a_tie_at_the_first_point_every_point_is_lifted() -
     assert all(point.lift is not None for point in points)
 
 
+def test_what_rounding_hides_at_a_later_point_alone_is_said_to_be_possible() -> None:
+    """Both points have the tie 3a − 2a = b over the reals; at the second rounding hides it."""
+
+    def loss(x: Tensor, scale: Tensor) -> Tensor:
+        a, b = x * scale
+        return torch.relu(3 * a - 2 * a - b) + x.square().sum()
+
+    for lifted, kinds in ((True, ["limit", "limit"]), (None, ["limit", "derivative"])):
+        step = lambda model, batch: loss(10 * model.x, batch)  # noqa: E731
+        given = [torch.tensor(1.0), torch.tensor(0.1)]
+        report = kinkcheck.audit(Held(0.1, 0.1), given, step=step, samples=None, lifted=lifted)
+        found = [p.reference_standing.kind for p in report.points if p.reference_standing]
+        assert found == kinds
+        warned = "At 1 that is what the precision itself tells, without the lift; rounding may hide"
+        assert (warned in verdict(report)) == (lifted is None)
+
+
 def test_points_are_lifted_where_the_precision_does_not_tell() -> None:
     def loss(x: Tensor, scale: Tensor) -> Tensor:
         flat = torch.stack([x[0], x[0]]).max()  # 1/2 each, of one function

@@ -101,7 +101,9 @@ def _told(report: AuditReport) -> list[str]:
     }
     if not told:
         return []
-    return [f"At {len(told)} that is what the precision itself tells, without the lift."]
+    return [
+        f"At {len(told)} that is what the precision itself tells, without the lift; rounding may hide ties there."
+    ]
 
 
 def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown: bool) -> str:

@@ -228,31 +228,38 @@ def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
             point.lift is not None and point.lift.precision == point.precision for point in moved
         )
         text = f", all of it rounding{' (float64 by its own noise floor)' if unjudged else ''}."
-    reached, lost, lifted, of = [], [], 0, 0
+    reached, lost = [], []
     for name, points in by_precision.items():
         yardstick = _Yardstick([p for p in report.points if p.precision == name])
         in_errors = [(yardstick.errors(point), point) for point in points]
         known = [(each, point) for each, point in in_errors if each is not None]
         beyond = [point for each, point in known if each >= 1]
         if beyond:
-            reached.append(f"{len(_places(beyond))} of {len(_places(points))} points at {name}")
+            counted = f"{len(_places(beyond))} of {len(_places(points))} points at {name}"
+            reached.append((counted, yardstick))
         elif known and len(known) == len(points):
-            lost.append(name)
-            lifted, of = lifted + yardstick.lifted, of + yardstick.points
+            lost.append((name, yardstick))
     if reached:
         text += (
-            f" At {listed(reached)} that is as much as rounding moves it anyway: give the choice a "
-            f"name with {_naming(report.sites)}, or compute in a higher precision."
+            f" At {listed([counted for counted, _ in reached])} that is as much as rounding moves "
+            f"it anyway{_measured([by for _, by in reached])}: give the choice a name with "
+            f"{_naming(report.sites)}, or compute in a higher precision."
         )
     elif lost:
-        where = "That" if len(lost) == len(by_precision) else f"At {listed(lost)} that"
-        measured = f" (measured at {lifted} of {of} points)" if lifted < of else ""
+        names = listed([name for name, _ in lost])
+        where = "That" if len(lost) == len(by_precision) else f"At {names} that"
         text += (
-            f" {where} is less than the rounding error that it has anyway{measured}: to name a "
-            f"choice, such as minimal, with {_naming(report.sites)} costs nothing and removes the "
-            "dependence on scan order."
+            f" {where} is less than the rounding error that it has anyway"
+            f"{_measured([by for _, by in lost])}: to name a choice, such as minimal, with "
+            f"{_naming(report.sites)} costs nothing and removes the dependence on scan order."
         )
     return text
+
+
+def _measured(yardsticks: Sequence[_Yardstick]) -> str:
+    """At how many points the rounding error was measured, if not at all."""
+    lifted, points = (sum(getattr(each, of) for each in yardsticks) for of in ("lifted", "points"))
+    return f" (measured at {lifted} of {points} points)" if lifted < points else ""
 
 
 class _Yardstick:

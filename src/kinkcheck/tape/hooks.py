@@ -86,13 +86,8 @@ def alter(
     >>> x.grad
     tensor([6.])
     """
-    global _own
-    _own += 1
-    handle = node.register_prehook(change)
-    try:
+    with _held(lambda: node.register_prehook(change)):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -112,9 +107,16 @@ def alter_after(
     >>> x.grad
     tensor([6.])
     """
+    with _held(lambda: node.register_hook(lambda returned, _: change(returned))):
+        yield
+
+
+@contextmanager
+def _held(register: Callable[[], Any]) -> Iterator[None]:
+    """A context in which a hook of kinkcheck's own is registered."""
     global _own
     _own += 1
-    handle = node.register_hook(lambda returned, _: change(returned))
+    handle = register()
     try:
         yield
     finally:
