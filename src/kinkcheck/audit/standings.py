@@ -102,7 +102,8 @@ def _told(report: AuditReport) -> list[str]:
     if not told:
         return []
     return [
-        f"At {len(told)} that is what the precision itself tells, without the lift; rounding may hide ties there."
+        f"At {len(told)} that is what the precision itself tells, without the lift; rounding may "
+        "hide ties there."
     ]
 
 
