@@ -9,7 +9,10 @@ nothing: what a point would gain if the second gradient took no time at all.
 
 The second table says what the lift and the noise floors add to a point. The third says what the
 standing adds to a point at which it can be told without the lift: the recorded forward pass, the
-native gradient with a tangent carried through the program, and the gradient of minimal.
+native gradient with a tangent carried through the program, and the gradient of minimal. The fourth
+is the memory of all tensors at its largest, by the records of PyTorch's profiler: of a plain step,
+of an audited point without the lift, which is compared with plain autograd on the way, and what is
+asked for: twice that of the plain step, and the parameters once more.
 
     python benchmarks/audit.py
 """
@@ -17,12 +20,15 @@ native gradient with a tangent carried through the program, and the gradient of 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import kinkcheck
 from kinkcheck import networks
@@ -141,6 +147,39 @@ def parts(name: str, batch: int, size: int, repeats: int) -> list[str]:
     return [name, shape, f"{1e3 * plain:.0f}", *(f"{each / plain:.2f}" for each in ratios)]
 
 
+def memory(name: str, batch: int, size: int, batch_norm: bool = False) -> list[str]:
+    """Memory of all tensors at its largest: of a plain step, and of an audited point."""
+    torch.manual_seed(0)
+    network = networks.build(
+        name, in_channels=3, classes=10, image_size=size, batch_norm=batch_norm
+    )
+    parameters = sum(each.nbytes for each in network.parameters())
+    x, y = torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,))
+    how = {"precisions": ["float32"], "selections": ["minimal"], "lifted": False}
+    plain, point = (
+        parameters + largest(run)
+        for run in (
+            lambda: gradients([network], x, y),
+            lambda: kinkcheck.audit(network, [(x, y)], loss=F.cross_entropy, **how),
+        )
+    )
+    megabytes = (f"{each / 1e6:.0f}" for each in (plain, point, 2 * plain + parameters))
+    name = f"{name}{', batch norm' * batch_norm}"
+    return [name, "x".join(map(str, x.shape)), *megabytes, f"{point / plain:.2f}"]
+
+
+def largest(run: Callable[[], object]) -> int:
+    """How many bytes more than before are held at most while something runs."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    found = (
+        (event.start_ns(), event.nbytes())
+        for event in profiled.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    return max(accumulate(change for _, change in sorted(found)))
+
+
 if __name__ == "__main__":
     keep_large_blocks()
     rows = table(
@@ -167,4 +206,13 @@ if __name__ == "__main__":
     )
     rows.add_row(*parts("vgg11", 128, 32, repeats=5))
     rows.add_row(*parts("resnet50", 8, 224, repeats=3))
+    Console(width=100).print(rows)
+    rows = table(
+        "Memory of all tensors at its largest (MB), no lift, float32",
+        ["network", "input"],
+        ["plain step", "point", "asked", "point / plain"],
+    )
+    rows.add_row(*memory("vgg11", 128, 32))
+    rows.add_row(*memory("resnet50", 8, 224))
+    rows.add_row(*memory("resnet50", 8, 224, batch_norm=True))
     Console(width=100).print(rows)

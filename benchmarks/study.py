@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 from kinkcheck import data, networks
 from kinkcheck.arithmetic.precision import parse
 from kinkcheck.data import ImageSet
+from kinkcheck.study.classification import ImageClassification
 from kinkcheck.study.determinism import deterministic
-from kinkcheck.study.feed import ResidentFeed
 from kinkcheck.study.learner import Learner
 from kinkcheck.study.model import build
+from kinkcheck.study.settings import Classification
 from kinkcheck.study.spec import shipped
 from timing import medians, table, where
 
@@ -73,17 +74,19 @@ def ordinary(images: ImageSet) -> Callable[[], None]:
 
 def study(images: ImageSet) -> Callable[[], None]:
     settings = shipped("mnist-lenet5-small").model_copy(
-        update={"precision": ("float32",), "max_pool": ("hybrid:10",)}
+        update={"precision": ("float32",), "selections": {"max_pool": ("hybrid:10",)}}
     )
     trial = settings.trials()[0]
-    feed = ResidentFeed(images, parse("32"), "cpu")
-    learner = Learner(build(trial, images, "cpu"), trial, 0.01)
+    assert isinstance(trial.task, Classification)
+    task = ImageClassification(trial.task, images, images, "")
+    feed = task.feed("train", parse("32"), "cpu")
+    learner = Learner(build(trial, task, "cpu"), task, trial, 0.01)
 
     def epoch() -> None:
         with deterministic("cpu", torch.get_num_threads(), 0):
             learner.begin_epoch()
-            for x, y in feed.epoch(trial.batch_size, 1, 0, None):
-                learner.step(x, y)
+            for batch, samples in feed.epoch(trial.batch_size, 1, 0, 0):
+                learner.step(batch, samples)
             copy.copy(learner).end_epoch()
 
     return epoch

@@ -4,7 +4,7 @@ It tells handwritten digits in black and white from noise (Gulrajani et al. 2017
 the norm of a gradient, a site like the LeakyReLUs, which meet their kinks on black paper. Their
 slopes jump there, and that the penalty differentiates them is named: no derivative can be chosen::
 
-    kinkcheck audit examples/critic.py:make --selections last
+    kinkcheck audit examples/critic.py:make --selection last
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ Messages of equal nodes tie. PyTorch's ``scatter_reduce`` shares the gradient am
 the choice of least norm, so that another one is asked for. Batches are objects of a class of one's
 own::
 
-    kinkcheck audit examples/graph_max.py:make --selections first
+    kinkcheck audit examples/graph_max.py:make --selection first
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The model is a narrow one from a configuration, and its images are handwritten d
 nothing is fetched. A number of 16 bits is exactly 6 every now and then. PyTorch's slope there is 0,
 as is that of least norm; to see what another one does::
 
-    kinkcheck audit examples/mobilenet.py:make --precision bfloat16 --selections branch:0.5
+    kinkcheck audit examples/mobilenet.py:make --precision bfloat16 --selection branch:0.5
 """
 
 from collections.abc import Callable

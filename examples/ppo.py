@@ -5,7 +5,7 @@ objectives are equal, and every entry of the smaller of the two is a tie (Schulm
 equation 7). PyTorch halves the gradient between them, which changes nothing where the two have one
 derivative; on the bound of the clipped ratio they have not::
 
-    kinkcheck audit examples/ppo.py:make --selections last
+    kinkcheck audit examples/ppo.py:make --selection last
 """
 
 from __future__ import annotations

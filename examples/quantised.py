@@ -5,7 +5,7 @@ those that are rounded to the last step each lies exactly on the bound, where cl
 in float32 too: up to PyTorch 2.13 the gradient passes there, from 2.14 on it does not, and such a
 weight stays where it is. Which share of the weights that is, and how far the gradient moves::
 
-    kinkcheck audit examples/quantised.py:make --reference as:torch-2.13 --selections as:torch-2.14
+    kinkcheck audit examples/quantised.py:make --reference as:torch-2.13 --selection as:torch-2.14
 """
 
 from __future__ import annotations

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from kinkcheck import cli
+from kinkcheck import cli, terminal
 
 NETS = """
 import os, signal
@@ -107,6 +108,7 @@ def kinkcheck(
 ) -> Kinkcheck:
     """Runs the command line in this process, in a terminal of 80 columns without colours."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(terminal, "PATIENCE", 3600.0)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "KINKCHECK_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
 
@@ -125,6 +127,7 @@ def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     # What a shell starts with & ignores interrupts, and so do its children, unless they say.
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from kinkcheck import terminal; terminal.PATIENCE = 3600.0; "
         "from kinkcheck.cli import main; main()"
     )
     return subprocess.Popen(
@@ -142,6 +145,16 @@ def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
             **variables,
         },
     )
+
+
+def processes_with(variable: str) -> list[str]:
+    """Processes with a variable in their environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable.encode() in file.read_bytes().split(b"\0"):
+                found.append((file.parent / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

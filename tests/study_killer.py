@@ -24,6 +24,7 @@ import torch._dynamo
 
 from kinkcheck.study import run as runs
 from kinkcheck.study import spec as specs
+from kinkcheck.study.tasks import task_of
 
 
 def child(spec: specs.Spec, folder: Path, data_dir: Path | None) -> int:
@@ -42,7 +43,8 @@ def main(text: str, folder: Path, kills: int, seed: int, data_dir: Path | None) 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     spec = specs.parse(text, "killed.toml")
-    runs._digests(spec.trials()[0], None if data_dir is None else str(data_dir))  # loads the data
+    where = None if data_dir is None else str(data_dir)
+    task_of(spec.trials()[0].task, where, str(spec.folder))  # loads the data
     draw = random.Random(seed)
     killed = 0
     an_epoch = 0.1

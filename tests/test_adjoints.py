@@ -58,7 +58,7 @@ def test_tangents_are_those_of_forward_mode(name: str, frozen: str, dtype: torch
     y = layer(x)
     loss = y.square().sum()
     plain = torch.autograd.grad(loss, moving, retain_graph=True)
-    found = trace(loss, moving, [along], [edge_of(y)], bare=True)  # type: ignore[list-item]
+    found = trace(loss, moving, [along], [edge_of(y)], [edge_of(y)], bare=True)  # type: ignore[list-item]
     assert all(torch.equal(a, b) for a, b in zip(found.gradients, plain, strict=True))  # type: ignore[arg-type]
 
     layer.load_state_dict(state)

@@ -268,3 +268,43 @@ def test_sites_that_the_lift_does_not_have_are_credited_with_nothing() -> None:
     assert (p.layer, p.lift_variation_l1, p.dead, p.cause_unknown) == ("p", None, None, None)
     # Two windows move the gradient from one row of weights to the next; a row sums to 8.
     assert (q.layer, q.variation_l1, q.lift_variation_l1) == ("q", 32.0, 32.0)
+
+
+@pytest.mark.parametrize("lifted", [False, True, None])
+@pytest.mark.parametrize(
+    "at",
+    [pytest.param("16", marks=pytest.mark.slow), "32", pytest.param("64", marks=pytest.mark.slow)],
+)
+def test_relus_in_place_are_reported_as_those_out_of_place(at: str, lifted: bool | None) -> None:
+    def network(inplace: bool) -> nn.Module:
+        torch.manual_seed(0)
+        layers = [
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(inplace)),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
+        ]
+        for layer in layers:  # small whole numbers: sums are often 0, and never rounded
+            for parameter in layer.parameters():
+                parameter.data = torch.randint(-1, 2, parameter.shape).float()
+        return nn.Sequential(*layers)
+
+    x = torch.randint(-1, 2, (6, 1, 8, 8), generator=torch.Generator().manual_seed(1)).float()
+    zeros: list[int] = []
+    plain = network(False)
+    for layer in plain:
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_pre_hook(lambda _, args: zeros.append(int((args[0] == 0).sum())))
+    plain(x)
+    batches = [(x, torch.arange(6) % 3)]
+    reports = [
+        audit(
+            network(inplace), batches, precisions=[at], lifted=lifted, layers=True,
+            selections=["minimal", "branch:0.5"],
+        )
+        for inplace in (False, True)
+    ]  # fmt: skip
+    for report in reports:
+        assert [s.tied for s in report.sites if s.operation == "relu"] == zeros
+    assert min(zeros) > 0
+    assert reports[0].sites == reports[1].sites
+    assert list(map(repr, reports[0].points)) == list(map(repr, reports[1].points))

@@ -5,21 +5,45 @@ from __future__ import annotations
 import json
 import re
 import sys
-from importlib.metadata import entry_points
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from command_line import Kinkcheck, Run, command, fits
-from kinkcheck import cli
+from kinkcheck import __main__
+from kinkcheck.audit import (
+    Answer,
+    AuditReport,
+    Kind,
+    Point,
+    SiteCount,
+    Standing,
+    Variation,
+    headline,
+    load,
+)
 
 SMALL = ("--batches", "1", "--batch-size", "8")
 
 # --- demo, help, version ------------------------------------------------------------------------
 
 
-def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
+def test_demo_fits_a_screen(kinkcheck: Kinkcheck) -> None:
     run = kinkcheck("demo")
+    assert (run.code, run.err) == (0, "")
+    assert fits(run.out)
+    assert run.out.count("\n") < 24  # a screen has 24 lines, and the prompt is one
+    # By hand, as below; 1.4 and its multiples are rounded in each precision.
+    for words in ("max1 1 4 1 limit", "max2 1 4 2.5 subgradient", "zero 0 0 -1.5 wrong"):
+        assert words in run.text
+    assert "(1, 2, 3, 4) -1.5 -1.5 -1.5 -1.5 bifurcation" in run.text
+    assert "compensation" in run.text
+
+
+def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
+    run = kinkcheck("demo", "-v")
     assert (run.code, run.err) == (0, "")
     assert fits(run.out)
     first, *tables = run.out.split("x = (")[1:]
@@ -47,7 +71,7 @@ def test_demo_shows_where_derivatives_are_wrong(kinkcheck: Kinkcheck) -> None:
     assert all(row == ["0", *["0"] * 4, "agreement"] for row in distinct[1:])
     for row in published:
         assert (row[0], row[3], row[-1]) == ("0", "5.96e-08", "compensation")
-    assert "the difference of two choices that belong to no one side: wrong." in run.text
+    assert "zero has no kink, and AD is wrong" in run.text
     assert run.text.index("bifurcation, at every precision") > run.text.index("1.14")
 
 
@@ -67,9 +91,9 @@ def test_help_of_audit_names_every_option_of_the_synopsis(kinkcheck: Kinkcheck) 
     run = kinkcheck("audit", "--help")
     assert (run.code, run.err) == (0, "")
     for word in (
-        "NETWORK", "--data", "--data-dir", "--precision", "--selections", "--operations",
+        "NETWORK", "--data", "--data-dir", "--precision", "--selection", "--operation",
         "--batches", "--batch-size", "--draws", "--init", "--batch-norm", "--seed", "--layers",
-        "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "bfloat16",
+        "--device", "--json", "lenet5", "mnist-sample", "hybrid:BETA", "kaiming", "bf16",
         "--html", "--exact", "--no-lift", "--tolerance", "--verbose", "-v",
     ):  # fmt: skip
         assert word in run.text
@@ -82,24 +106,73 @@ def test_audit_prints_tables_and_a_sentence(kinkcheck: Kinkcheck, folder: Path) 
     run = kinkcheck(
         "audit", "lenet5", *SMALL, "--layers",
         "--precision", "16", "bfloat16", "32", "64", "mixed",
-        "--selections", "minimal", "hybrid:10",
+        "--selection", "minimal", "hybrid:10",
     )  # fmt: skip
     assert (run.code, run.err) == (0, "")
     assert fits(run.out)
-    for words in ("Gradient variation against native", "Ties by site", "features.2", "l1 alone"):
-        assert words in run.out
-    assert run.text.startswith("Right at 5 of 5 points: ")
-    assert "moves the gradient at" in run.text
-    assert run.text.endswith(".")
+    assert run.text.startswith(tuple(f"{kind}: right at 5 of 5 points" for kind in Answer))
+    for words in (
+        "Is the gradient right",
+        "What to do: ",
+        "Where to look: features.2 (max_pool2d)",
+    ):
+        assert words in run.text
     assert "hreshold" not in run.text
     assert {file.name for file in folder.iterdir()} == {"my_nets.py", "some_sibling.py"}
+
+
+def test_the_answer_comes_alone_first_or_with_everything(
+    kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    run = kinkcheck("audit", "lenet5", *SMALL, "-q", "--json", "a.json")
+    assert (run.code, run.err) == (0, "")
+    assert run.out == f"{headline(load('a.json'))}\n"
+    everything = kinkcheck("report", "a.json", "-v")
+    assert everything.text.startswith(f"{run.text} Right at 1 of 1 points: ") or (
+        everything.text.startswith(f"{run.text} Right at the one point: ")
+    )
+    assert fits(everything.out)
+    for words in ("Is the gradient right?", "Gradient variation", "Ties by site", "Thresholds"):
+        assert words in everything.out
+    assert everything.text.endswith(".")
+    both = kinkcheck("report", "a.json", "-v", "-q")
+    assert (both.code, both.err) == (2, "kinkcheck: --quiet and --verbose exclude each other\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "codes"),
+    [
+        (Kind.DERIVATIVE, 0.0, {"wrong": 0, "matters": 0, "doubt": 0}),
+        (Kind.DERIVATIVE, 1e-9, {"wrong": 0, "matters": 0, "doubt": 0}),
+        (Kind.LIMIT, 1.0, {"wrong": 0, "matters": 1, "doubt": 1}),
+        (Kind.WRONG, 0.0, {"wrong": 1, "matters": 1, "doubt": 1}),
+        (Kind.UNDECIDED, 0.0, {"wrong": 0, "matters": 0, "doubt": 1}),
+    ],
+)
+def test_exit_code_gates(
+    kind: Kind, by: float, codes: dict[str, int], kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    standing = Standing(kind, ties=3)
+    point = Point(
+        "float32", 0, 0, "minimal", 1.0, 1.0, Variation(by, by, by, by, by),
+        standing=standing, reference_standing=standing,
+    )  # fmt: skip
+    site = SiteCount("float32", "pool", "max_pool2d", 0, 8, 3, 3, None)
+    names = ("0.1.0", "2.13.0", "cpu", "network", "data")
+    found = AuditReport(*names, 0, "native", ["minimal"], [point], [site], [])
+    (folder / "a.json").write_text(found.text())
+    for condition, code in codes.items():
+        run = kinkcheck("report", "a.json", "-q", "--fail-on", condition)
+        assert run.code == code
+        assert run.err == f"kinkcheck: exit code 1, for --fail-on {condition}\n" * code
+        assert run.out.count("\n") == 1
 
 
 def test_json_holds_what_was_asked_for(kinkcheck: Kinkcheck, folder: Path) -> None:
     run = kinkcheck(
         "audit", "lenet5", "--batches", "2", "--batch-size", "4", "--draws", "2", "--seed", "3",
-        "--precision", "32", "--precision", "64", "--selections", "minimal", "last",
-        "--reference", "hybrid:0.5", "--operations", "max_pool", "--json", "a.json",
+        "--precision", "32", "--precision", "64", "--selection", "minimal", "last",
+        "--reference", "hybrid:0.5", "--operation", "max_pool", "--json", "a.json",
     )  # fmt: skip
     assert (run.code, run.err) == (0, "")
     written = json.loads((folder / "a.json").read_text())
@@ -139,7 +212,7 @@ def test_options_of_built_in_networks_reach_them(kinkcheck: Kinkcheck, folder: P
 
 
 def test_relu_at_zero_is_the_same_command(kinkcheck: Kinkcheck, folder: Path) -> None:
-    arguments = ("--selections", "branch:0", "branch:1", "--operations", "relu")
+    arguments = ("--selection", "branch:0", "branch:1", "--operation", "relu")
     run = kinkcheck("audit", "lenet5", *SMALL, *arguments, "--json", "a.json")
     assert (run.code, run.err) == (0, "")
     written = json.loads((folder / "a.json").read_text())
@@ -151,10 +224,27 @@ def test_relu_at_zero_is_the_same_command(kinkcheck: Kinkcheck, folder: Path) ->
 def test_repeated_option_means_several_values(
     options_first: bool, kinkcheck: Kinkcheck, folder: Path
 ) -> None:
-    options = [*SMALL, "--selections", "last", "--selections", "hybrid:-2", "--json", "a.json"]
+    options = [*SMALL, "--selection", "last", "--selection", "hybrid:-2", "--json", "a.json"]
     run = kinkcheck("audit", *([*options, "mlp"] if options_first else ["mlp", *options]))
     assert (run.code, run.err) == (0, "")
     assert json.loads((folder / "a.json").read_text())["selections"] == ["last", "hybrid:-2"]
+
+
+@pytest.mark.parametrize(
+    "values", [["16,fp32"], ["16,", "32"], ["torch.float16", "float32"], ["16,16", "float32"]]
+)
+def test_values_have_blanks_or_commas_between_them(
+    values: list[str], kinkcheck: Kinkcheck, folder: Path
+) -> None:
+    options = ["--precision", *values, "--selection", "last,hybrid:-2", "--json", "a.json"]
+    run = kinkcheck("audit", "mlp", *SMALL, *options)
+    assert (run.code, run.err) == (0, "")
+    points = json.loads((folder / "a.json").read_text())["points"]
+    assert [(point["precision"], point["selection"]) for point in points] == [
+        (precision, selection)
+        for precision in ("float16", "float32")
+        for selection in ("last", "hybrid:-2")
+    ]
 
 
 @pytest.mark.parametrize("where", ["my_nets.py", "my_nets", "absolute"])
@@ -181,10 +271,7 @@ def test_network_in_a_package_of_the_current_folder(kinkcheck: Kinkcheck, folder
 def test_network_without_kinks_is_a_clear_result(kinkcheck: Kinkcheck, folder: Path) -> None:
     run = kinkcheck("audit", "my_nets.py:smooth", *SMALL, "--json", "a.json")
     assert (run.code, run.err) == (0, "")
-    assert run.text == (
-        "No kink that kinkcheck recognises was met in my_nets.py:smooth: it had no choice to "
-        "switch."
-    )
+    assert run.out == "CANNOT SAY: no kink that kinkcheck recognises was met\n"
     assert json.loads((folder / "a.json").read_text())["sites"] == []
 
 
@@ -194,7 +281,7 @@ def test_brackets_in_a_name_are_no_markup(kinkcheck: Kinkcheck, folder: Path) ->
     run = kinkcheck("audit", "[red]/my_nets.py:smooth", *SMALL)
     assert (run.code, run.err) == (2, run.err)  # its sibling stayed behind
     (folder / "some_sibling.py").rename(folder / "[red]" / "some_sibling.py")
-    run = kinkcheck("audit", "[red]/my_nets.py:smooth", *SMALL)
+    run = kinkcheck("audit", "[red]/my_nets.py:smooth", *SMALL, "-v")
     assert "[red]/my_nets.py:smooth" in run.text
 
 
@@ -222,12 +309,12 @@ def test_real_digits_from_a_folder(kinkcheck: Kinkcheck, folder: Path, data_dir:
         ("nonet", "unknown network 'nonet'; accepted: lenet5,"),
         ("lenet5 --data nodata", "unknown data set 'nodata'; accepted: mnist-sample,"),
         ("lenet5 --precision 8", "unknown precision '8'; accepted: float16,"),
-        ("lenet5 --selections foo", "unknown selection 'foo'; accepted: native,"),
-        ("lenet5 --selections minimal hybrid:x", "unknown selection 'hybrid:x'"),
+        ("lenet5 --selection foo", "unknown selection 'foo'; accepted: native,"),
+        ("lenet5 --selection minimal hybrid:x", "unknown selection 'hybrid:x'"),
         ("lenet5 --reference foo", "unknown selection 'foo'"),
-        ("lenet5 --operations foo", "unknown operation 'foo'; accepted:"),
-        ("lenet5 --operations norm_pool", "no site of norm_pool"),
-        ("lenet5 --selections branch:1 --operations max_pool", "has no selection branch:1"),
+        ("lenet5 --operation foo", "unknown operation 'foo'; accepted:"),
+        ("lenet5 --operation norm_pool", "no site of norm_pool"),
+        ("lenet5 --selection branch:1 --operation max_pool", "has no selection branch:1"),
         ("lenet5 --device abacus", "device 'abacus' cannot be used"),
         ("lenet5 --device cuda:4096", "device 'cuda:4096' cannot be used"),
         ("lenet5 --init foo", "--init: unknown init 'foo'; accepted: default, kaiming"),
@@ -379,7 +466,9 @@ def test_volume_goes_on_with_its_file_and_stops_early(kinkcheck: Kinkcheck, fold
         (("--out", "nowhere/v.jsonl"), "--out: the folder nowhere does not exist"),
         (("--out", "notes.txt"), "out: notes.txt is not a file of points; name another"),
         (("--precision", "8"), "--precision: unknown precision '8'; accepted: "),
-        (("--selections", "most"), "--selections: "),
+        (("--selection", "most"), "--selection: "),
+        (("--ray", "nobody"), "--ray: 'nobody' is not an address; accepted: HOST:PORT, auto, "),
+        (("--ray", "--gpu-share", 2), "--gpu-share must be above 0 and at most 1, not 2"),
     ],
 )
 def test_volume_complains_in_one_line(
@@ -391,6 +480,22 @@ def test_volume_complains_in_one_line(
     assert run.err.startswith(f"kinkcheck: {complaint}")
     assert run.err.count("\n") == 1
     assert (folder / "notes.txt").read_text() == "my notes"
+
+
+@pytest.mark.parametrize("address", [(), ("local",)])
+@pytest.mark.parametrize("words", [("volume", "my_nets.py:smooth"), ("paper", "run", "programs")])
+def test_without_ray_one_line_says_how_to_get_it(
+    words: tuple[str, ...],
+    address: tuple[str, ...],
+    kinkcheck: Kinkcheck,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    run = kinkcheck(*words, "--ray", *address)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith("kinkcheck: ray is needed (")
+    assert run.err.endswith('pip install "kinkcheck[ray]"\n')
+    assert run.err.count("\n") == 1
 
 
 def test_a_full_disk_is_one_line(kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,8 +512,11 @@ def test_a_full_disk_is_one_line(kinkcheck: Kinkcheck, monkeypatch: pytest.Monke
 
 
 def test_console_script_is_main() -> None:
-    (script,) = entry_points(group="console_scripts", name="kinkcheck")
-    assert script.load() is cli.main
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
+    script = EntryPoint("kinkcheck", project["scripts"]["kinkcheck"], "console_scripts")
+    assert script.load() is __main__.main
 
 
 @pytest.mark.slow
@@ -430,7 +538,7 @@ def test_much_memory_is_said_before_it_is_taken(
     kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(free: int | None) -> str:
-        monkeypatch.setattr("kinkcheck.measure.footprint.available", lambda device: free)
+        monkeypatch.setattr("kinkcheck.progress.available", lambda device: free)
         run = kinkcheck("audit", "my_nets.py:Net", "--batches", "1", "--batch-size", "8")
         assert run.code == 0
         return run.err

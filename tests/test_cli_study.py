@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -73,8 +74,9 @@ def test_the_table_says_means_runs_and_diverged(kinkcheck: Kinkcheck, done: Path
     assert shown.code == 0
     assert fits(shown.out)
     lines = [line.split() for line in shown.out.splitlines()]
-    assert lines[0] == ["precision", "forward", "max", "pool", "accuracy", "%", "runs", "diverged",
-                        "left"]  # fmt: skip
+    assert lines[0] == ["precision", "forward", "max", "pool", "test", "accuracy", "%", "runs",
+                        "diverged", "left"]  # fmt: skip
+    assert "±: one standard deviation between runs (n − 1)" in shown.text
     (broken,) = [line for line in lines if line[:3] == ["float16", "compound", "hybrid:1e+06"]]
     assert broken[3:] == ["--", "2", "2", "--"]
     (sound,) = [line for line in lines if line[:3] == ["float32", "exact", "hybrid:0"]]
@@ -155,7 +157,9 @@ def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None
     assert shown.code == 0
     names = [f"{name}.{form}" for name in ("accuracy", "loss") for form in ("png", "svg", "pdf")]
     assert shown.out.split() == [f"plots/{name}" for name in names]
-    assert "2 of 2" in (folder / "plots" / "accuracy.svg").read_text()
+    picture = (folder / "plots" / "accuracy.svg").read_text()
+    assert "n = 2" in picture
+    assert "2 diverged" in picture
     first = {name: (folder / "plots" / name).read_bytes() for name in names}
     kinkcheck("study", "plot", done, "--out", "plots", "--format", "svg", "pdf")
     for name in names:
@@ -218,7 +222,7 @@ def test_a_weight_divergence_has_its_own_figure(kinkcheck: Kinkcheck, folder: Pa
         (("run", "smoke", "--out", "my_nets.py"), "my_nets.py cannot be written: "),
         (("run", "smoke", "--out", "s", "--device", "abacus"), "device 'abacus' cannot be used"),
         (("run", "smoke"), "Missing option '--out'"),
-        (("run", "smoke", "--out", "s", "--threads", "0"), "Invalid value for '--threads'"),
+        (("run", "smoke", "--out", "s", "--threads", "0"), "--threads must be at least 1, not 0"),
         (("run",), "Missing argument 'SPEC'"),
         (("check", "smoke", "--device", "abacus"), "device 'abacus' cannot be used"),
         (("table", "."), ". holds no study: there is no study.db in it"),
@@ -324,12 +328,11 @@ def wait_for_epochs(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from rich.console import Console
-
     from kinkcheck.cli.watching import watching
+    from kinkcheck.terminal import Terminal
 
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=100)
+    console = Terminal(file=screen, force_terminal=True, width=100)
     declared = spec.parse(SPEC, "my.toml")
     with watching(console) as watcher:
         run(declared, tmp_path / "s", threads=1, watcher=watcher)
@@ -337,6 +340,62 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert "lenet5 float16 hybrid:0 seed 0" in text
     assert "diverged at step 0 in features.2" in text
     assert "%" in text
+
+
+def test_the_bar_counts_trials_and_names_what_they_are_judged_by(tmp_path: Path) -> None:
+    from rich.progress import Progress
+
+    from kinkcheck.cli.watching import Bars
+    from kinkcheck.study.job import Outcome, Record
+    from kinkcheck.study.settings import Settings
+    from kinkcheck.terminal import Terminal
+
+    bars = Progress(console=Terminal(file=io.StringIO()))
+    said: list[str] = []
+
+    class Told(Bars):
+        def epoch(self, settings: Settings, record: Record) -> None:
+            super().epoch(settings, record)
+            said.append(bars.tasks[-1].fields["told"])
+
+        def ended(self, settings: Settings, outcome: Outcome) -> None:
+            super().ended(settings, outcome)
+            said.append(bars.tasks[0].fields["told"])
+
+    declared = SPEC.replace('["16", "32"]', '"32"').replace('["exact", "compound"]', '"exact"')
+    declared = declared.replace("seeds = 2", "seeds = 1").replace("epochs = 2", "epochs = 1")
+    run(spec.parse(declared, "my.toml"), tmp_path / "s", threads=1, watcher=Told(bars))
+    epochs, ends = said[::2], said[1::2]
+    assert ends == ["1 of 2 trials done", "2 of 2 trials done"]
+    assert all(re.fullmatch(r"epoch 1 of 1, test accuracy \d+\.\d\d %", text) for text in epochs)
+    # Started again, it goes on from what is done.
+    again = Told(bars)
+    run(spec.parse(declared, "my.toml"), tmp_path / "s", threads=1, watcher=again)
+    assert bars.tasks[-1].fields["told"] == "2 of 2 trials done"
+
+
+def test_panels_of_one_quantity_share_an_axis_and_say_of_how_many_runs(done: Path) -> None:
+    from kinkcheck.report import study_plots
+    from kinkcheck.study.reading import reading
+
+    with reading(done) as study:
+        drawn = {name: figure() for name, figure in study_plots.figures(study).items()}
+    assert drawn.keys() == {"accuracy", "loss"}
+    for name, figure in drawn.items():
+        first, *others = figure.axes
+        assert len(others) == 3
+        assert all(first.get_shared_y_axes().joined(first, each) for each in others)
+        assert figure.get_supxlabel().startswith("Dots: " if name == "accuracy" else "Line: ")
+    ticks = [label.get_text() for label in drawn["accuracy"].axes[0].get_xticklabels()]
+    assert ticks == ["0\nn = 2", "1e+06\nn = 0\n2 diverged"]
+    legend = drawn["loss"].axes[0].get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["0, n = 2", "1e+06, 2 diverged"]
+    # Loss of one panel stays within a power of ten, whose numbers between are named.
+    axes = drawn["loss"].axes[0]
+    formatter = axes.yaxis.get_minor_formatter()
+    assert formatter(2.0, 0) == "2"
 
 
 def test_lines_are_few(kinkcheck: Kinkcheck, folder: Path, monkeypatch: Any) -> None:

@@ -1,7 +1,9 @@
 """The options of ``kinkcheck audit`` that judge points, and what is written of them."""
 
 import json
+import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ Audited = Callable[..., tuple[str, dict]]
 
 
 def test_points_are_lifted_and_summarised(audited: Audited) -> None:
-    text, found = audited("lenet5", *SMALL, "--precision", 16, 64, "--lift")
+    text, found = audited("lenet5", *SMALL, "--precision", 16, 64, "--lift", "-v")
     assert found["schema"] == "kinkcheck.audit/3"
     assert {point["lift"]["precision"] for point in found["points"]} == {"float64"}
     for summary in found["summary"]:
@@ -37,7 +39,7 @@ def test_points_are_lifted_and_summarised(audited: Audited) -> None:
             assert share["interval"][0] <= share["proportion"] <= share["interval"][1]
     right, moved, closing = found["verdict"].partition("The choice at kinks moves")
     assert right.startswith("Right at 4 of 4 points")
-    assert text.startswith(right + "Is the gradient right?")
+    assert right + "Is the gradient right?" in text
     assert text.endswith(moved + closing)
     assert found["ties_picture"]["layer"] == "features.2"
     half, double = found["summary"]
@@ -52,7 +54,7 @@ def test_points_are_lifted_and_summarised(audited: Audited) -> None:
 
 
 def test_without_the_lift_only_the_threshold_judges(audited: Audited) -> None:
-    text, found = audited("lenet5", *SMALL, "--no-lift")
+    text, found = audited("lenet5", *SMALL, "--no-lift", "-v")
     assert {point["zone"] for point in found["points"]} == {None}
     assert {point["zone_by_threshold"] for point in found["points"]} <= {
         "agreement", "compensation", "bifurcation",
@@ -120,7 +122,7 @@ def test_bad_tolerance_is_one_line(tolerance: str, kinkcheck: Kinkcheck) -> None
 def test_page_is_written_beside(audited: Audited, folder: Path, kinkcheck: Kinkcheck) -> None:
     _, found = audited("lenet5", *SMALL, "--html", "a.html")
     page = (folder / "a.html").read_text(encoding="utf-8")
-    assert found["verdict"] in page
+    assert found["verdict"] in unescape(re.sub("<[^>]+>", "", page))  # words in it are links
     assert "One image" in page
     assert kinkcheck("report", "a.json", "--html", "b.html").code == 0
     assert (folder / "b.html").read_text(encoding="utf-8") == page
@@ -131,7 +133,18 @@ def test_layers_are_attributed_in_the_lift_too(audited: Audited) -> None:
     moved = [site for site in found["sites"] if site["variation_l1"]]
     assert moved
     assert all(site["lift_variation_l1"] < site["variation_l1"] for site in moved)
+    assert "one site alone" in text
     assert "in the lift" in text
+
+
+def test_what_is_printed_fits_and_tables_stand_apart(kinkcheck: Kinkcheck, folder: Path) -> None:
+    found = kinkcheck("audit", "lenet5", *SMALL, "--precision", 16, 32, "-v", "--tolerance", "1e-6")
+    lines = [line.rstrip() for line in found.out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    for title in ("Is the gradient", "Gradient", "Variation", "Zones,", "Thresh", "Ties by"):
+        [at] = [number for number, line in enumerate(lines) if line.startswith(title)]
+        assert lines[at - 1] == ""
+    assert any(line.startswith(" features.2 ") for line in lines)  # whole, not a few letters a line
 
 
 @pytest.mark.parametrize("command", ["audit", "volume"])

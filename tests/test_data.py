@@ -514,6 +514,34 @@ def test_cache_appears_whole_or_not_at_all(
     assert [file.suffix for file in cache_folder.iterdir()] == [".npz"]
 
 
+def test_what_a_killed_process_left_in_the_cache_is_taken_over(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    small(tmp_path / "mnist", "mnist")
+    data.load("mnist", data_dir=tmp_path)
+    (file,) = cache_folder.iterdir()
+    whole = file.read_bytes()
+    file.unlink()
+    (cache_folder / f".{file.name}.kinkcheck-new").write_bytes(whole[:100])
+    (cache_folder / f".{file.name}.kinkcheck-lock").touch()
+    data.load("mnist", data_dir=tmp_path)
+    assert [each.name for each in cache_folder.iterdir()] == [file.name]
+    assert file.read_bytes() == whole
+
+
+def test_a_pipe_in_the_cache_is_neither_read_nor_waited_for(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    pixels, _ = small(tmp_path / "mnist", "mnist")
+    data.load("mnist", data_dir=tmp_path)
+    (file,) = cache_folder.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.warns(UserWarning, match="decoded images are not kept in .*: .*it is no file"):
+        digits = data.load("mnist", data_dir=tmp_path)
+    assert np.array_equal(digits.images.numpy(), pixels)
+
+
 def test_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path, cache_folder: Path) -> None:
     cache_folder.write_text("a file where the folder should be")
     pixels, _ = small(tmp_path / "mnist", "mnist")

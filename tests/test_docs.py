@@ -36,7 +36,8 @@ from kinkcheck.ops.table import ROWS
 from kinkcheck.study import spec
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+AT_THE_ROOT = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [*AT_THE_ROOT, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 BLOCK = re.compile(
@@ -49,7 +50,8 @@ INLINE = re.compile(r"`(kinkcheck [^`]*)`")
 _click: Any = sys.modules[typer.BadParameter.__module__]
 UNFINISHED = (_click.MissingParameter, _click.BadOptionUsage)
 # They bring their own batches, and few.
-WHOLE = (Path("my_program.py"), *(Path("examples") / p.name for p in ROOT.glob("examples/*.py")))
+EXAMPLES = (Path("examples") / each.name for each in ROOT.glob("examples/*.py"))
+WHOLE = (Path("my_program.py"), Path("my_classifier.py"), *EXAMPLES)
 SHOWN_SHORT = {("atlas",), ("atlas", "diff"), ("demo",), ("doctor",), ("study", "specs")}
 
 
@@ -104,7 +106,8 @@ def parsed(words: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
     for text in values.get("selections") or ():
         selection.parse(text)
     for text in values.get("precisions") or ():
-        precision.parse(text)
+        for each in text.split(","):
+            precision.parse(each)
     return names, values
 
 
@@ -170,7 +173,7 @@ def test_every_block_of_a_page_works(
     shutil.copytree(ROOT / "examples", "examples")
     printed: dict[str, str] = {}
     torch.manual_seed(0)
-    for block in blocks(ROOT / name):
+    for number, block in enumerate(blocks(ROOT / name)):
         if block.title is not None:
             Path(block.title).write_text(block.text, encoding="utf-8")
         if block.left_out:
@@ -182,7 +185,8 @@ def test_every_block_of_a_page_works(
         elif block.language == "python":
             exec(compile(block.text, name, "exec"), namespace)
         elif block.language == "pycon":
-            test = doctest.DocTestParser().get_doctest(block.text, namespace, name, name, 0)
+            told = f"{name}, block {number}"
+            test = doctest.DocTestParser().get_doctest(block.text, namespace, told, name, 0)
             runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
             assert runner.run(test, clear_globs=False).failed == 0, capsys.readouterr().out
             namespace.update(test.globs)
@@ -214,7 +218,7 @@ def test_commands_inside_sentences_have_these_options(name: str) -> None:
     [
         ("kinkcheck audit lenet5 --batchs 2", "No such option"),
         ("kinkcheck audti lenet5", "no command"),
-        ("kinkcheck audit lenet5 --selections hybird:1", "hybird"),
+        ("kinkcheck audit lenet5 --selection hybird:1", "hybird"),
         ("kinkcheck study run x", "out"),
     ],
 )
@@ -244,13 +248,51 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     )
     assert build.returncode == 0, build.stderr
     pages = {str(page.relative_to(tmp_path)): page for page in tmp_path.rglob("*.html")}
-    for name in NAMES[1:]:
+    for name in NAMES[len(AT_THE_ROOT) :]:
         html = pages[str(Path(name).relative_to("docs").with_suffix(".html"))].read_text("utf-8")
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:[^\"]*)", html)
         assert not loaded
         assert not re.findall(r":(?:func|class|meth|mod|data|attr):", html)
         assert not re.findall("(?:<|&lt;)autoref", html)
         assert "&gt;&gt;&gt;" not in re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", AT_THE_ROOT, ids=lambda page: page.stem)
+def test_files_and_pages_that_are_named_at_the_root_are_there(page: Path) -> None:
+    """The site builder sees to the links of its own pages."""
+    text = page.read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link}
+    # Of code between backticks what begins with a folder of the root.
+    named = set(re.findall(r"`((?:src|docs|tests|tools|examples)/[\w./-]*)", text))
+    for each in links | named:
+        assert (ROOT / each).exists(), each
+    for target in re.findall(r"`make ([\w-]+)", text):
+        check_other_program(["make", target])
+
+
+def test_what_lies_where_is_listed_once() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^  (\w+(?:\.py|/))  ", text, re.MULTILINE)
+    package = ROOT / "src" / "kinkcheck"
+    parts = [
+        f"{each.name}{'/' * each.is_dir()}"
+        for each in package.iterdir()
+        if not each.name.startswith("_") and (each.suffix == ".py" or any(each.glob("*.py")))
+    ]
+    assert sorted(listed) == sorted(parts)
+
+
+def test_the_citation_is_of_this_package() -> None:
+    yaml = pytest.importorskip("yaml")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cited["cff-version"] == "1.2.0"
+    assert all(cited[key] for key in ("message", "authors"))  # what the format requires
+    for key in ("version", "license", "keywords"):
+        assert cited[key] == project[key]
+    assert cited["title"] == project["name"]
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {project['version']}" in log
 
 
 def test_every_operation_is_on_its_page() -> None:

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from command_line import Kinkcheck, fits
+from kinkcheck.study import spec
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-NAMES = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"ported_jax"})
+TASKS = sorted(path.stem for path in EXAMPLES.glob("*_task.py"))
+NAMES = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"ported_jax", *TASKS})
 
 
 def make(name: str) -> tuple[nn.Module, list[Any], Any]:
@@ -49,7 +51,7 @@ def audited(kinkcheck: Kinkcheck, name: str) -> tuple[dict[str, Any], str]:
     shutil.copytree(EXAMPLES, "examples")
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     (command,) = re.findall(r"^    kinkcheck (audit .*)$", text, re.MULTILINE)
-    run = kinkcheck(*shlex.split(command), "--json", "audit.json")
+    run = kinkcheck(*shlex.split(command), "-v", "--json", "audit.json")
     assert (run.code, run.err) == (0, "")
     assert fits(run.out)
     return json.loads(Path("audit.json").read_text(encoding="utf-8")), run.text
@@ -64,6 +66,14 @@ def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 80
     assert re.search(rf"^    kinkcheck audit examples/{name}.py:make\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_says_what_it_shows_and_how_it_is_trained(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    study = EXAMPLES / f"{name.removesuffix('task')}study.toml"
+    assert re.search(rf"^    kinkcheck study run examples/{study.name} --out ", text, re.MULTILINE)
+    assert spec.load(str(study)).task is not None
 
 
 def test_the_penalty_is_part_of_the_gradient(kinkcheck: Kinkcheck) -> None:

@@ -80,6 +80,9 @@ def test_search_path_is_restored_when_the_file_fails(where: str, tmp_path: Path)
         ("wrong.py:make", "wrong.py cannot be imported: SyntaxError"),
         ("stops.py:make", "stops.py cannot be imported: SystemExit: 7"),
         ("good.py:makes", "good.py has no 'makes'"),
+        ("good.py:maek", r"has no 'maek'; did you mean 'make'\? it has make, Net$"),
+        ("good.py:draw", "has no 'draw'; it has make, Net$"),
+        ("good.py", "'good.py' names nothing in good.py; write good.py:make; it has make, Net$"),
         ("good.py:NUMBER", "must be a function without arguments.*not int"),
         ("good.py:NET", "must be a function without arguments.*not ReLU"),
         ("good.py:", "must have the form"),
@@ -91,7 +94,11 @@ def test_what_cannot_be_loaded_is_said_in_one_line(text: str, message: str, tmp_
     (tmp_path / "folder.py").mkdir()
     write(tmp_path / "wrong.py", "def make(:")
     write(tmp_path / "stops.py", "raise SystemExit(7)")
-    write(tmp_path / "good.py", "from torch import nn\nNUMBER = 3\nNET = nn.ReLU()")
+    write(
+        tmp_path / "good.py",
+        "from torch import nn\nNUMBER = 3\nNET = nn.ReLU()\n"
+        "def _own(): ...\ndef make(): ...\nclass Net: ...\n",
+    )
     with pytest.raises(InputError, match=message) as error:
         load_factory(text)
     assert "\n" not in str(error.value)

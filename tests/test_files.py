@@ -9,7 +9,7 @@ import pytest
 
 from kinkcheck import files
 from kinkcheck.errors import InputError
-from kinkcheck.files import require_writable, write_whole
+from kinkcheck.files import Claim, require_writable, set_aside, write_whole
 
 
 def test_content_is_written_as_utf8(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_existing_file_is_replaced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_failure_leaves_the_old_file_and_nothing_else(
     step: str, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,12 +40,6 @@ def test_failure_leaves_the_old_file_and_nothing_else(
         write_whole(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_text_that_cannot_be_encoded_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "a.json", "half \ud800")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_reader_never_sees_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +102,37 @@ def test_what_cannot_be_written_is_said_beforehand(
     monkeypatch.setattr(files.os, "access", lambda *_: False)
     with pytest.raises(InputError, match=r"^--json: the folder .* is not writable$"):
         require_writable(tmp_path / "a.json", "--json")
+
+
+def test_a_link_and_the_file_that_it_names_are_one(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    file, link = tmp_path / "runs" / "1.json", tmp_path / "latest.json"
+    file.write_text("old")
+    link.symlink_to("runs/1.json")
+    write_whole(link, "new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    with Claim(link), pytest.raises(InputError, match=r"1\.json is being written by process"):
+        Claim(file).__enter__()
+    assert set_aside(link) == file.with_name("1.json.damaged")
+    write_whole(link, "again")
+    assert file.read_text() == "again"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "1.json", "1.json.damaged", "latest.json", "runs",
+    ]  # fmt: skip
+
+
+def test_what_is_no_text_is_spelled_out(tmp_path: Path) -> None:
+    """As in the name of a file that is none, b"caf\\xe9"."""
+    write_whole(tmp_path / "a.html", f"<h1>{os.fsdecode(bytes([99, 97, 102, 233]))}</h1>")
+    assert (tmp_path / "a.html").read_text("utf-8") == r"<h1>caf\udce9</h1>"
+
+
+def test_what_is_no_file_is_never_renamed_through_a_link(tmp_path: Path) -> None:
+    """A device, say: of it the link alone is set aside."""
+    pipe, link = tmp_path / "pipe", tmp_path / "part.json"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    assert set_aside(link) == tmp_path / "part.json.damaged"
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert not link.is_symlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variatio
 from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Lift
 from kinkcheck.measure.zones import Zone
+from kinkcheck.report.figures import CAUSE_FILLS, STANDING_FILLS, ZONE_FILLS, Fill
 from kinkcheck.report.html import audit_html
 
 # --- JSON by hand, as it lies on users' disks ---------------------------------------------------
@@ -116,12 +120,14 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str]] = []
         self.words: list[str] = []
         self.styles: list[str] = []
+        self.aside: list[str] = []
         self._open: list[str] = []
         self.feed(page)
         self.close()
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.words.append("" if tag in ("a", "span") else " ")
         self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self._open.append(tag)
@@ -132,13 +138,15 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
+        self.words.append("" if tag in ("a", "span") else " ")
 
     def handle_data(self, data: str) -> None:
-        (self.styles if self._open[-1:] == ["style"] else self.words).append(data)
+        places = {"style": self.styles, "title": self.aside, "script": self.aside}
+        places.get("".join(self._open[-1:]), self.words).append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
 
 def fetched(page: Page) -> list[str]:
@@ -154,19 +162,149 @@ def fetched(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("found", [version_1(), version_2()], ids=["version 1", "version 2"])
+ALL_VERSIONS = [
+    pytest.param(version_1(), id="version 1"),
+    pytest.param(version_2(), id="version 2"),
+    pytest.param(version_3("derivative", "limit", "subgradient", "wrong"), id="version 3"),
+]
+
+
+@pytest.mark.parametrize("found", ALL_VERSIONS)
 def test_page_is_well_formed_and_fetches_nothing(found: dict[str, Any]) -> None:
     page = Page(audit_html(found))
     assert [page.elements[name] for name in ("html", "head", "body", "main", "h1")] == [1] * 5
-    assert page.elements["script"] == page.elements["link"] == page.elements["iframe"] == 0
+    assert page.elements["link"] == page.elements["iframe"] == 0
+    assert page.elements["script"] == 1
     assert fetched(page) == []
-    ids = [value for name, value in page.attributes if name == "id"]
-    used = {
-        value[1:] for name, value in page.attributes if name == "xlink:href" and value[0] == "#"
-    }
-    assert used <= set(ids)
     for name in ("lenet5", "digits", "minimal with native", "kinkcheck 0.1.0, torch 2.13.0"):
         assert name in page.text
+
+
+@pytest.mark.parametrize("found", ALL_VERSIONS)
+def test_links_and_patterns_lead_to_one_place_each(found: dict[str, Any]) -> None:
+    page = Page(audit_html(found))
+    ids = Counter(value for name, value in page.attributes if name == "id")
+    assert set(ids.values()) == {1}
+    hrefs = [value for name, value in page.attributes if name in ("href", "xlink:href")]
+    urls = [url for _, value in page.attributes for url in re.findall(r"url\(#([^)]*)\)", value)]
+    inside = [href[1:] for href in hrefs if href.startswith("#")]
+    assert {*inside, *urls} <= set(ids)
+    # All others are data inside the page; the words of the tables are explained.
+    assert all(href.startswith(("#", "data:")) for href in hrefs)
+    assert "word-relative" in inside
+
+
+@pytest.mark.parametrize("found", ALL_VERSIONS)
+def test_figures_can_be_told_without_colours_and_without_seeing(found: dict[str, Any]) -> None:
+    page = audit_html(found)
+    for svg in re.findall("<svg .*?</svg>", page, re.DOTALL):
+        (said,) = re.findall('^<svg role="img" aria-label="([^"]*)"', svg)
+        title, *parts = said.split("; ")
+        assert title
+        assert parts
+        styles = re.findall('<path [^>]*?style="([^"]*)"', svg)
+        # What is filled plainly has one colour, or two where it says so itself: all others differ
+        # in their patterns.
+        fills = {fill for style in styles for fill in re.findall("fill: (#[0-9a-f]{6})", style)}
+        patterns = set(re.findall(r"fill: (url\(#[^)]*\))", svg))
+        assert len(fills) <= 1 + len(patterns), (title, fills)
+
+
+def test_no_two_meanings_share_a_colour_or_a_pattern() -> None:
+    fills: dict[str, Fill] = {str(kind): fill for kind, fill in STANDING_FILLS.items()}
+    # Undecided is not known in both; compensation is rounding, bifurcation exact, agreement dead.
+    for others in (ZONE_FILLS, CAUSE_FILLS):
+        for name, fill in others.items():
+            assert fills.setdefault(str(name), fill) == fill
+    distinct = set(fills.values())
+    assert len({fill.colour for fill in distinct}) == len(distinct) == 9
+    for figure in (STANDING_FILLS, ZONE_FILLS, CAUSE_FILLS):
+        assert len({fill.hatch for fill in figure.values()}) == len(figure)
+    assert ZONE_FILLS[Zone.COMPENSATION] == CAUSE_FILLS["rounding"]
+    assert ZONE_FILLS[Zone.BIFURCATION] == CAUSE_FILLS["exact"]
+
+
+def test_a_share_of_none_has_no_line() -> None:
+    """Lines are told from bars by their halo, which the line and its ends have."""
+    found = version_3("derivative", "derivative", reference="derivative")
+    (svg,) = re.findall(
+        '<svg [^>]*aria-label="Proportion of points in each kind.*?</svg>',
+        audit_html(found), re.DOTALL,
+    )  # fmt: skip
+    shown = len(re.findall(r">\s*\d of 4\s*<", svg))
+    assert shown == 2
+    assert len(re.findall(r"stroke: var\(--ground\)", svg)) == 3 * shown
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reference", "answer"),
+    [
+        (("wrong",), "wrong", "LOOK HERE"),
+        (("undecided",), "undecided", "CANNOT SAY"),
+        (("derivative",), "derivative", "DOES NOT MATTER"),
+    ],
+)
+def test_the_title_is_answered_in_the_colour_of_the_answer(
+    kinds: tuple[str, ...], reference: str, answer: str
+) -> None:
+    text = audit_html(version_3(*kinds, reference=reference))
+    page = Page(text)
+    assert page.text.index("Is the gradient of lenet5 on digits right?") < page.text.index(answer)
+    assert f"<title>kinkcheck: lenet5 on digits: {answer}</title>" in text
+    kind = answer.lower().replace(" ", "-")
+    assert ("class", f"verdict {kind}") in page.attributes
+    assert any(f".{kind} {{ background:" in style for style in page.styles)
+
+
+def test_a_site_and_its_picture_lead_to_each_other() -> None:
+    page = audit_html(version_2())
+    assert '<a href="#picture">picture</a>' in page
+    assert '<h2 id="picture">' in page
+    assert page.count('href="#site-1"') == 3  # from the answer, the figure and the picture
+    found = version_2()
+    found["ties_picture"]["layer"] = "features.9"
+    assert '<a href="#picture">' not in audit_html(found)
+
+
+def test_points_have_one_denominator() -> None:
+    found = version_2()
+    found["summary"][0]["zones_left_out"] = 1
+    text = Page(audit_html(found)).text.replace("\xa0", " ")
+    assert "1 of 3 25 % (6 to 75)" in text
+    assert "1 of 4" in text  # left out
+
+
+def test_variations_have_ticks_that_are_read_as_numbers() -> None:
+    page = audit_html(version_1())
+    assert re.search(r">\s*1e−3\s*<", page)
+    assert "log10" not in page
+
+
+def test_what_was_measured_is_said_and_its_command_copied() -> None:
+    settings = {
+        "network": "lenet5", "data": "digits", "data_dir": None, "batches": 4, "batch_size": 64,
+        "batch_norm": False, "init": "kaiming",
+    }  # fmt: skip
+    command = "kinkcheck audit lenet5 --data 'a & b'"
+    recorded = {
+        "settings": settings, "batch_size": 64, "batches": 4, "date": "2026-01-31T12:00:00Z",
+        "command": command,
+    }  # fmt: skip
+    page = Page(audit_html(version_2(**recorded)))
+    for fact in ("Batch size 64", "Initialisation kaiming", "Date 2026-01-31 12:00:00 UTC"):
+        assert fact in page.text
+    assert f"Command {command} copy" in page.text
+    assert ("data-copies", "command") in page.attributes
+    assert ("id", "command") in page.attributes
+    text = Page(audit_html(version_2())).text
+    assert not any(word in text for word in ("Command", "Date", "Batch size", "Initialisation"))
+
+
+def test_the_script_is_the_one_that_the_page_allows() -> None:
+    page = audit_html(version_1())
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
 
 
 def test_version_1_shows_what_it_has_and_nothing_else() -> None:
@@ -174,7 +312,7 @@ def test_version_1_shows_what_it_has_and_nothing_else() -> None:
     # The verdict is drawn from the numbers: 3e-3 at float16 is 6.1 units of roundoff.
     assert "at most 3.0e-03 at float16 (6.1 u) of its l1 norm" in page.text
     assert page.elements["svg"] == 2
-    assert "features.2 max_pool2d" in page.text
+    assert "features.2 (max_pool2d)" in page.text
     assert "at zero" in page.text
     for absent in (
         "Do the programs differ",
@@ -189,9 +327,11 @@ def test_version_1_shows_what_it_has_and_nothing_else() -> None:
 def test_version_2_shows_zones_causes_and_picture() -> None:
     page = Page(audit_html(version_2()))
     assert "All of it is rounding." in page.text
-    assert page.elements["svg"] == 4
-    assert "1 (25 %) 6 to 75 %" in page.text.replace("\xa0", " ")
-    assert page.elements["details"] == page.elements["summary"] == 1  # what the threshold says
+    assert page.elements["svg"] == 5
+    assert "1 of 4 25 % (6 to 75)" in page.text.replace("\xa0", " ")
+    assert (
+        page.elements["details"] == page.elements["summary"] == 2
+    )  # the verdict, what the threshold says
     assert "95 % confidence interval" in page.text.replace("\xa0", " ")
     assert "0.25 0.125 to 0.5" in page.text
     assert "0.95 0.9 to inf" in page.text
@@ -211,8 +351,11 @@ def test_version_3_answers_first_and_shows_standings_before_zones() -> None:
     )
     assert text.index(question) < text.index(answer) < text.index("Is it right")
     assert text.index("Is it right") < text.index("Do the programs differ over the reals")
-    assert "float16 minimal 1 (25 %) 12 to 88 % 2 (50 %) 12 to 88 % 1 (25 %) 12 to 88 %" in text
-    assert page.elements["svg"] == 5
+    assert (
+        "float16 minimal 1 of 4 25 % (12 to 88) 2 of 4 50 % (12 to 88) 1 of 4 25 % (12 to 88)"
+        in text
+    )
+    assert page.elements["svg"] == 6
     assert fetched(page) == []
     assert "Is it right" not in Page(audit_html(version_2())).text
 
@@ -241,7 +384,8 @@ def test_words_of_the_json_are_text_and_nothing_else() -> None:
     }  # fmt: skip
     found["ties_picture"] |= {"precision": hostile, "layer": hostile}
     page = Page(audit_html(found))
-    assert page.elements["script"] == page.elements["img"] == 0
+    assert page.elements["script"] == 1
+    assert page.elements["img"] == 0
     assert fetched(page) == []
     assert page.text.count(hostile) >= 15
     assert "49" not in page.text
@@ -249,11 +393,11 @@ def test_words_of_the_json_are_text_and_nothing_else() -> None:
 
 def test_names_in_any_script_are_drawn() -> None:
     found = version_2()
-    found["sites"][0]["layer"] = "層\u0301🙂"
+    found["sites"][0]["layer"] = "層\u0301🙂.0012"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = Page(audit_html(found))
-    assert "層\u0301🙂 max_pool2d" in page.text
+    assert page.text.count("層\u0301🙂.0012 (max_pool2d)") >= 3  # in the figure too
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", 0, 5e-324, 1.7e308])
@@ -262,11 +406,12 @@ def test_extreme_numbers_are_drawn(value: Any) -> None:
     found["points"][0] |= {"variation": variation(value), "loss": value, "gradient_l1": value}
     found["summary"][0] |= {"threshold": value, "threshold_measured": value}
     page = Page(audit_html(found))
-    assert page.elements["svg"] == 4
+    assert page.elements["svg"] == 5
     not_finite = value in ("nan", "inf", "-inf")
     assert ("(1 of 1 not finite)" in page.text) == not_finite
     # Of what is no number nobody knows whether it moved; norms are not negative.
-    assert ("0 of 1" in page.text) == (value in (0, "nan", "-inf"))
+    still = re.search(r"\b0 of 1\b(?!,)", page.text) is not None
+    assert still == (value in (0, "nan", "-inf"))
 
 
 def test_empty_audit_says_that_there_was_no_kink() -> None:
@@ -317,16 +462,18 @@ numbers = st.floats()
 variations = st.builds(Variation, *[numbers] * 5)
 lifts = st.builds(Lift, words, *[numbers] * 5)
 zones = st.none() | st.sampled_from(Zone)
+names = st.sampled_from(["float16", "bfloat16", "float32", "float64", "mixed"])
+chosen = st.sampled_from(["native", "minimal", "hybrid:0.5", "as:jax"])
 points = st.builds(
-    Point, words, counts, counts, words, numbers, numbers, variations, zones, zones,
+    Point, names, counts, counts, chosen, numbers, numbers, variations, zones, zones,
     st.none() | lifts, st.none() | variations, st.none() | words,
 )  # fmt: skip
 sites = st.builds(
-    SiteCount, words, words, words, counts, counts, counts, counts, st.none() | numbers,
+    SiteCount, names, words, words, counts, counts, counts, counts, st.none() | numbers,
     *[st.none() | counts] * 3, st.none() | numbers,
 )  # fmt: skip
 reports = st.builds(
-    AuditReport, words, words, words, words, words, counts, words, st.lists(words, max_size=3),
+    AuditReport, words, words, words, words, words, counts, chosen, st.lists(chosen, max_size=3),
     st.lists(points, max_size=3), st.lists(sites, max_size=3),
     st.lists(st.builds(UnseenCount, words, words, words, counts), max_size=3),
     st.none() | st.lists(words, max_size=3),
@@ -337,7 +484,9 @@ reports = st.builds(
 def test_json_gives_the_report_back(report: AuditReport) -> None:
     text = json.dumps(report.to_json(), allow_nan=False)
     # Of a NaN only the representation is equal to itself.
-    assert repr(AuditReport.from_json(json.loads(text))) == repr(report)
+    again = AuditReport.from_json(json.loads(text))
+    assert repr(asdict(again)) == repr(asdict(report))
+    assert again.text() == report.text()
 
 
 def test_version_1_lacks_nothing_but_what_has_a_default() -> None:
@@ -409,7 +558,7 @@ def test_report_prints_the_tables_and_the_verdict_again(
     report: Report, found: dict[str, Any]
 ) -> None:
     Path("audit.json").write_text(json.dumps(found))
-    code, out, err = report("audit.json")
+    code, out, err = report("audit.json", "-v")
     assert (code, err) == (0, "")
     assert "1 of 1" in out
     assert "60.00" in out
@@ -422,7 +571,7 @@ def test_words_of_the_json_are_no_markup_in_tables(report: Report) -> None:
     found = version_2() | {"reference": "[/red]", "selections": []}
     found["points"][0]["selection"] = found["sites"][0]["layer"] = "[bold]"
     Path("audit.json").write_text(json.dumps(found))
-    code, out, err = report("audit.json")
+    code, out, err = report("audit.json", "-v")
     assert (code, err) == (0, "")
     assert "[/red]" in out
     assert out.count("[bold]") >= 2

@@ -424,6 +424,7 @@ def test_small_windows_of_many_channels_equal_the_reference(
                 assert_equals_reference(compiled_kernel, x, grad_output, x, windows, selection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_windows_of_more_entries_than_16_bits_count(
     compiled_kernel: ModuleType, dtype: torch.dtype

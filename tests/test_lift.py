@@ -92,6 +92,7 @@ def assert_never_wrong(found: list[tuple[Zone, bool]]) -> Counter[Zone]:
     return Counter(zone for zone, _ in found)
 
 
+@pytest.mark.slow
 def test_lift_never_disagrees_with_exact_arithmetic_on_coarse_networks() -> None:
     pytest.importorskip("flint")
     counts: Counter[Zone] = Counter()

@@ -85,6 +85,25 @@ def test_each_kink_has_a_weight_of_its_own(choose: str, slopes: list[float]) -> 
     with record() as tape:
         loss = x.clamp(0, 6).sum()
     assert tape.gradient(loss, x, choose=choose)[0].tolist() == [0, slopes[0], 1, slopes[1], 0]
+    with record() as tape:
+        loss = F.relu6(x).sum()
+    assert tape.gradient(loss, x, choose=choose)[0].tolist() == [0, slopes[0], 1, slopes[1], 0]
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.25, 1.0, 2.0])
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.5])
+def test_a_leaky_relu_has_any_slope_at_0(slope: float, alpha: float) -> None:
+    """LeakyReLUAlpha(slope, alpha) of the published code: alpha times the gradient at 0."""
+    choose = f"branch:{(alpha - slope) / (1 - slope)!r}"
+    x = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    weigh = torch.tensor([3.0, 5.0, 7.0], dtype=torch.float64)
+    expected = weigh * torch.tensor([slope, alpha, 1.0], dtype=torch.float64)
+    module = knn.LeakyReLU(slope, selection=choose)
+    given = torch.autograd.grad((module(x) * weigh).sum(), x)[0]
+    torch.testing.assert_close(given, expected, rtol=1e-15, atol=1e-15)
+    with record() as tape:
+        loss = (F.leaky_relu(x, slope) * weigh).sum()
+    assert torch.equal(tape.gradient(loss, [x], choose=choose)[0], given)
 
 
 def test_weights_for_another_number_of_kinks_are_refused() -> None:

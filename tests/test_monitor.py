@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import kinkcheck
 from kinkcheck import InputError
 from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.monitor import Monitor, Record
-from kinkcheck.monitor.lines import _append_csv
+from kinkcheck.monitor.lines import appender
 
 
 class Net(nn.Module):
@@ -362,23 +364,164 @@ def test_a_csv_of_another_model_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "step,loss\n0,1.0\n"
 
 
-def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full")
+def test_a_row_that_was_cut_short_is_no_part_of_the_next_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A number that lost its last digits would be another number."""
+    path = tmp_path / "records.csv"
+    some_records(path, [0.5, 0.25])
+    header, first, second = path.read_bytes().splitlines(keepends=True)
+    content = header + first + second
+    for cut in range(0, len(content), 5):
+        path.write_bytes(content[:cut])
+        some_records(path, [0.25], start=1)
+        whole = content[: content.rfind(b"\n", 0, cut) + 1]
+        assert path.read_bytes() == (whole or header) + second
+    assert f"the last line of {path} was cut short, and is removed" in caplog.text
+
+
+def test_a_line_that_was_cut_short_stays_a_line_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "records.jsonl"
-    path.symlink_to("/dev/full")
-    with pytest.warns(UserWarning, match=r"records.jsonl cannot be written: No space left"):
-        assert len(some_records(path, [0.5])) == 1
+    for before in ('{"step": 0, "lo', '{"mine": 1}'):
+        path.write_text(before)
+        some_records(path, [0.25], start=1)
+        there, added = path.read_text().splitlines()
+        assert (there, json.loads(added)["step"]) == (before, 1)
+    assert f"the last line of {path} was cut short" in caplog.text
+
+
+@pytest.mark.parametrize("mine", ["step,loss\n0,1.0\n1,0.9", "name,value"])
+def test_a_csv_of_somebody_elses_is_left_as_it_is(tmp_path: Path, mine: str) -> None:
+    path = tmp_path / "notes.csv"
+    path.write_text(mine)
+    with pytest.raises(InputError, match="has other columns"):
+        some_records(path, [0.5])
+    assert path.read_text() == mine
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path: Path) -> None:
+    """The system lets no file grow beyond a size: the second record is written by half."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "records.jsonl"
+    some_records(path, [0.5])
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+    try:
+        with pytest.warns(UserWarning, match=r"records.jsonl cannot be written: File too large"):
+            assert len(some_records(path, [0.25], start=1)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.stat().st_size == len(whole) + 20
+    some_records(path, [0.25], start=1)
+    first, half, second = path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in (first, second)] == [0, 1]
+    assert len(half) == 20
 
 
 def test_a_csv_whose_first_write_failed_gets_its_header_with_the_second(tmp_path: Path) -> None:
     (record,) = some_records(tmp_path / "other.csv", [0.5])
-    path, begun = tmp_path / "later" / "records.csv", []
-    with pytest.raises(FileNotFoundError):
-        _append_csv(path, record, begun)
+    path = tmp_path / "later" / "records.csv"
     path.parent.mkdir()
-    _append_csv(path, record, begun)
+    add = appender(path)
+    path.parent.rmdir()
+    with pytest.raises(FileNotFoundError):
+        add(record)
+    path.parent.mkdir()
+    add(record)
     assert path.read_text() == (tmp_path / "other.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.csv", b"my notes"),
+        ("table.csv", b"a,b\n1,2"),
+        ("latin.csv", "\u00e9,b\n1,2\n".encode("latin1")),
+        ("long.csv", b"x" * 200_000 + b"\n"),
+    ],
+)
+def test_a_file_of_something_else_is_left_as_it_is(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"file: .*{name} .*; name another file"):
+        some_records(path, [0.5])
+    assert path.read_bytes() == content
+
+
+def test_a_pipe_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"records\.jsonl cannot be written: it is a pipe"):
+        some_records(path, [0.5])
+    (record,) = some_records(tmp_path / "other.jsonl", [0.5])
+    for suffix in ("jsonl", "csv"):
+        path = tmp_path / f"begun.{suffix}"
+        add = appender(path)
+        os.mkfifo(path)
+        with pytest.raises(OSError, match="it is a pipe"):
+            add(record)
+
+
+def test_a_csv_that_is_taken_away_in_a_training_gets_its_header_again(tmp_path: Path) -> None:
+    (record,) = some_records(tmp_path / "other.csv", [0.5])
+    path = tmp_path / "records.csv"
+    add = appender(path)
+    for _ in range(2):
+        add(record)
+        path.replace(tmp_path / "rotated.csv")
+    add(record)
+    assert path.read_bytes() == (tmp_path / "other.csv").read_bytes()
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(
+        OSError, match="it has other columns now"
+    ):  # which is no more than a warning
+        add(record)
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("name", ["層", 'a,"b"', "two\nlines", "half\ud800"])
+def test_a_csv_takes_any_name_of_a_layer_wherever_it_was_cut(name: str, tmp_path: Path) -> None:
+    (record,) = some_records(tmp_path / "other.jsonl", [0.5])
+    record = replace(record, ties=(replace(record.ties[0], layer=name),))
+    path = tmp_path / "records.csv"
+    appender(path)(record)
+    content = path.read_bytes()
+    for cut in range(0, len(content), 3):
+        path.write_bytes(content[:cut])
+        appender(path)(record)
+        assert path.read_bytes() == content
+    with open(path, encoding="utf-8", newline="") as file:
+        header, row = csv.reader(file)
+    assert header[-1] == "ties/" + name.replace("\ud800", "\\ud800") + ".relu"
+    assert len(row) == len(header)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_two_processes_at_one_file_lose_no_record(suffix: str, tmp_path: Path) -> None:
+    (record,) = some_records(tmp_path / "other.csv", [0.5])
+    path = tmp_path / f"records.{suffix}"
+    children = []
+    for number in range(3):
+        pid = os.fork()
+        if pid == 0:
+            add, code = appender(path), 1
+            try:
+                for step in range(40):
+                    add(replace(record, step=100 * number + step))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+    with open(path, newline="") as file:
+        rows = map(json.loads, file) if suffix == "jsonl" else csv.DictReader(file)
+        steps = sorted(int(row["step"]) for row in rows)
+    assert steps == sorted(100 * number + step for number in range(3) for step in range(40))
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ POOL_ACCEPTS = (
     "native, minimal, hybrid:BETA, first, last, random:SEED, every, mix:FACTOR*SELECTION,..., "
     "as:FRAMEWORK, limit:SEED"
 )
-RELU_ACCEPTS = POOL_ACCEPTS.replace("every", "branch:ALPHA, kinks:ALPHA,..., every")
+RELU_ACCEPTS = POOL_ACCEPTS.replace("every", "uniform:SEED, branch:ALPHA, kinks:ALPHA,..., every")
 
 
 def test_a_selection_that_a_module_does_not_have_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -16,12 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kinkcheck.nn
-from kinkcheck import data
-from kinkcheck.audit.published import Setting
+from kinkcheck import data, networks
+from kinkcheck.audit import audit
 from kinkcheck.data import Images, ImageSet
 from kinkcheck.errors import InputError
-from kinkcheck.paper import (
-    gradients,
+from kinkcheck.measure.batch import Samples
+from kinkcheck.measure.forward import Gradient
+from kinkcheck.measure.runs import Runs
+from kinkcheck.measure.zones import Zone
+from kinkcheck.paper.catalogue import EXPERIMENTS
+from kinkcheck.paper.experiments import (
     lift,
     norm_pool,
     programs,
@@ -33,9 +39,10 @@ from kinkcheck.paper import (
     variations,
     volumes,
 )
-from kinkcheck.paper.catalogue import EXPERIMENTS
-from kinkcheck.paper.experiment import Experiment, Row, Setup
-from kinkcheck.paper.gradients import Network, Size, take
+from kinkcheck.paper.harness import gradients
+from kinkcheck.paper.harness.case import Case, Mlp, Network, Size, take
+from kinkcheck.paper.harness.experiment import Experiment, Setup
+from kinkcheck.paper.harness.rows import by, decoded, line
 from kinkcheck.report.ink import save
 from kinkcheck.selection import Branch, Minimal
 
@@ -75,7 +82,10 @@ def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path, reduced=True)
 
 
-def drawn(experiment: Experiment, rows: Sequence[Row]) -> str:
+def drawn(experiment: Experiment[Any], rows: Sequence[Any]) -> str:
+    """The figure of some rows, which a file would hold as they are."""
+    content = json.loads(json.dumps([line(row) for row in rows]))
+    assert repr(decoded(experiment.row, content, "x")) == repr(list(rows))
     return save(lambda: experiment.draw(rows), "svg").decode()
 
 
@@ -84,29 +94,23 @@ def drawn(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def test_the_derivative_of_zero_is_what_exact_arithmetic_says(setup: Setup) -> None:
     for row in programs.measure(setup):
-        if row["program"] != "zero":
+        if row.program != "zero":
             continue
-        dtype = DTYPES[str(row["precision"])]
-        x = [
-            Fraction(float(torch.tensor(float(e), dtype=dtype)))
-            for e in str(row["entries"]).split()
-        ]
-        t = Fraction(float(torch.tensor(float(row["t"] or 0), dtype=dtype)))
+        dtype = DTYPES[row.precision]
+        x = [Fraction(float(torch.tensor(float(e), dtype=dtype))) for e in row.entries.split()]
+        t = Fraction(float(torch.tensor(row.t, dtype=dtype)))
         tied = [entry for entry in x if t * entry == max(t * other for other in x)]
-        assert row["exact"] == tied[0] - sum(tied) / len(tied)
-        assert (
-            abs(float(row["derivative"] or 0) - float(row["exact"] or 0))
-            <= 2 * torch.finfo(dtype).eps
-        )
-        assert row["value"] == 0
+        assert row.exact == tied[0] - sum(tied) / len(tied)
+        assert abs(row.derivative - row.exact) <= 2 * torch.finfo(dtype).eps
+        assert row.value == 0
 
 
 def test_zero_bifurcates_at_0_and_compensates_elsewhere(setup: Setup) -> None:
-    rows = [row for row in programs.measure(setup) if row["program"] == "zero"]
-    wrong = {(row["entries"], row["t"]) for row in rows if row["exact"]}
+    rows = [row for row in programs.measure(setup) if row.program == "zero"]
+    wrong = {(row.entries, row.t) for row in rows if row.exact}
     assert wrong == {("1 2 3 4", 0.0)}
-    assert {row["derivative"] for row in rows if row["exact"]} == {-1.5}
-    rounded = {row["entries"] for row in rows if row["derivative"] and not row["exact"]}
+    assert {row.derivative for row in rows if row.exact} == {-1.5}
+    rounded = {row.entries for row in rows if row.derivative and not row.exact}
     assert rounded == {"1.4 1.4 1.4 1.4", "1.14 1.14 1.14 1.14"}
     picture = drawn(EXPERIMENTS["programs"], programs.measure(setup))
     assert "without rounding" in picture
@@ -116,12 +120,12 @@ def test_zero_bifurcates_at_0_and_compensates_elsewhere(setup: Setup) -> None:
 
 
 def test_volumes_take_as_many_batches_as_planned(pictures: None, setup: Setup) -> None:
-    plan = {
-        Setting("batch_size", network="lenet5", batch_size=8): 2,
-        Setting("batch_size", network="lenet5", batch_size=16): None,
-    }
-    rows = volumes.measure(setup, plan)
-    assert [(row["value"], row["precision"], row["points"]) for row in rows] == [
+    bars = [
+        volumes.Bar("batch_size", Case(Network("lenet5"), "cifar10", Size(1, *size)))
+        for size in ((2, 8), (None, 16))
+    ]
+    rows = volumes.measure(setup, bars)
+    assert [(row.value, row.precision, row.points) for row in rows] == [
         (size, precision, points)
         for size, points in ((8, 2), (16, 4))
         for precision in ("float16", "float32", "float64")
@@ -132,6 +136,7 @@ def test_volumes_take_as_many_batches_as_planned(pictures: None, setup: Setup) -
 @pytest.mark.parametrize(
     ("name", "factor", "values"),
     [
+        ("volume-by-precision", "precision", ("vgg11",)),
         ("volume-by-depth", "network", ("vgg11", "vgg13", "vgg16", "vgg19")),
         ("volume-by-batch-size", "batch_size", (64, 256, 512, 1024)),
         ("volume-by-batch-norm", "batch_norm", (False, True)),
@@ -146,25 +151,25 @@ def test_every_published_bar_has_one_of_ours(
     setup: Setup,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    planned: dict[Setting, int | None] = {}
+    planned: list[volumes.Bar] = []
 
-    def measure(setup: Setup, plan: volumes.Plan) -> list[Row]:
-        planned.update(plan)
+    def measure(setup: Setup, bars: Sequence[volumes.Bar]) -> list[volumes.Row]:
+        planned.extend(bars)
         return [
-            {
-                "factor": setting.factor, "value": setting.value, "network": setting.network,
-                "precision": precision, "points": 10, "above": 5, "percent": 50.0, "low": 18.7,
-                "high": 81.3,
-            }
-            for setting in plan
+            volumes.Row(
+                bar.factor, bar.value, bar.case.network.name, precision, None, 10, 5, 50.0, 18.7,
+                81.3,
+            )
+            for bar in bars
             for precision in DTYPES
         ]  # fmt: skip
 
     monkeypatch.setattr(volumes, "measure", measure)
     experiment = EXPERIMENTS[name]
     rows = experiment.measure(replace(setup, reduced=reduced))
-    assert {setting.value for setting in planned} == set(values)
-    networks = {setting.network for setting in planned}
+    assert {bar.value for bar in planned} == set(values)
+    assert all((bar.case.size.batches is None) != reduced for bar in planned)
+    networks = {bar.case.network.name for bar in planned}
     if factor == "batch_size":
         assert networks == {"vgg11" if reduced else "vgg19"}
     assert experiment.compare is not None
@@ -172,6 +177,46 @@ def test_every_published_bar_has_one_of_ours(
     assert len(found) == 3 * len(values)
     # 91.8 % is of 49 mini-batches of 1,024 images, too few to tell it from 81 %.
     assert all(each.within == (each.published not in (0.0, 100.0, 99.7)) for each in found)
+
+
+def test_the_charts_are_those_of_the_published_bars() -> None:
+    bars = {(factor, value) for factor, value, _ in volumes.published_shares()}
+    ours = {
+        (bar.factor, str(bar.value).lower()) for chart in volumes.CHARTS.values() for bar in chart
+    }
+    assert ours == {(factor, value) for factor, value in bars if factor != "precision"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", volumes.CHARTS)
+def test_volumes_of_a_chart_on_real_images(factor: str, data_dir: Path, setup: Setup) -> None:
+    setup = replace(setup, data_dir=data_dir)
+    # The first and last bar of each chart, on two batches of four or eight images.
+    for number, bar in enumerate(volumes.CHARTS[factor][k] for k in (0, -1)):
+        size = Size(1, 2, 8 if bar.case.size.batch_size > 128 else 4)
+        case = replace(bar.case, size=size)
+        found = volumes.estimated(setup, volumes.Bar(factor, case, ("float32",)), lifted=False)
+        assert len(list(setup.work.iterdir())) == number + 1
+        torch.manual_seed(0)
+        network = networks.build(
+            case.network.name,
+            in_channels=3,
+            classes=10,
+            image_size=32,
+            batch_norm=case.network.batch_norm,
+            init="kaiming",
+        )
+        batches = data.load("cifar10", data_dir=data_dir).batches(size.batch_size, seed=0)
+        expected = audit(network, [next(batches)], operations=["max_pool"]).points[0]
+        assert found.points[0].variation == expected.variation
+        assert found.points[0].loss == expected.loss
+        assert found.visited == 2
+
+
+def test_too_few_images_are_refused(pictures: None, setup: Setup) -> None:
+    bars = volumes.few(volumes.CHARTS["batch_size"][-1:], 1)
+    with pytest.raises(InputError, match=r"batches: 1 of 1024 images each: cifar10 has 64 images"):
+        volumes.measure(setup, bars)
 
 
 # --- threshold against lift ----------------------------------------------------------------------
@@ -188,39 +233,33 @@ def test_no_threshold_does_better_than_the_best(no: list[float], yes: list[float
     assert best.wrong <= min(len(no), len(yes))  # one answer for all is a rule too
 
 
-def point(variation: float, by_threshold: str, by_lift: str, **changes: Any) -> Row:
-    return {
-        "factor": "network", "value": "vgg11", "network": "vgg11", "data": "cifar10",
-        "precision": "float32", "draw": 0, "batch": 0, "variation": variation,
-        "by_threshold": by_threshold, "by_lift": by_lift, "lift_in_noise_floors": 1.0, **changes,
-    }  # fmt: skip
-
-
 MADE_UP = [
-    point(2e-7, "bifurcation", "compensation", batch=0),
-    point(3e-7, "bifurcation", "compensation", batch=1),
-    point(5e-8, "compensation", "bifurcation", batch=2),
-    point(1e-6, "bifurcation", "bifurcation", batch=3),
-    point(0.0, "agreement", "agreement", batch=4),
-    point(4e-7, "bifurcation", "undecided", batch=5),
+    lift.Row("network", "vgg11", "vgg11", "cifar10", "float32", 0, batch, *judged)
+    for batch, judged in enumerate(
+        [
+            (2e-7, "bifurcation", "compensation"),
+            (3e-7, "bifurcation", "compensation"),
+            (5e-8, "compensation", "bifurcation"),
+            (1e-6, "bifurcation", "bifurcation"),
+            (0.0, "agreement", "agreement"),
+            (4e-7, "bifurcation", "undecided"),
+        ]
+    )
 ]
 
 
 def test_points_are_counted_by_both_judges() -> None:
     vgg, every = lift.by_setting(MADE_UP)
-    assert (vgg["setting"], every["setting"]) == ("vgg11", "all")
+    assert (vgg.setting, every.setting) == ("vgg11", "all")
     for found in (vgg, every):
-        assert (found["points"], found["above"], found["true"]) == (6, 4, 1)
-        assert (found["compensation"], found["bifurcation"], found["others"]) == (2, 2, 2)
+        assert (found.points, found.above, found.true) == (6, 4, 1)
+        assert (found.compensation, found.bifurcation, found.others) == (2, 2, 2)
         # The published threshold puts both compensations and one bifurcation wrong; 3e-7 one.
-        assert (found["wrong"], found["best_threshold"], found["best_wrong"]) == (75.0, 3e-7, 25.0)
-    assert vgg["true_percent"] == 25.0
+        assert (found.wrong, found.best_threshold, found.best_wrong) == (75.0, 3e-7, 25.0)
+    assert vgg.true_percent == 25.0
     # Clopper-Pearson for 1 of 4, as tabulated.
-    assert (vgg["low"], vgg["high"]) == (
-        pytest.approx(0.63, abs=0.01),
-        pytest.approx(80.59, abs=0.01),
-    )
-    assert "low" not in every
+    assert (vgg.low, vgg.high) == (pytest.approx(0.63, abs=0.01), pytest.approx(80.59, abs=0.01))
+    assert (every.true_percent, every.low) == (None, None)
 
 
 def test_bifurcation_by_the_lift_stands_beside_the_published_share() -> None:
@@ -230,22 +269,17 @@ def test_bifurcation_by_the_lift_stands_beside_the_published_share() -> None:
 
 
 def test_the_lift_judges_every_point_once(pictures: None, setup: Setup) -> None:
-    lenet = Setting("network", network="lenet5", batch_size=8)
-    parts = [
-        lift.Part(lenet, "mnist", 2, ("float16", "float32"), 2),
-        lift.Part(replace(lenet, factor="batch_norm", batch_norm=True), batches=1),
+    narrow = ("float16", "float32")
+    bars = [
+        volumes.Bar("network", Case(Network("lenet5"), "mnist", Size(2, 2, 8)), narrow),
+        volumes.Bar("batch_norm", Case(Network("lenet5", True), "cifar10", Size(1, 1, 8))),
     ]
-    rows = lift.measure(setup, parts)
+    rows = lift.measure(setup, bars)
     assert len(rows) == 2 * 2 * 2 + 3
-    assert {row["by_lift"] for row in rows} <= {
-        "agreement",
-        "compensation",
-        "bifurcation",
-        "undecided",
-    }
-    again = lift.measure(setup, parts)
+    assert {row.by_lift for row in rows} <= set(map(str, Zone))
+    again = lift.measure(setup, bars)
     assert again == rows
-    assert lift.by_setting(rows)[-1]["setting"] == "all"
+    assert lift.by_setting(rows)[-1].setting == "all"
     picture = drawn(EXPERIMENTS["threshold-against-lift"], rows)
     assert "lenet5, batch norm True" in picture
 
@@ -262,14 +296,14 @@ def test_a_tied_window_of_pixels_is_one_whose_largest_pixel_is_met_twice(setup: 
     images = image_set("mnist").normalise(image_set("mnist").images[:1])
     images[0, 0, :2, :2] = torch.tensor([[0.0, 3.0], [3.0, 1.0]])
     images[0, 0, :2, 2:4] = torch.tensor([[5.0, 3.0], [3.0, 1.0]])
-    found = {(row["top"], row["left"]) for row in tied_windows._tied_pixels("mnist", images[0])}
+    found = {(row.top, row.left) for row in tied_windows._tied_pixels("mnist", images[0])}
     assert (0, 0) in found
     assert (0, 2) not in found
 
 
 def test_every_pixel_and_every_tied_place_is_a_row(pictures: None, setup: Setup) -> None:
     rows = tied_windows.measure(setup)
-    assert sum(row["kind"] == "pixel" for row in rows) == 28**2 + 32**2
+    assert sum(isinstance(row, tied_windows.Pixel) for row in rows) == 28**2 + 32**2
     panels = {(row["image"], row["panel"]): row for row in tied_windows.summarise(rows)}
     # Squares of 4 x 4 equal pixels: all 2 x 2 windows of pixels are tied.
     assert panels["mnist", "pixels"]["tied"] == 14**2
@@ -282,26 +316,39 @@ def test_every_pixel_and_every_tied_place_is_a_row(pictures: None, setup: Setup)
 
 
 def test_equal_backward_passes_give_equal_gradients(pictures: None, setup: Setup) -> None:
-    size = Size(2, 1, 8)
-    rows = variations.measure(setup, size)
+    case = Case(Network("lenet5"), "mnist", Size(2, 1, 8))
+    rows = variations.measure(setup, case)
     assert len(rows) == 2 * 2 * 2 * 4  # noise, pairs of programs, points, precisions
-    assert {row["variation"] for row in rows if row["programs"] == "native twice"} == {0.0}
+    assert {row.variation for row in rows if row.programs == "native twice"} == {0.0}
     # Squares of equal pixels tie; noise unties them, and what float16 rounds together still ties.
     different = {
-        (row["noise"], row["precision"])
+        (row.noise, row.precision)
         for row in rows
-        if row["programs"] == "native and minimal" and row["variation"]
+        if row.programs == "native and minimal" and row.variation
     }
     assert (False, "float16") in different
     assert not different & {(True, "float32"), (True, "float64")}
-    assert variations.measure(setup, size) == rows  # kept
+    assert variations.measure(setup, case) == rows  # kept
     assert "published thresholds" in drawn(EXPERIMENTS["variation-histograms"], rows)
 
 
+def test_noise_undoes_the_ties_of_the_background() -> None:
+    digits = take(data.load("mnist-sample"), 4, 3)
+    noisy = variations.with_input_noise(digits, seed=1)
+    first = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(196, 10))
+    ties = [audit(first, batches).sites[0].tied for batches in (digits, noisy)]
+    assert ties[0] > 1000
+    assert ties[1] == 0
+    again = variations.with_input_noise(digits, seed=1)
+    difference = torch.cat([x - y for (x, _), (y, _) in zip(noisy, digits, strict=True)])
+    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(noisy, again, strict=True))
+    assert difference.mean().item() == pytest.approx(0, abs=0.05)  # 9,408 numbers: 4.8 deviations
+    assert difference.std().item() == pytest.approx(1, abs=0.05)
+    assert all(x is y for (_, x), (_, y) in zip(noisy, digits, strict=True))
+
+
 def test_histograms_of_zeros_alone_can_be_drawn() -> None:
-    rows = [
-        {"programs": "native twice", "noise": False, "precision": "float32", "variation": 0.0}
-    ] * 3
+    rows = [variations.Row("native twice", False, "float32", 0, n, 0.0) for n in range(3)]
     assert "3 points each" in drawn(EXPERIMENTS["variation-histograms"], rows)
 
 
@@ -342,20 +389,21 @@ def test_a_pair_of_programs_is_two_networks(family: str) -> None:
 
 def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup) -> None:
     cases = [
-        thresholds.Case(Network("lenet5"), "mnist", Size(2, 2, 8)),
-        thresholds.Case(Network("lenet5", True), "cifar10", Size(1, 1, 8), "cifar100"),
+        Case(Network("lenet5"), "mnist", Size(2, 2, 8)),
+        thresholds.StandIn(
+            Network("lenet5", True), "cifar10", Size(1, 1, 8), stands_for="cifar100"
+        ),
     ]
     rows = thresholds.measure(setup, cases)
     assert len(rows) == (4 + 1) * 3 * 4
-    by_way = {
-        way: [row for row in rows if row["way"] == way] for way in (row["way"] for row in rows)
-    }
-    assert {row["l1"] for row in by_way["again"]} == {0.0}
+    by_way = by(rows, lambda row: row.way)
+    assert {row.l1 for row in by_way["repeated, deterministic kernels"]} == {0.0}
+    assert len(by_way) == 4
     floors = {
         precision: max(
-            float(row["l1"] or 0)
+            row.l1
             for row in by_way["noise floor"]
-            if (row["precision"], row["data"]) == (precision, "mnist")
+            if (row.precision, row.data) == (precision, "mnist")
         )
         for precision in DTYPES
     }
@@ -367,6 +415,60 @@ def test_thresholds_are_floors_of_the_same_program(pictures: None, setup: Setup)
     assert {each.published for each in found} == {1e-3, 1e-7, 1e-15}
     assert {each.within for each in found} == {None}
     assert "cifar100" in drawn(EXPERIMENTS["thresholds"], rows)
+
+
+def test_runs_that_add_in_any_order_spread(
+    pictures: None, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for kernels of a GPU: each run has its samples in an order of its own."""
+    generator, kinds = torch.Generator().manual_seed(0), []
+
+    def plain(runs: Runs) -> Gradient:
+        order = torch.arange(8)
+        if kinds[-1] == "any":
+            order = torch.randperm(8, generator=generator)
+        return runs.forward(Samples(8), order).gradient(lambda tape: {})
+
+    @contextmanager
+    def allowing(kind: str, device: str) -> Iterator[None]:
+        kinds.append(kind)
+        yield
+
+    monkeypatch.setattr(Runs, "plain", plain)
+    monkeypatch.setattr(thresholds, "_allowing", allowing)
+    of_cuda = thresholds.kernels("cuda")
+    monkeypatch.setattr(thresholds, "kernels", lambda device: of_cuda)
+    rows = thresholds.measure(setup, [Case(Network("lenet5"), "mnist", Size(1, 1, 8))])
+    spread = {
+        (row.precision, row.kernels): row for row in rows if isinstance(row, thresholds.Repeated)
+    }
+    assert {row.repetitions for (_, kind), row in spread.items() if kind == "any"} == {10}
+    assert {row.l1 for (_, kind), row in spread.items() if kind == "deterministic"} == {0.0}
+    found = {precision: spread[precision, "any"].l1 for precision in DTYPES}
+    # Units roundoff are 2^-24 and 2^-53; in float16 sums are float32's, and most of it is rounded.
+    assert 2**29 / 30 < found["float32"] / found["float64"] < 2**29 * 30
+    assert found["float16"] > 0
+    repeated = [each for each in thresholds.compare(rows) if each.what.endswith(": repeated")]
+    assert [each.ours for each in repeated] == list(found.values())
+    assert "in any order" in drawn(EXPERIMENTS["thresholds"], rows)
+    content = json.loads(json.dumps([line(row) for row in rows]))
+    assert decoded(EXPERIMENTS["thresholds"].row, content, "x") == rows
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_repeated_runs_on_cuda_leave_the_settings_of_kernels_alone(
+    pictures: None, setup: Setup
+) -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    cuda = replace(setup, device="cuda")
+    rows = thresholds.measure(cuda, [Case(Network("vgg11"), "cifar10", Size(1, 1, 8))])
+    repeated = [row for row in rows if isinstance(row, thresholds.Repeated)]
+    assert len(repeated) == 6
+    for row in repeated:
+        assert row.device == "cuda"
+        assert row.l1 == 0 or row.kernels == "any"
+    after = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    assert after == before
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_is_measured(
@@ -386,12 +488,12 @@ def test_a_set_that_is_not_there_is_named_before_anything_is_measured(
     with pytest.raises(InputError, match="svhn"):
         thresholds.measure(
             setup,
-            [thresholds.Case(lenet, "mnist", size), thresholds.Case(vgg, "svhn", size)],
+            [Case(lenet, "mnist", size), Case(vgg, "svhn", size)],
         )
     with pytest.raises(InputError, match="cifar10"):
         relu_zeros.measure(
             setup,
-            [relu_zeros.Case(lenet, "mnist", size), relu_zeros.Case(vgg, "cifar10", size)],
+            [Case(lenet, "mnist", size), Case(vgg, "cifar10", size)],
         )
     assert not list(setup.work.iterdir())
 
@@ -403,17 +505,18 @@ def test_the_published_thresholds_are_measured_where_they_were() -> None:
         *((f"vgg{depth}", "cifar10") for depth in (11, 13, 16, 19)),
         ("resnet18", "cifar10"), ("vgg11", "svhn"), ("densenet121-published", "cifar100"),
     }  # fmt: skip
-    reduced = {(c.network.name, c.stands_for or c.data) for c in thresholds._REDUCED}
+    reduced = {(c.network.name, getattr(c, "stands_for", c.data)) for c in thresholds._REDUCED}
     assert reduced == full
 
 
 def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) -> None:
-    rows = norm_pool.measure(setup, Size(1, 2, 8))
+    case = Case(norm_pool.NormPooled("lenet5", init="kaiming"), "mnist", Size(1, 2, 8))
+    rows = norm_pool.measure(setup, case)
     assert len(rows) == 2 * 4 * 2
-    assert {row["selection"] for row in rows} == {"branch:1", "branch:0.5"}
+    assert {row.selection for row in rows} == {"branch:1", "branch:0.5"}
     # In 64 bits a norm is 0 only where a ReLU has made all entries 0, which lets nothing through.
-    assert {row["variation"] for row in rows if row["precision"] == "float64"} == {0.0}
-    (least,) = norm_pool.compare([{**rows[0], "variation": d} for d in (0.0, 0.5, 0.25)])
+    assert {row.variation for row in rows if row.precision == "float64"} == {0.0}
+    (least,) = norm_pool.compare([replace(rows[0], variation=d) for d in (0.0, 0.5, 0.25)])
     assert (least.ours, least.published) == (0.25, 1.1920928955078125e-07)  # as it was printed
     assert "norm pooling" in drawn(EXPERIMENTS["norm-pool"], rows)
 
@@ -422,15 +525,15 @@ def test_norm_pooling_compares_two_vectors_with_0(pictures: None, setup: Setup) 
 
 
 def test_programs_of_relu_differ_at_their_kinks_alone(setup: Setup) -> None:
-    for row in relu_introduction.measure(setup):
-        x, kinks = float(row["x"] or 0), relu_introduction.KINKS[str(row["function"])]
-        value = max(x, 0.0) if row["function"] == "ReLU" else min(max(x, 0.0), 6.0)
-        assert row["value"] == value
+    for row in relu_introduction.programs():
+        x, kinks = row.x, relu_introduction.KINKS[row.function]
+        value = max(x, 0.0) if row.function == "ReLU" else min(max(x, 0.0), 6.0)
+        assert row.value == value
         if x not in kinks:
-            assert row["derivative"] == (0 < x < kinks[-1] or (len(kinks) == 1 and x > 0))
-            assert row["difference"] == 0
-    rows = [row for row in relu_introduction.measure(setup) if row["precision"] == "float32"]
-    at = {(row["function"], row["x"], str(row["program"])[:5]): row["derivative"] for row in rows}
+            assert row.derivative == (0 < x < kinks[-1] or (len(kinks) == 1 and x > 0))
+            assert row.difference == 0
+    rows = [row for row in relu_introduction.programs() if row.precision == "float32"]
+    at = {(row.function, row.x, row.program[:5]): row.derivative for row in rows}
     assert [at["ReLU", 0.0, f"relu{k}"] for k in (1, 2, 3)] == [0.0, 1.0, 0.5]
     assert (at["ReLU6", 6.0, "relu1"], at["ReLU6", 6.0, "relu2"]) == (1.0, 0.0)
     assert "ReLU6" in drawn(EXPERIMENTS["relu-introduction"], rows)
@@ -446,7 +549,7 @@ def a_third_is_silent(images: Images) -> torch.nn.Module:
     )
 
 
-class SilentShape(relu_volumes.Shape):
+class SilentMlp(Mlp):
     def build(self, images: Images) -> torch.nn.Module:
         return a_third_is_silent(images)
 
@@ -457,18 +560,19 @@ class SilentNetwork(Network):
 
 
 def test_relu_volumes_count_draws_whose_gradient_changes(pictures: None, setup: Setup) -> None:
-    silent = SilentShape(16, 1, 3)  # a third of its neurons is given 0 at every image
+    # A third of its neurons is given 0 at every image.
+    silent = Case(SilentMlp(layers=1, neurons=3), "mnist", Size(2, None, 16))
     values = {"layers": (1,), "batch_size": (8, 16)}
-    rows = relu_volumes.measure(setup, silent, values, (32, 64), 2)
-    sizes = [(row["factor"], row["value"], row["images"]) for row in rows[::3]]
+    rows = relu_volumes.measure(setup, silent, values, (32, 64))
+    sizes = [(row.factor, row.value, row.images) for row in rows[::3]]
     assert sizes == [
         ("sample_size", 32, 32), ("sample_size", 64, 64), ("layers", 1, 64),
         ("batch_size", 8, 64), ("batch_size", 16, 64),
     ]  # fmt: skip
     # Clopper and Pearson, two of two: from (1/40)^(1/2).
-    assert {(row["differing"], row["draws"], row["high"]) for row in rows} == {(2, 2, 100.0)}
-    assert [row["low"] for row in rows] == pytest.approx([100 * 0.025**0.5] * len(rows))
-    assert relu_volumes.measure(setup, silent, values, (32, 64), 2) == rows
+    assert {(row.differing, row.draws, row.high) for row in rows} == {(2, 2, 100.0)}
+    assert [row.low for row in rows] == pytest.approx([100 * 0.025**0.5] * len(rows))
+    assert relu_volumes.measure(setup, silent, values, (32, 64)) == rows
     assert len(list(setup.work.iterdir())) == 2 * 2  # of the five, three are the same
     assert "2 draws, 32-64 images" in drawn(EXPERIMENTS["relu-volumes"], rows)
     compared = relu_volumes.compare(rows)
@@ -484,7 +588,7 @@ def test_a_draw_counts_from_its_first_mini_batch_on(
 ) -> None:
     """One picture among 64 gives a ReLU exactly 0: samples without it count nothing."""
 
-    class Contrast(relu_volumes.Shape):
+    class Contrast(Mlp):
         def build(self, images: Images) -> torch.nn.Module:
             first = torch.nn.Linear(28 * 28, 1)
             with torch.no_grad():
@@ -501,21 +605,22 @@ def test_a_draw_counts_from_its_first_mini_batch_on(
     order = torch.cat([found for _, found in take(numbered, 16, 4)])
     pictures[order[2 * 16]] = 255  # the first of the third mini-batch: the halves cancel
     monkeypatch.setattr(data, "load", lambda *_, **__: images)
-    rows = relu_volumes.measure(setup, Contrast(16), {}, (16, 32, 48, 64), 3)
-    found = [row["differing"] for row in rows if row["precision"] == "float32"]
+    case = Case(Contrast(), "mnist", Size(3, None, 16))
+    rows = relu_volumes.measure(setup, case, {}, (16, 32, 48, 64))
+    found = [row.differing for row in rows if row.precision == "float32"]
     assert found == [0, 0, 3, 3]
 
 
 def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:
     cases = [
-        relu_zeros.Case(Network("mlp"), "mnist", Size(1, 2, 4)),
-        relu_zeros.Case(SilentNetwork("silent"), "mnist", Size(1, 2, 4)),
+        Case(Network("mlp"), "mnist", Size(1, 2, 4)),
+        Case(SilentNetwork("silent"), "mnist", Size(1, 2, 4)),
     ]
     rows = relu_zeros.measure(setup, cases)
-    assert [row["inputs"] for row in rows] == [2 * 4 * 3 * 256] * 3 + [2 * 4 * 3] * 3
+    assert [row.inputs for row in rows] == [2 * 4 * 3 * 256] * 3 + [2 * 4 * 3] * 3
     for row in rows[3:]:
-        assert (row["zeros"], row["points_that_differ"]) == (2 * 4, 2)
-        assert row["zeros_per_million"] == pytest.approx(1e6 / 3)
+        assert (row.zeros, row.points_that_differ) == (2 * 4, 2)
+        assert row.zeros_per_million == pytest.approx(1e6 / 3)
     assert relu_zeros.measure(setup, cases) == rows  # kept
     picture = drawn(EXPERIMENTS["relu-zeros"], rows)
     assert "silent" in picture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ from kinkcheck import data
 from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
 from kinkcheck.measure.standing.records import Kind
-from kinkcheck.paper import spelled, spellings, standing, zoo
-from kinkcheck.paper.experiment import Row, Setup
-from kinkcheck.paper.gradients import Network
-from kinkcheck.paper.parts import kept
-from kinkcheck.paper.spelled import FUNCTIONS, Spelled, Vector
+from kinkcheck.paper.experiments import spelled, spellings, standing, zoo
+from kinkcheck.paper.experiments.spelled import FUNCTIONS, Spelled, Vector
+from kinkcheck.paper.harness.case import Case, Network, Size
+from kinkcheck.paper.harness.experiment import Setup
+from kinkcheck.paper.harness.parts import kept
 from kinkcheck.report.ink import save
 
 FUNCTION = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.name)
@@ -92,7 +94,7 @@ def test_limits_are_the_slopes_of_differences_near_the_kink(function: Spelled) -
 
 @pytest.mark.slow
 def test_the_standing_is_that_of_the_closed_form() -> None:
-    rows = {(row["function"], row["kink"], row["spelling"]): row for row in spellings.judged()}
+    rows = {(row.function, row.kink, row.spelling): row for row in spellings.judged()}
     decided = 0
     for function in FUNCTIONS:
         for place, limits in function.kinks.items():
@@ -100,18 +102,18 @@ def test_the_standing_is_that_of_the_closed_form() -> None:
                 row = rows[function.name, spelled.vector_text(place), name]
                 x = torch.tensor(place, dtype=torch.float64, requires_grad=True)
                 (gradient,) = torch.autograd.grad(spelling(x).sum(), x)
-                if row["standing"] == "undecided":
+                if row.standing == "undecided":
                     assert function.name == "norm"
                     continue
                 decided += 1
-                assert (row["standing"] != "wrong") == in_hull(tuple(gradient.tolist()), limits)
+                assert (row.standing != "wrong") == in_hull(tuple(gradient.tolist()), limits)
     assert decided > 60
 
 
 @pytest.mark.slow
 def test_wrong_spellings_of_one_leaky_relu_are_called_so() -> None:
-    rows = [row for row in spellings.judged() if str(row["function"]).startswith("leaky")]
-    standings = {str(row["spelling"]): row["standing"] for row in rows}
+    rows = [row for row in spellings.judged() if row.function.startswith("leaky")]
+    standings = {row.spelling: row.standing for row in rows}
     assert standings["where(x > 0, x, a*x)"] == "limit"
     assert standings["maximum(x, 0) + a*minimum(x, 0)"] == "subgradient"
     for name in ("relu(x) - a*relu(-x)", "x*(x > 0) + a*x*(x < 0)"):
@@ -137,14 +139,14 @@ def test_networks_in_two_spellings_differ_in_the_gradient_alone() -> None:
 @pytest.mark.slow
 def test_trainings_in_each_spelling(digits: None, tmp_path: Path) -> None:
     rows = spellings.measure(Setup(tmp_path, reduced=True))
-    found = [row for row in rows if row["part"] == "training"]
+    found = [row for row in rows if isinstance(row, spellings.Training)]
     assert len(found) == 2 * 5 * len(spellings.TRAINED)
     for row in found:
-        assert (row["apart"] == 0) == (row["spelling"] == spellings.TRAINED[0])
+        assert (row.apart == 0) == (row.spelling == spellings.TRAINED[0])
         # 144 places see the border or not; biases start at 0, and then move.
-        assert float(row["met_first"] or 0) > 20
-        if row["setting"] == "float32":
-            assert float(row["met"] or 0) < float(row["met_first"] or 0)
+        assert row.met_first > 20
+        if row.setting == "float32":
+            assert row.met < row.met_first
     picture = save(lambda: spellings.draw(rows), "svg").decode()
     assert "relu(x) - a*relu(-x)" in picture
     assert spellings.measure(Setup(tmp_path, reduced=True)) == rows  # kept
@@ -154,40 +156,52 @@ def test_trainings_in_each_spelling(digits: None, tmp_path: Path) -> None:
 
 
 def test_a_part_that_fails_says_why(tmp_path: Path) -> None:
-    def fails() -> list[Row]:
+    def fails() -> list[standing.Row]:
         raise InputError("the network is too small")
 
     with pytest.raises(InputError, match="too small"):
-        kept(Setup(tmp_path), "part", fails)
+        kept(Setup(tmp_path), "part", standing.Row, fails)
 
 
 def test_every_gradient_of_a_network_is_a_row(digits: None, tmp_path: Path) -> None:
-    part = standing.Part(
-        Network("lenet5"), "mnist", 4, 2, precisions=("float32",), selections=("minimal",)
-    )
+    case = Case(Network("lenet5"), "mnist", Size(1, 2, 4))
+    part = standing.Part(case, ("float32",), ("minimal",))
     rows = standing.measure(Setup(tmp_path), [part])
-    assert [(row["batch"], row["selection"]) for row in rows] == [
+    assert [(row.batch, row.selection) for row in rows] == [
         (batch, selection) for batch in (0, 1) for selection in ("native", "minimal")
     ]
-    assert all(row["ties"] == int(row["flat"] or 0) + int(row["kinks"] or 0) for row in rows)
+    assert all(row.ties == row.flat + row.kinks for row in rows)
     assert standing.measure(Setup(tmp_path), [part]) == rows  # kept
     assert "lenet5, 4 images, float32" in save(lambda: standing.draw(rows), "svg").decode()
 
 
+def judged(kinds: Sequence[Kind]) -> list[standing.Row]:
+    return [
+        standing.Row(
+            "a", "lenet5", "mnist", 4, None, "float32", 0, batch, "native", str(kind), None, 0.0, 1,
+            0, 1, None, None, None,
+        )
+        for batch, kind in enumerate(kinds)
+    ]  # fmt: skip
+
+
 @given(st.lists(st.sampled_from(list(Kind)), min_size=1, max_size=12))
 def test_shares_are_those_of_clopper_and_pearson(kinds: list[Kind]) -> None:
-    rows: list[Row] = [
-        {
-            "setting": "a", "precision": "float32", "selection": "native", "draw": 0, "batch": n,
-            "kinks": 1, "variation": 0.0, "standing": str(kind),
-        }
-        for n, kind in enumerate(kinds)
-    ]  # fmt: skip
-    (found,) = standing.by_setting(rows)
+    (found,) = standing.by_setting(judged(kinds))
     right = sum(kind in (Kind.DERIVATIVE, Kind.LIMIT, Kind.SUBGRADIENT) for kind in kinds)
     expected = binomtest(right, len(kinds)).proportion_ci(0.95, "exact")
-    limits = [float(found[key] or 0) / 100 for key in ("low", "high")]
-    assert limits == pytest.approx([expected.low, expected.high], abs=1e-9)
+    assert found.right == pytest.approx(100 * right / len(kinds))
+    assert [found.low / 100, found.high / 100] == pytest.approx(
+        [expected.low, expected.high], abs=1e-9
+    )
+
+
+def test_what_is_not_right_is_said() -> None:
+    rows = judged([Kind.DERIVATIVE, Kind.LIMIT, Kind.WRONG])
+    (found,) = standing.summarise(rows)
+    assert (found["native"], found["kinked"], found["theorem"]) == ("2 of 3, 1 wrong", 3, None)
+    (found,) = standing.summarise([replace(row, theorem="not met: bias") for row in rows])
+    assert found["theorem"] == "not met"
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -207,6 +221,17 @@ def test_models_need_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"kinkcheck\[transformers\]"):
         zoo.measure(Setup(tmp_path, reduced=True))
+
+
+def test_a_figure_of_models_names_every_standing_that_was_told() -> None:
+    rows = [
+        zoo.Row("ViT", "as it is", None, precision, "relu 1", kind, None, 0.1, 0.2, None)
+        for precision, kind in (("bfloat16", "undecided"), ("float32", "limit"))
+    ]
+    rows.append(replace(rows[0], model="Swin", standing=None))
+    picture = save(lambda: zoo.draw(rows), "svg").decode()
+    assert "ViT: undecided or limit" in picture
+    assert "Swin: not told" in picture
 
 
 @pytest.mark.slow

@@ -34,12 +34,30 @@ def test_short_name_is_the_papers(short: str, name: str) -> None:
     assert str(parse(short)) == name
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (16, "float16"), (32, "float32"), (64, "float64"), ("fp16", "float16"), ("fp32", "float32"),
+        ("fp64", "float64"), ("bf16", "bfloat16"), ("torch.bfloat16", "bfloat16"),
+        (torch.half, "float16"), (torch.bfloat16, "bfloat16"), (torch.double, "float64"),
+    ],
+)  # fmt: skip
+def test_what_people_write_is_understood(given: str | int | torch.dtype, name: str) -> None:
+    assert parse(given) is PRECISIONS[name]
+
+
+@pytest.mark.parametrize("given", [torch.int32, torch.complex64, 8, True, None])
+def test_what_is_no_precision_is_refused(given: object) -> None:
+    with pytest.raises(InputError, match="unknown precision"):
+        parse(given)  # type: ignore[arg-type]
+
+
 def test_parsed_precision_is_returned_unchanged() -> None:
     own = Precision("own", torch.float64)
     assert parse(own) is own
 
 
-@pytest.mark.parametrize("text", ["8", "", "fp16", "Float32", "16 "])
+@pytest.mark.parametrize("text", ["8", "", "fp15", "Float32", "16 "])
 def test_unknown_name_is_refused_with_the_accepted_ones(text: str) -> None:
     with pytest.raises(InputError) as error:
         parse(text)
@@ -121,6 +139,11 @@ def test_device_that_is_not_there_is_named_in_one_line(device: str) -> None:
     with pytest.raises(InputError, match=f"device '{device}' cannot be used") as error:
         require_available(PRECISIONS["float32"], device)
     assert "\n" not in str(error.value)
+
+
+def test_nearest_device_is_asked_for() -> None:
+    with pytest.raises(InputError, match=r"'cud' cannot be used; did you mean 'cuda'\?"):
+        require_available(PRECISIONS["float32"], "cud")
 
 
 def test_only_the_first_line_of_a_complaint_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

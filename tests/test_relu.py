@@ -6,15 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 from torch import Tensor, nn
 
 import kinkcheck.nn as knn
 from exact import assert_same_bits
+from kinkcheck.ops.relu import ReLU
 from kinkcheck.selection import parse
 from kinkcheck.tape import record
 from strategies import DTYPES, dtypes, filled, laid_out, seeds
@@ -140,20 +143,27 @@ def test_one_of_several_views_is_refused_as_by_pytorch() -> None:
 
 
 @given(dtypes, seeds, st.integers(0, 2**64 - 1))
-def test_random_picks_a_branch_whatever_the_memory_format(
+def test_what_is_drawn_does_not_depend_on_the_memory_format(
     dtype: torch.dtype, fill: int, seed: int
 ) -> None:
     x = filled((2, 3, 4, 4), (-1.0, -0.0, 0.0, 0.0, 1.0), dtype, fill)
-    relu = knn.ReLU(selection=f"random:{seed}")
+    for kind in ("random", "uniform"):
+        gradient = _in_every_format(knn.ReLU(selection=f"{kind}:{seed}"), x)
+        at_zero = gradient[x == 0]
+        if kind == "random":
+            assert ((at_zero == 0) | (at_zero == 1)).all()
+        assert ((at_zero >= 0) & (at_zero <= 1)).all()
+        assert torch.equal(gradient[x != 0], (x[x != 0] > 0).to(dtype))
+
+
+def _in_every_format(relu: nn.Module, x: Tensor) -> Tensor:
     gradients = []
     for memory in ("contiguous", "channels_last", "transposed"):
         leaf = laid_out(x, memory, 2).requires_grad_()
         gradients.append(torch.autograd.grad(relu(leaf).sum(), leaf)[0])
     assert torch.equal(gradients[0], gradients[1])
     assert torch.equal(gradients[0], gradients[2])
-    at_zero = gradients[0][x == 0]
-    assert ((at_zero == 0) | (at_zero == 1)).all()
-    assert torch.equal(gradients[0][x != 0], (x[x != 0] > 0).to(dtype))
+    return gradients[0]
 
 
 def test_random_takes_both_branches_equally_often() -> None:
@@ -165,6 +175,31 @@ def test_random_takes_both_branches_equally_often() -> None:
         assert abs(ones - 2048) <= 6 * 32
 
 
+def test_uniform_weights_are_uniform_and_of_their_seed_alone() -> None:
+    x = torch.zeros(100, 200, dtype=torch.float64, requires_grad=True)
+    drawn = {}
+    for seed in range(4):
+        with record() as tape:
+            loss = F.relu(x).sum()
+        (gradient,) = tape.gradient(loss, [x], choose=f"uniform:{seed}")
+        module = knn.ReLU(selection=f"uniform:{seed}")
+        assert torch.equal(gradient, torch.autograd.grad(module(x).sum(), x)[0])
+        # A true uniform law is rejected once in a million trials.
+        assert kstest(gradient.flatten().numpy(), "uniform").pvalue > 1e-6
+        drawn[seed] = gradient
+    assert not torch.equal(drawn[0], drawn[1])
+    assert abs(np.corrcoef(drawn[0].flatten(), drawn[1].flatten())[0, 1]) < 6 / 20_000**0.5
+
+
+@pytest.mark.parametrize("text", ["first", "last", "random:5", "uniform:5"])
+def test_slopes_that_float32_rounds_are_kept(text: str) -> None:
+    x = torch.zeros(64, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(knn.LeakyReLU(0.1, selection=text)(x).sum(), x)
+    share = knn.ReLU(selection=text)
+    (right,) = torch.autograd.grad(share(x).sum(), x)
+    assert torch.equal(gradient, (1 - right) * 0.1 + right)
+
+
 @pytest.mark.parametrize("text", ["native", "branch:0", "random:1", "hybrid:-4"])
 def test_a_zero_weight_contributes_nothing_to_an_infinite_gradient(text: str) -> None:
     x = torch.zeros(64, requires_grad=True)
@@ -172,3 +207,24 @@ def test_a_zero_weight_contributes_nothing_to_an_infinite_gradient(text: str) ->
     (gradient,) = torch.autograd.grad(output, x, torch.full((64,), math.inf))
     assert not gradient.isnan().any()
     assert (gradient == 0).any()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_kept_without_the_input_tells_the_same_of_ties(inplace: bool) -> None:
+    x = torch.tensor([[-2.0, -0.0, 0.0, 3.0], [-math.inf, math.inf, math.nan, 0.0]])
+    whole, call = ReLU(x), ReLU(x.clone(), inplace)
+    kept = call.kept(lean=True)
+    value = call.apply_counting(parse("native"))[0]
+    known, tangent = kept(value), (torch.randn(x.shape),)
+    torch.testing.assert_close(known.tied(), x == 0)
+    assert known.ties().tied == 3
+    torch.testing.assert_close(known.persists(whole, value), x == 0)
+    torch.testing.assert_close(whole.persists(known, value), x == 0)
+    for name in ("of", "tangent", "wins", "contest"):
+        mine, its = (getattr(each.rivals(value, tangent), name) for each in (known, whole))
+        assert torch.equal(mine, its)
+    (again,) = known.inputs
+    torch.testing.assert_close(torch.relu(again), torch.relu(x), equal_nan=True)
+    assert torch.equal(again == 0, x == 0)
+    assert torch.equal(again > 0, x > 0)
+    assert torch.equal(again < 0, x < 0)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kinkcheck import check
+from kinkcheck import check, data
 from kinkcheck import nn as knn
+from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
-from kinkcheck.paper.relu_backward_confound import BACKWARD, draw, summarise
+from kinkcheck.paper.experiments.relu_backward_confound import (
+    BACKWARD,
+    End,
+    Step,
+    draw,
+    measure,
+    summarise,
+)
+from kinkcheck.paper.harness.case import Case, Network, Size
+from kinkcheck.paper.harness.experiment import Setup
+from kinkcheck.paper.harness.rows import by
 
 
 def grid() -> Tensor:
@@ -64,13 +76,11 @@ def test_the_two_backward_passes_agree_at_alpha_0_and_where_no_zero_is_met() -> 
 
 
 def test_a_training_is_summed_up() -> None:
-    cell = {"network": "n", "alpha": 0.5, "backward": "α itself", "batch_size": 2, "accuracy": None}
-    steps = [
-        {**cell, "step": step, "zeros": zeros, "gradient_norm": norm, "loss": loss}
-        for step, (zeros, norm, loss) in enumerate([(0, 1.0, 3.0), (2, 9.0, 2.5), (1, 4.0, 2.0)])
+    rows: list[Step | End] = [
+        Step("n", 0.5, "α itself", 2, step, *said)
+        for step, said in enumerate([(0, 1.0, 3.0), (2, 9.0, 2.5), (1, 4.0, 2.0)])
     ]
-    last = {**cell, "step": None, "zeros": None, "gradient_norm": None, "loss": None}
-    rows = [*steps, {**last, "accuracy": 25.0}]
+    rows.append(End("n", 0.5, "α itself", 2, 25.0))
     (found,) = summarise(rows)
     assert (found["steps"], found["with_zeros"], found["first"]) == (3, 2, 1)
     assert (found["norm_there"], found["largest_norm"]) == (9.0, 9.0)
@@ -78,13 +88,29 @@ def test_a_training_is_summed_up() -> None:
     assert draw(rows).axes
 
 
-def test_without_images_nothing_is_trained(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from kinkcheck.paper.experiment import Setup
-    from kinkcheck.paper.relu_backward_confound import measure
-
-    folder = Path(str(tmp_path))
+def test_without_images_nothing_is_trained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cifar10"):
-        measure(Setup(folder, reduced=True, data_dir=folder))
-    assert not list(folder.iterdir())
+        measure(Setup(tmp_path, reduced=True, data_dir=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_backward_passes_see_the_same_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def load(name: str, split: str = "train", *, data_dir: Path | None = None) -> ImageSet:
+        generator = torch.Generator().manual_seed(len(split))
+        images = torch.randint(0, 256, (256, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        return ImageSet(
+            name=name, split=split, classes=10, mean=(0.5,) * 3, std=(0.5,) * 3, images=images,
+            labels=torch.arange(256) % 10,
+        )  # fmt: skip
+
+    monkeypatch.setattr(data, "load", load)
+    setup = Setup(tmp_path, reduced=True)
+    cases = [Case(Network("lenet5"), "cifar10", Size(1, 3, 100))]  # the third of another epoch
+    rows = measure(setup, cases)
+    steps = by((row for row in rows if isinstance(row, Step)), lambda row: row.step)
+    assert {step: len(same) for step, same in steps.items()} == dict.fromkeys(range(3), 10)
+    assert len({row.loss for row in steps[0]}) == 1  # all start equal
+    assert len([row for row in rows if isinstance(row, End)]) == 10
+    assert measure(setup, cases) == rows  # kept

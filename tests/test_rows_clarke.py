@@ -172,7 +172,7 @@ def _check(under: Callable[[str], Vectors], row: Row, hull: Vectors) -> None:
 
     minimal, native = under("minimal"), under("native")
     assert minimal == pytest.approx(nearest(hull, np.zeros(hull.shape[1])), abs=CLOSE)
-    inside = ["first", "last", "random:1", "random:2"]
+    inside = ["first", "last", "random:1", "random:2", "uniform:1", "uniform:2"]
     if row.accepted != OF_BALL:
         inside.append("branch:0.25")
     if row.name not in NATIVE_OUTSIDE:

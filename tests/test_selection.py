@@ -24,11 +24,13 @@ from kinkcheck.selection import (
     Native,
     Random,
     Selection,
+    Uniform,
     parse,
+    separated,
 )
 
 ACCEPTED = (
-    "native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
+    "native, minimal, hybrid:BETA, first, last, random:SEED, uniform:SEED, branch:ALPHA, "
     "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., as:FRAMEWORK, limit:SEED"
 )
 
@@ -42,6 +44,7 @@ mixed = st.one_of(
 selections = st.one_of(
     mixed,
     st.builds(Random, st.integers(0, 2**64 - 1)),
+    st.builds(Uniform, st.integers(0, 2**64 - 1)),
     st.builds(Kinks, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
     st.builds(Mix, st.lists(st.tuples(numbers, mixed), min_size=1, max_size=3).map(tuple)),
 )
@@ -52,6 +55,14 @@ def test_text_form_reads_back_as_the_same_selection(selection: Selection) -> Non
     assert parse(str(selection)) == selection
     assert parse(selection) is selection
     assert str(parse(str(selection))) == str(selection)
+
+
+@given(st.lists(selections, min_size=1, max_size=4))
+def test_a_list_with_commas_is_taken_apart_where_it_was_put_together(
+    several: list[Selection],
+) -> None:
+    texts = list(map(str, several))
+    assert separated(",".join(texts)) == texts
 
 
 @given(selections)
@@ -94,6 +105,7 @@ def test_a_selection_is_a_value(selection: Selection) -> None:
         (["hybird:10", "hybrid", "hybrid:", "hybrid:ten"], "hybrid:BETA"),
         (["branch", "branch:"], "branch:ALPHA"),
         (["random", "random:", "random:1.5", "random:x"], "random:SEED"),
+        (["uniform", "uniform:", "uniform:0.5"], "uniform:SEED"),
         (["kinks", "kinks:", "kinks:1,x"], "kinks:ALPHA,..."),
         (["every:1"], "every"),
         (["as"], "as:FRAMEWORK"),
@@ -116,6 +128,8 @@ def test_a_wrong_text_is_told_the_accepted_ones(texts: list[str], nearest: str |
         ("branch:-inf", "branch: alpha must be a finite number, not -inf"),
         ("mix:inf*last", "mix: a factor must be a finite number, not inf"),
         ("mix:1*limit:0", "mix: limit:0 cannot be a part of it"),
+        ("mix:1*uniform:0", "mix: uniform:0 cannot be a part of it"),
+        ("uniform:-1", "uniform: seed must be an integer from 0 to 2**64 - 1, not -1"),
         ("random:-1", "random: seed must be an integer from 0 to 2**64 - 1, not -1"),
         (
             "random:18446744073709551616",
@@ -139,10 +153,13 @@ def test_a_weight_must_be_a_finite_number(kind: type, name: str, value: object) 
 
 
 @pytest.mark.parametrize("value", [-1, 2**64, 1.5, 7.0, "7", None])
-def test_a_seed_must_be_an_integer_of_64_bits(value: object) -> None:
+@pytest.mark.parametrize("kind", [Random, Uniform])
+def test_a_seed_must_be_an_integer_of_64_bits(kind: type, value: object) -> None:
     with pytest.raises(InputError) as error:
-        Random(value)
-    expected = f"random: seed must be an integer from 0 to 2**64 - 1, not {value!r}"
+        kind(value)
+    expected = (
+        f"{kind.__name__.lower()}: seed must be an integer from 0 to 2**64 - 1, not {value!r}"
+    )
     assert str(error.value) == expected
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import kinkcheck
 from command_line import Kinkcheck
-from kinkcheck.audit import AuditReport, Kind, Standing, conclude, verify
+from kinkcheck.audit import AuditReport, Kind, Standing, verify
 from kinkcheck.audit.verdict import verdict
 
 
@@ -153,6 +153,38 @@ def test_an_element_on_a_jump_is_undecided() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"batch": -1}, "batch of a point must be at least 0, not -1"),
+        ({"batch": 1}, "batch of a point must be at most 0, not 1"),
+        ({"draw": -1}, "draw of a point must be at least 0, not -1"),
+        ({}, "report: has the point float32, draw 0, batch 0 twice under minimal"),
+    ],
+)
+def test_points_that_no_audit_has_are_refused(change: dict[str, Any], complaint: str) -> None:
+    """Numbers that Python counts from the end, and what would stand for another point."""
+    step = of(lambda x: x.max(0).values)
+    report = audited(lambda x: x.max(0).values, 1.0, 1.0)
+    (point,) = report.points
+    points = [replace(point, **change)] if change else [point, point]
+    with pytest.raises(kinkcheck.InputError) as refused:
+        verify(replace(report, points=points), Held(1.0, 1.0), [torch.zeros(1)], step=step)
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_that_no_audit_has_are_refused(seed: int) -> None:
+    step = of(lambda x: x.max(0).values)
+    report = audited(lambda x: x.max(0).values, 1.0, 1.0)
+    (point,) = report.points
+    assert point.standing is not None
+    other = replace(point, standing=replace(point.standing, seed=seed))
+    for tampered in (replace(report, seed=seed), replace(report, points=[other])):
+        with pytest.raises(kinkcheck.InputError, match=r"seed.* must be "):
+            verify(tampered, Held(1.0, 1.0), [torch.zeros(1)], step=step)
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"kind": Kind.DERIVATIVE},
@@ -235,7 +267,7 @@ def test_certificates_hold_over_the_rationals() -> None:
 
 
 def test_the_document_is_read_again() -> None:
-    document = conclude(audited(lambda x: x.max(0).values, 1.0, 1.0, selections=["hybrid:10"]))
+    document = audited(lambda x: x.max(0).values, 1.0, 1.0, selections=["hybrid:10"])
     text = json.dumps(document.to_json(), allow_nan=False)
     assert type(document).from_json(json.loads(text)) == document
     shares = document.summary[0].standings
@@ -264,6 +296,11 @@ def test_the_command_verifies_what_the_command_wrote(kinkcheck: Kinkcheck, folde
     assert found.text.startswith("All 2 certificates hold (2 limit).")
     written = json.loads((folder / "a.json").read_text())
     written["points"][0]["standing"]["kind"] = "derivative"
+    (folder / "b.json").write_text(json.dumps(written))
+    found = kinkcheck("verify", "b.json")
+    assert (found.code, found.err.count("\n")) == (2, 1)
+    assert "damaged" in found.err
+    del written["digest"]  # as of somebody who writes such files
     (folder / "b.json").write_text(json.dumps(written))
     found = kinkcheck("verify", "b.json")
     assert (found.code, found.err) == (1, "")
@@ -357,7 +394,9 @@ def test_what_rounding_hides_at_a_later_point_alone_is_said_to_be_possible() -> 
         report = kinkcheck.audit(Held(0.1, 0.1), given, step=step, samples=None, lifted=lifted)
         found = [p.reference_standing.kind for p in report.points if p.reference_standing]
         assert found == kinds
-        warned = "At 1 that is what the precision itself tells, without the lift; rounding may hide"
+        warned = (
+            "1 point was judged at the audited precision, without the lift to float64; rounding"
+        )
         assert (warned in verdict(report)) == (lifted is None)
 
 
@@ -372,7 +411,7 @@ def test_points_are_lifted_where_the_precision_does_not_tell() -> None:
     assert report.points[1].reference_standing == Standing(
         Kind.DERIVATIVE, 1, 1, rows=0, seed=1, lifted=False
     )
-    assert "At 2 that is what the precision itself tells" in verdict(report)
+    assert "2 points were judged at the audited precision" in verdict(report)
 
 
 @pytest.mark.parametrize("precision", ["16", "bfloat16"])

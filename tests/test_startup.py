@@ -23,6 +23,7 @@ HEAVY = "torch numpy scipy matplotlib pandas datasets pyarrow PIL mlxtend jinja2
 PROGRAM = f"""
 import sys
 from kinkcheck.cli import main
+sys.argv[0] = "kinkcheck"
 try:
     main()
 finally:
@@ -80,18 +81,35 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
     [
         ("odit", "No such command 'odit'"),
         ("--bogus", "No such option: --bogus"),
-        ("audit", "Missing argument 'NETWORK'"),
+        ("audit", "Missing argument 'NETWORK'; example: kinkcheck audit lenet5 --precision 16,32"),
+        ("explain", "Missing argument 'PROGRAM'; example: kinkcheck explain "),
+        ("audit lenet5 --selectoin minimal", "No such option: --selectoin (Possible options: --s"),
+        (
+            "audit my_nets.py",
+            "names nothing in my_nets.py; write my_nets.py:make; it has draw, mak",
+        ),
+        ("audit my_nets", "names nothing in my_nets.py; write my_nets.py:make; it has draw, make"),
+        ("audit my_nets.make", "names nothing in my_nets.py; write my_nets.py:make; it has draw,"),
+        ("explain my_nets.py --gradient my_nets.py", "names nothing in my_nets.py; write my_nets"),
+        (
+            "audit lenet5 --fail-on worng",
+            "unknown condition 'worng'; did you mean 'wrong'? accept",
+        ),
+        ("audit lenet5 -v -q", "--quiet and --verbose exclude each other"),
         ("audit lenet5 --bogus", "No such option: --bogus"),
         ("audit lenet5 --batches many", "'--batches'"),
         ("audit lenet5 --batches 0", "--batches must be at least 1, not 0"),
         ("audit lenet5 --tolerance -1", "--tolerance must be a number of at least 0, not -1"),
         ("audit lenet", "unknown network 'lenet'; did you mean 'lenet5'? accepted: lenet5, "),
         ("audit lenet5 --data minst", "--data: unknown data set 'minst'; did you mean 'mnist'?"),
+        ("audit lenet5 --precision 16,bf61", "unknown precision 'bf61'; did you mean 'bf16'?"),
         ("audit lenet5 --precision flaot16", "did you mean 'float16'? accepted: float16, "),
-        ("audit lenet5 --selections minimla", "did you mean 'minimal'? accepted: native, "),
-        ("audit lenet5 --selections hybrid", "did you mean 'hybrid:BETA'? accepted: native, "),
+        ("audit lenet5 --selection minimla", "did you mean 'minimal'? accepted: native, "),
+        ("audit lenet5 --selection last,minimla", "unknown selection 'minimla'; did you mean 'min"),
+        ("audit lenet5 --operation relu,max_pol", "unknown operation 'max_pol'; did you mean 'max"),
+        ("audit lenet5 --selection hybrid", "did you mean 'hybrid:BETA'? accepted: native, "),
         ("audit lenet5 --reference bogus", "--reference: unknown selection 'bogus'; accepted: "),
-        ("audit lenet5 --operations max_pol", "did you mean 'max_pool'? accepted: "),
+        ("audit lenet5 --operation max_pol", "did you mean 'max_pool'? accepted: "),
         ("audit lenet5 --init kaimign", "--init: unknown init 'kaimign'; did you mean 'kaiming'?"),
         ("audit none.py:make", "the file none.py does not exist"),
         ("audit none.py:make --init kaiming", "--init are for built-in networks"),
@@ -101,7 +119,7 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
         ("volume lenet6", "unknown network 'lenet6'; did you mean 'lenet5'?"),
         ("volume lenet5 --confidence 95", "--confidence must be between 0 and 1"),
         ("volume lenet5 --until-width 2", "--until-width must be between 0 and 1, not 2.0"),
-        ("volume lenet5 --operations rellu", "did you mean 'relu'? accepted: "),
+        ("volume lenet5 --operation rellu", "did you mean 'relu'? accepted: "),
         ("explain none.py:make --gradient none.npz", "none.npz cannot be read: No such file"),
         ("explain none.py:make", "Missing option '--gradient'"),
         ("atlas --operation clampp", "unknown operation 'clampp'; did you mean 'clamp'?"),
@@ -128,12 +146,46 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
     ],
 )
 def test_complaint_without_pytorch(arguments: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "my_nets.py").write_text("def _own(): ...\ndef draw(): ...\ndef make(): ...\n")
     (tmp_path / "wrong.toml").write_text('data = "mnist"\nnetwork = "lenet"\nepochs = 1\n')
     code, out, err, imported = answer(tmp_path, *arguments.split())
     assert (code, out, imported) == (2, "", [])
     assert err.startswith("kinkcheck: ")
     assert err.count("\n") == 1
     assert words in err
+
+
+@pytest.mark.parametrize("name", ["precision", "selection", "operation"])
+def test_options_are_known_by_their_names_of_old_too(name: str, tmp_path: Path) -> None:
+    for given in ([f"--{name}s", "x"], [f"--{name}s=x"]):
+        code, out, err, imported = answer(tmp_path, "audit", "lenet5", *given)
+        hint, complaint = err.splitlines()
+        assert hint == f"kinkcheck: --{name}s is called --{name} now"
+        assert complaint.startswith(f"kinkcheck: --{name}: unknown {name} 'x'")
+        assert (code, out, imported) == (2, "", [])
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("kinkcheck vol", "volume"),
+        ("kinkcheck audit len", "lenet5"),
+        ("kinkcheck audit lenet5 --prec", "--precision"),
+        ("kinkcheck audit lenet5 --precision b", "bfloat16"),
+        ("kinkcheck audit lenet5 --data mnist-", "mnist-sample"),
+        ("kinkcheck audit lenet5 --fail-on w", "wrong"),
+        ("kinkcheck study st", "status"),
+        ("kinkcheck paper run volume-by-p", "volume-by-precision"),
+        ("kinkcheck atlas --operation maxi", "maximum"),
+    ],
+)
+def test_a_shell_completes(
+    line: str, completed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_KINKCHECK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    assert answer(tmp_path) == (0, f"{completed}\n", "", [])
 
 
 def test_module_is_the_command(tmp_path: Path) -> None:

@@ -6,18 +6,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from command_line import Kinkcheck, start
+from command_line import Kinkcheck, processes_with, start
+from kinkcheck.cluster import Cluster
 from kinkcheck.errors import InputError
-from kinkcheck.study import cluster as clusters
 from kinkcheck.study import export, spec
-from kinkcheck.study.cluster import Cluster
+from kinkcheck.study.cluster import Trials
 from kinkcheck.study.job import Beat
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
@@ -54,6 +51,17 @@ learning_rate = 0.1
 epochs = 4
 batch_size = 32
 """
+REGRESSION = """
+seeds = 1
+selections.relu = ["branch:0", "branch:1"]
+epochs = 2
+batch_size = 32
+[task]
+factory = "regression_task.py:Cars"
+[search]
+trials = 2
+epochs = 1
+"""
 
 
 def exports(folder: Path) -> dict[str, bytes]:
@@ -62,32 +70,12 @@ def exports(folder: Path) -> dict[str, bytes]:
         return {table: export.export(study, table, "csv") for table in tables}
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    ray: Any = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=2, log_to_driver=False)
-    with Cluster() as cluster:
-        yield cluster
-    assert ray.is_initialized()  # who connects disconnects
-    ray.shutdown()
-
-
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> spec.Spec:
     """A study of a user's own network, in the current folder."""
     shutil.copy(NETWORKS, tmp_path / "nets.py")
     monkeypatch.chdir(tmp_path)
     return spec.parse(OWN, "own.toml")
-
-
-def processes_with(variable: str) -> list[str]:
-    """Processes with a variable in their environment."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if variable.encode() in file.read_bytes().split(b"\0"):
-                found.append((file.parent / "cmdline").read_text().replace("\0", " "))
-    return found
 
 
 class Heard(Silent):
@@ -135,8 +123,16 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_a_cluster_finds_what_this_process_finds(tmp_path: Path, cluster: Cluster) -> None:
     declared = spec.parse(SEARCHED, "s.toml")
     run(declared, tmp_path / "here", threads=1)
-    ended = run(declared, tmp_path / "there", threads=1, executor=cluster)
+    ended = run(declared, tmp_path / "there", threads=1, executor=Trials(cluster))
     assert {trial.state for trial in ended} == {"finished", "diverged"}
+    assert exports(tmp_path / "there") == exports(tmp_path / "here")
+
+
+def test_a_worker_makes_a_user_s_own_task_again(tmp_path: Path, cluster: Cluster) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    declared = spec.parse(REGRESSION, "s.toml", examples)
+    run(declared, tmp_path / "here", threads=1)
+    run(declared, tmp_path / "there", threads=1, executor=Trials(cluster))
     assert exports(tmp_path / "there") == exports(tmp_path / "here")
 
 
@@ -147,7 +143,7 @@ def test_a_killed_worker_loses_no_epoch_and_leaves_no_trace(
     Path("kill").write_text("1")
     Path("slow").write_text("0.08")
     heard = Heard()
-    run(own, Path("there"), threads=1, executor=cluster, watcher=heard)
+    run(own, Path("there"), threads=1, executor=Trials(cluster), watcher=heard)
     assert not Path("kill").exists()
     assert sorted(heard.starts) == [1, 1, 3]  # step 20 is in the third epoch
     assert {beat.steps for beat in heard.beats} == {8}
@@ -158,10 +154,10 @@ def test_a_killed_worker_loses_no_epoch_and_leaves_no_trace(
 def test_a_trial_whose_workers_all_die_fails(
     own: spec.Spec, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "_DEATHS", 0)
+    monkeypatch.setattr(Cluster, "DEATHS", 0)
     Path("kill").write_text("1")
     Path("slow").write_text("0.08")  # so that the second epoch has arrived when the worker dies
-    states = [trial.state for trial in run(own, Path("s"), threads=1, executor=cluster)]
+    states = [trial.state for trial in run(own, Path("s"), threads=1, executor=Trials(cluster))]
     assert sorted(states) == ["failed", "finished"]
     with reading(Path("s")) as study:
         (failed,) = (trial for trial in study.trials() if trial.state == "failed")
@@ -172,7 +168,7 @@ def test_a_trial_whose_workers_all_die_fails(
 
 def test_an_exception_in_a_trial_is_its_outcome(own: spec.Spec, cluster: Cluster) -> None:
     Path("fail").touch()
-    ended = run(own, Path("s"), threads=1, executor=cluster)
+    ended = run(own, Path("s"), threads=1, executor=Trials(cluster))
     assert [trial.state for trial in ended] == ["failed", "failed"]
     with reading(Path("s")) as study:
         assert {trial.reason for trial in study.trials()} == {"ValueError: first second"}
@@ -184,15 +180,15 @@ def test_bad_input_on_a_worker_is_raised_here(
     # As where this machine has what the worker's has not.
     monkeypatch.setattr("kinkcheck.study.model.require_modules", lambda trials, images: None)
     wrong = own.model_copy(update={"network": ("nets.py:Nothing",)})
-    with pytest.raises(InputError, match=r"^network: nets.py has no 'Nothing'$"):
-        run(wrong, Path("s"), threads=1, executor=cluster)
+    with pytest.raises(InputError, match=r"^network: nets.py has no 'Nothing'; "):
+        run(wrong, Path("s"), threads=1, executor=Trials(cluster))
 
 
 def test_a_trial_that_fits_nowhere_is_refused(own: spec.Spec, cluster: Cluster) -> None:
     with pytest.raises(InputError, match="a trial takes 3 CPUs, and no machine"):
-        run(own, Path("s"), threads=3, executor=cluster)
+        run(own, Path("s"), threads=3, executor=Trials(cluster))
     with pytest.raises(InputError, match="a trial takes 1 CPUs and 1 GPUs, and no machine"):
-        run(own, Path("s"), threads=1, device="cuda", executor=cluster)
+        run(own, Path("s"), threads=1, device="cuda", executor=Trials(cluster))
 
 
 def test_an_interrupted_study_leaves_no_process_and_goes_on(own: spec.Spec, tmp_path: Path) -> None:
@@ -202,13 +198,13 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on(own: spec.Spec, tmp_
     arguments = ["study", "run", "own.toml", "--out", "s", "--threads", "1", "--ray", "local"]
     process = start(*arguments, KINKCHECK_TEST=str(tmp_path))
     # Neither limit is measured against: they only keep a broken study from hanging the tests.
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not list(tmp_path.glob("s/checkpoints/*-1.pt")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate(timeout=600)
     assert process.returncode == 130
     # Ray may have a word of its own about the stream that was left.
     assert {

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import select
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import active_children, get_context
@@ -12,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from kinkcheck.errors import InputError
+from kinkcheck.files import Claim
 from kinkcheck.study import parallel, spec
 from kinkcheck.study.executor import guarded
 from kinkcheck.study.job import EpochEnd, Event, Job, Outcome, Record
 from kinkcheck.study.parallel import train_parallel
+from kinkcheck.study.settings import Classification
 from kinkcheck.study.trial import train
 
 # The last batch of an epoch has one image: one process gets it, the other a copy.
@@ -31,6 +38,28 @@ learning_rate = 0.05
 epochs = 3
 batch_size = 32
 devices = 2
+"""
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+OF_ITS_OWN = """
+import torch
+from torch import nn
+from kinkcheck.study import Metric, Task
+
+class Net(nn.Linear):
+    def forward(self, x):
+        error = super().forward(x) - x.abs()
+        return RETURNED
+
+class Mine(Task):
+    metrics = [Metric("error", lambda each: each.mean(), larger_is_better=False)]
+    train = test = list(torch.linspace(-1, 1, 8)[:, None])
+    def network(self):
+        return Net(1, 1)
+    def step(self, model, batch):
+        found = model(batch)
+        return found.mean(), found.reshape(-1)
 """
 
 
@@ -62,25 +91,122 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("precision", "rounding"), [("float32", 1e-4), ("float16", 3e-2), ("mixed", 3e-2)]
+    ("precision", "rounding"),
+    [
+        pytest.param("float32", 1e-4, marks=pytest.mark.slow),
+        ("float16", 3e-2),
+        pytest.param("mixed", 3e-2, marks=pytest.mark.slow),
+    ],
 )
-def test_two_processes_find_what_one_finds(precision: str, rounding: float) -> None:
+def test_two_processes_find_what_one_finds(
+    precision: str, rounding: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, alive = tmp_path / "kinkcheck-meeting-dead", tmp_path / "kinkcheck-meeting-alive"
+    dead.touch()
+    alive.touch()
     job = jobs()[precision]
-    two = list(train_parallel(job))
+    with Claim(alive):
+        two = list(train_parallel(job))
+    assert list(tmp_path.glob("kinkcheck-*")) == [alive]  # of processes that live; its own is gone
     one = list(train(job))
     assert two[-1] == one[-1] == Outcome("finished")
     for ours, theirs in zip(records(two), records(one), strict=True):
-        assert math.isclose(ours.train_loss, theirs.train_loss, rel_tol=rounding)
-        assert math.isclose(ours.test_loss, theirs.test_loss, rel_tol=rounding)
-        assert abs(ours.test_accuracy - theirs.test_accuracy) <= 2 / 65
+        assert math.isclose(ours.train.loss, theirs.train.loss, rel_tol=rounding)
+        assert math.isclose(ours.test.loss, theirs.test.loss, rel_tol=rounding)
+        assert abs(ours.test.value - theirs.test.value) <= 2 / 65
         assert ours.learning_rate == theirs.learning_rate
+
+
+BLOCKS = """
+import threading
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)  # which the study gives a selection
+        self.weight = nn.Parameter(torch.zeros(()))
+    def forward(self, x):
+        self.held = open("held", "w")
+        print("here", file=self.held, flush=True)
+        threading.Event().wait()
+"""
+
+KILLED = """
+from test_study_parallel import TEXT, jobs
+from kinkcheck.study.parallel import train_parallel
+
+if __name__ == "__main__":
+    list(train_parallel(jobs(TEXT.replace("lenet5", "blocks.py:Net"))["float32"]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "blocks.py").write_text(f"import torch{BLOCKS}")
+    (tmp_path / "killed.py").write_text(KILLED)
+    os.mkfifo(tmp_path / "held")
+    source = Path(parallel.__file__).parents[2]
+    path = os.pathsep.join([str(source), str(Path(__file__).parent)])
+    parent = subprocess.Popen(
+        [sys.executable, "killed.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        said = b""
+        while len(said) < 2 * len("here\n"):  # each process of the trial holds the other end
+            assert select.select([held], [], [], 120) == ([held], [], []), parent.poll()
+            said += os.read(held, 100)
+            assert parent.poll() is None
+        parent.kill()
+        assert select.select([held], [], [], 60) == ([held], [], [])
+        assert os.read(held, 100) == b""  # the last of them has ended
+    finally:
+        os.close(held)
+        parent.kill()
+        parent.wait()
+
+
+def test_two_processes_share_the_batches_of_any_task() -> None:
+    text = (
+        "seeds = 1\nlearning_rate = 0.02\nepochs = 2\nbatch_size = 64\ndevices = 2\n"
+        '[task]\nfactory = "regression_task.py:Cars"\n'
+    )
+    (settings,) = spec.parse(text, "t.toml", EXAMPLES).trials()
+    job = Job(settings.id, settings, 0.02, None, "cpu", 1, folder=str(EXAMPLES))
+    for ours, theirs in zip(
+        records(list(train_parallel(job))), records(list(train(job))), strict=True
+    ):
+        assert math.isclose(ours.train.loss, theirs.train.loss, rel_tol=1e-4)
+        assert math.isclose(ours.test.value, theirs.test.value, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("returned", "complaint"),
+    [
+        ("error.square().mean()", "what the network returns must be tensors with a sample in each"),
+        ("error[:1]", "the network must return a row for each sample"),
+    ],
+)
+def test_a_network_whose_samples_cannot_be_told_is_refused(
+    tmp_path: Path, returned: str, complaint: str
+) -> None:
+    (tmp_path / "mine.py").write_text(OF_ITS_OWN.replace("RETURNED", returned))
+    text = (
+        "seeds = 1\nlearning_rate = 0.02\nepochs = 2\nbatch_size = 4\ndevices = 2\n"
+        '[task]\nfactory = "mine.py:Mine"\n'
+    )
+    (settings,) = spec.parse(text, "t.toml", tmp_path).trials()
+    with pytest.raises(InputError, match=f"^devices: {complaint}"):
+        list(train_parallel(Job("t", settings, 0.02, None, "cpu", 1, folder=str(tmp_path))))
 
 
 def test_a_last_batch_smaller_than_half_the_processes() -> None:
     text = TEXT.replace("devices = 2", "devices = 3").replace("epochs = 3", "epochs = 1")
     job = jobs(text)["float32"]
     (three, *_), (one, *_) = records(list(train_parallel(job))), records(list(train(job)))
-    assert math.isclose(three.train_loss, one.train_loss, rel_tol=1e-4)
+    assert math.isclose(three.train.loss, one.train.loss, rel_tol=1e-4)
 
 
 def test_a_trial_goes_on_bit_for_bit() -> None:
@@ -90,9 +216,7 @@ def test_a_trial_goes_on_bit_for_bit() -> None:
     whole = list(train_parallel(job))
     first = whole[1]
     assert isinstance(first, EpochEnd)
-    rest = list(
-        train_parallel(replace(job, state=first.state, accuracies=(first.record.test_accuracy,)))
-    )
+    rest = list(train_parallel(replace(job, state=first.state, values=(first.record.test.value,))))
     assert records(rest) == records(whole)[1:]
     assert [e.state for e in rest if isinstance(e, EpochEnd)] == [
         e.state for e in whole[2:] if isinstance(e, EpochEnd)
@@ -108,7 +232,7 @@ def test_batch_norm_takes_statistics_of_shares() -> None:
     )
     job = jobs(text)["float32"]
     (two, *_), (one, *_) = records(list(train_parallel(job))), records(list(train(job)))
-    assert 1e-5 < abs(two.train_loss / one.train_loss - 1) < 0.2
+    assert 1e-5 < abs(two.train.loss / one.train.loss - 1) < 0.2
 
 
 @pytest.mark.slow
@@ -136,8 +260,10 @@ def test_a_generator_that_is_left_ends_its_processes(own: Job) -> None:
 
 
 def test_bad_input_in_a_process_is_raised_here(own: Job) -> None:
-    wrong = replace(own, settings=replace(own.settings, network="nets.py:Nothing"))
-    with pytest.raises(InputError, match=r"^network: nets.py has no 'Nothing'$"):
+    assert isinstance(own.settings.task, Classification)
+    nothing = replace(own.settings.task, network="nets.py:Nothing")
+    wrong = replace(own, settings=replace(own.settings, task=nothing))
+    with pytest.raises(InputError, match=r"^network: nets.py has no 'Nothing'; "):
         list(train_parallel(wrong))
 
 

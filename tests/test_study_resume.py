@@ -65,6 +65,16 @@ step_size = 2
 epochs = 4
 batch_size = 32
 """
+REGRESSION = f"""
+precision = ["16", "32"]
+selections.relu = ["branch:0", "branch:1"]
+seeds = 2
+learning_rate = 0.02
+epochs = 5
+batch_size = 16
+[task]
+factory = "{Path(__file__).parents[1] / "examples" / "regression_task.py"}:Cars"
+"""
 
 
 def exports(folder: Path) -> dict[str, bytes]:
@@ -97,7 +107,9 @@ def kill(text: str, folder: Path, kills: int, seed: int, *data_dir: Path) -> int
 
 
 @pytest.mark.parametrize(
-    ("text", "seed"), [(SEARCHED, 0), (DIVERGENCE, 1)], ids=["searched", "divergence"]
+    ("text", "seed"),
+    [(SEARCHED, 0), (DIVERGENCE, 1), (REGRESSION, 3)],
+    ids=["searched", "divergence", "regression"],
 )
 def test_a_killed_study_finds_what_an_uninterrupted_one_finds(
     tmp_path: Path, text: str, seed: int

@@ -12,6 +12,7 @@ import pytest
 
 from kinkcheck.errors import InputError
 from kinkcheck.study import search, spec
+from kinkcheck.study.criteria import ACCURACY
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import run
 from kinkcheck.study.search import BelowMedian, Candidate
@@ -38,7 +39,7 @@ def propose(how: Search, count: int) -> list[float]:
     base = spec.parse(SPEC, "s.toml").trials()[0]
     candidates: list[Candidate] = []
     for number in range(count):
-        rate = search.candidate(search.template(base, how), how, candidates).learning_rate
+        rate = search.candidate(search.template(base, how), how, ACCURACY, candidates).learning_rate
         assert rate is not None
         candidates.append(Candidate(rate, "finished", (0.1 * number,)))
     return [candidate.learning_rate for candidate in candidates]
@@ -69,11 +70,11 @@ def test_stopping_is_optunas_median_rule(accuracies: tuple[float, ...]) -> None:
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner())
     for one in earlier:
         trial = study.ask()
-        for epoch, accuracy in enumerate(one.accuracies):
+        for epoch, accuracy in enumerate(one.values):
             trial.report(accuracy, epoch)
-        study.tell(trial, one.accuracies[-1])
+        study.tell(trial, one.values[-1])
     trial = study.ask()
-    stop = BelowMedian(Search(), earlier, 0.02)
+    stop = BelowMedian(Search(), ACCURACY, earlier, 0.02)
     for epoch, accuracy in enumerate(accuracies):
         trial.report(accuracy, epoch)
         assert stop(accuracies[: epoch + 1]) == trial.should_prune()
@@ -81,15 +82,17 @@ def test_stopping_is_optunas_median_rule(accuracies: tuple[float, ...]) -> None:
 
 def test_nothing_is_stopped_before_there_are_five() -> None:
     earlier = tuple(Candidate(0.01, "finished", (0.9,)) for _ in range(4))
-    assert not BelowMedian(Search(), earlier, 0.02)((0.0,))
-    assert BelowMedian(Search(), (*earlier, earlier[0]), 0.02)((0.0,))
+    assert not BelowMedian(Search(), ACCURACY, earlier, 0.02)((0.0,))
+    assert BelowMedian(Search(), ACCURACY, (*earlier, earlier[0]), 0.02)((0.0,))
 
 
 def test_a_diverged_candidate_is_worth_nothing() -> None:
     diverged = Candidate(0.1, "diverged", (0.9,))
-    assert search.best([diverged, Candidate(0.01, "finished", (0.2,))]).learning_rate == 0.01
+    assert (
+        search.best([diverged, Candidate(0.01, "finished", (0.2,))], ACCURACY).learning_rate == 0.01
+    )
     pruned = Candidate(0.05, "pruned", (0.8,))
-    assert search.best([diverged, pruned]).learning_rate == 0.1
+    assert search.best([diverged, pruned], ACCURACY).learning_rate == 0.1
 
 
 @pytest.mark.parametrize("per_selection", [False, True])
@@ -114,7 +117,7 @@ def test_a_rate_is_found_once_for_all_selections_or_for_each(
     for precision in ("float32", "float64"):
         mine = [c for c in candidates if c.precision == precision]
         if not per_selection:
-            winner = max(mine, key=lambda c: c.test_accuracy or 0.0)
+            winner = max(mine, key=lambda c: c.value or 0.0)
             assert by_group[precision, ""] == {winner.learning_rate}
             assert [c.selections for c in mine] == [{}] * 3
         else:

@@ -9,7 +9,7 @@ import pytest
 
 from kinkcheck.errors import InputError
 from kinkcheck.study import spec
-from kinkcheck.study.settings import Settings
+from kinkcheck.study.settings import Classification, Settings
 
 BASE = """
 data = "mnist-sample"
@@ -23,6 +23,11 @@ BETAS = ("hybrid:0", "hybrid:1", "hybrid:10", "hybrid:100", "hybrid:1000", "hybr
 
 def trials(extra: str = "") -> tuple[Settings, ...]:
     return spec.parse(BASE + extra, "my.toml").trials()
+
+
+def of_images(settings: Settings) -> Classification:
+    assert isinstance(settings.task, Classification)
+    return settings.task
 
 
 def test_the_grid_is_the_product_of_all_lists() -> None:
@@ -108,8 +113,11 @@ def test_texts_are_canonical_so_that_ids_are() -> None:
 
 def test_an_id_is_a_function_of_every_setting() -> None:
     settings = trials()[0]
-    for name, value in {"epochs": 3, "init_seed": 9, "weight_decay": 0.0, "augment": True}.items():
+    for name, value in {"epochs": 3, "init_seed": 9, "weight_decay": 0.0}.items():
         assert replace(settings, **{name: value}).id != settings.id  # type: ignore[arg-type]
+    for name, value in {"augment": True, "network": "vgg9", "train_images": 9}.items():
+        changed = replace(settings.task, **{name: value})  # type: ignore[arg-type]
+        assert replace(settings, task=changed).id != settings.id
 
 
 def test_an_id_stays_what_it_was() -> None:
@@ -136,8 +144,9 @@ def test_adam_has_its_defaults_and_sgd_the_published_settings() -> None:
 
 
 def test_augmentation_is_on_where_it_is_published() -> None:
-    assert not trials()[0].augment
-    assert spec.parse(BASE.replace("mnist-sample", "cifar10"), "my.toml").trials()[0].augment
+    assert not of_images(trials()[0]).augment
+    cifar = spec.parse(BASE.replace("mnist-sample", "cifar10"), "my.toml")
+    assert of_images(cifar.trials()[0]).augment
 
 
 def test_networks_of_a_weight_divergence_may_repeat() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -18,14 +20,16 @@ from torch import nn
 
 from kinkcheck import cli
 from kinkcheck.errors import InputError
-from kinkcheck.study import export, schema, spec
-from kinkcheck.study import run as runs
+from kinkcheck.study import classification, export, schema, spec
+from kinkcheck.study.criteria import ACCURACY
 from kinkcheck.study.job import EpochEnd, Outcome, Started
 from kinkcheck.study.lock import Lock, holder
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
 from kinkcheck.study.store import Store
 from kinkcheck.study.summary import groups, varied
+
+OLD = Path(__file__).with_name("old_study")
 
 SPEC = """
 data = "mnist-sample"
@@ -158,8 +162,47 @@ def test_tables_of_version_1_are_gone_on_with(begun: Path, whole: dict[str, byte
     start(begun)
     assert exports(begun) == whole
     with sqlite3.connect(begun / schema.FILE) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
     connection.close()
+
+
+def old_study(folder: Path) -> Path:
+    """A finished study whose tables are of version 2, with what it had exported then beside it."""
+    folder.mkdir()
+    connection = sqlite3.connect(folder / schema.FILE)
+    connection.executescript((OLD / "study.sql").read_text(encoding="utf-8"))
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    return folder
+
+
+def test_tables_of_version_2_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    folder = old_study(tmp_path / "s")
+    text = (OLD / "spec.toml").read_text(encoding="utf-8")
+    for grown in (False, True):
+        if grown:
+            start(folder, text)  # nothing is left to do
+        with reading(folder) as study:
+            for table in ("epochs", "trials", "searches"):
+                exported = (OLD / f"{table}.csv").read_bytes()
+                assert export.export(study, table, "csv") == exported
+            assert (study.criterion, study.shape) == (ACCURACY, schema.IMAGES)
+            assert [trial.value for trial in study.trials()] == [0.125, 0.125]
+    start(folder, text.replace("seeds = 1", "seeds = 2"))
+    with reading(folder) as study:
+        trials, searches = study.trials(), study.rows("SELECT * FROM searches")
+    assert [(t.seed, t.state) for t in trials] == [(s, "finished") for s in (0, 0, 1, 1)]
+    assert [row["learning_rate"] for row in searches] == [trials[3].learning_rate]
+    with sqlite3.connect(folder / schema.FILE) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+    connection.close()
+
+
+def test_a_spec_of_an_old_study_has_the_trials_that_it_had() -> None:
+    text = (OLD / "spec.toml").read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO((OLD / "trials.csv").read_text(encoding="utf-8")))
+    stored = [(row["trial"], row["settings"]) for row in rows]
+    assert [(s.id, s.to_json()) for s in spec.parse(text, "s.toml").trials()] == stored
 
 
 def test_selections_of_other_families_are_kept(tmp_path: Path) -> None:
@@ -194,7 +237,7 @@ def test_a_network_that_cannot_be_made_costs_its_own_trials(tmp_path: Path) -> N
     networks = SPEC.replace('"lenet5"', f'["{__name__}:broken", "lenet5"]')
     start(tmp_path / "s", networks.replace('["hybrid:0", "hybrid:10"]', '"last"'))
     with reading(tmp_path / "s") as study:
-        found = {trial.network: (trial.state, trial.reason) for trial in study.trials()}
+        found = {trial.task["network"]: (trial.state, trial.reason) for trial in study.trials()}
     assert found == {
         f"{__name__}:broken": ("failed", "ValueError: no such layer"),
         "lenet5": ("finished", None),
@@ -234,7 +277,7 @@ def test_a_newer_version(begun: Path) -> None:
     with sqlite3.connect(begun / schema.FILE) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     connection.close()
-    refused(begun, "was written by a newer kinkcheck (tables 3; this one reads up to 2)")
+    refused(begun, "was written by a newer kinkcheck (tables 5; this one reads up to 4)")
 
 
 def test_another_database(tmp_path: Path) -> None:
@@ -261,12 +304,14 @@ def test_an_unreadable_file(begun: Path, damage: str) -> None:
 
 
 def test_a_data_set_that_changed(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = runs.digest
+    digest = classification.digest
     monkeypatch.setattr(
-        runs, "digest", lambda images: digest(images)[::-1] if images.split == "test" else "same"
+        classification,
+        "digest",
+        lambda images: digest(images)[::-1] if images.split == "test" else "same",
     )
     start(begun.parent / "other", epochs=1)
-    monkeypatch.setattr(runs, "digest", lambda images: digest(images))
+    monkeypatch.setattr(classification, "digest", digest)
     refused(
         begun.parent / "other",
         "data mnist-sample train has changed since the study began; name another folder",
@@ -467,7 +512,7 @@ def test_an_empty_folder_and_what_a_killed_start_left_are_taken(
 def test_record_and_checkpoint_agree_wherever_a_write_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
 ) -> None:
-    for name in ("_write_checkpoint", "_add_rows", "_remove"):
+    for name in ("_add_rows", "_seal", "_remove"):
         folder = tmp_path / name
         original = getattr(Store, name)
         calls = []
@@ -492,7 +537,7 @@ def test_a_new_file_appears_with_its_write_ahead_log(
 ) -> None:
     """Turned on later, a kill meanwhile would leave a journal that no reader may roll back."""
     monkeypatch.setattr(schema, "open_for_writing", Path.read_bytes)
-    header: Any = schema.create(tmp_path / schema.FILE)
+    header: Any = schema.create(tmp_path / schema.FILE, schema.IMAGES)
     assert header[18:20] == b"\2\2"  # SQLite's file format: write and read version, 2 for WAL
     assert [file.name for file in tmp_path.iterdir()] == [schema.FILE]
 
@@ -548,4 +593,4 @@ def test_an_event_stream_can_come_from_elsewhere(tmp_path: Path) -> None:
                 store.end(first.id, event)
         (progress,) = store.progress()
     assert progress.over
-    assert len(progress.accuracies) == 3
+    assert len(progress.values) == 3

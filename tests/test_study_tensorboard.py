@@ -9,7 +9,8 @@ import pytest
 
 from command_line import Kinkcheck
 from kinkcheck.report.tensorboard import TensorBoard, run_name
-from kinkcheck.study.job import Outcome, Record
+from kinkcheck.study.criteria import ACCURACY
+from kinkcheck.study.job import Outcome, Record, Score
 from kinkcheck.study.reading import reading
 from kinkcheck.study.spec import parse
 
@@ -58,7 +59,8 @@ def test_a_trial_that_goes_on_is_one_line(tmp_path: Path) -> None:
         watcher = TensorBoard(tmp_path / "logs")
         watcher.started(settings, first)
         for epoch in range(first, last + 1):
-            watcher.epoch(settings, Record(epoch, 0.1, 2.0, 0.5, 1.5, epoch / 8, seconds=1.0))
+            train, test = Score(2.0, {ACCURACY: 0.5}), Score(1.5, {ACCURACY: epoch / 8})
+            watcher.epoch(settings, Record(epoch, 0.1, train, test, seconds=1.0))
         if first > 1:
             watcher.ended(settings, Outcome("diverged", 7, "features.0"))
     expected = [(epoch, epoch / 8) for epoch in (1, 2, 3, 4)]

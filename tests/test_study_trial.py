@@ -20,13 +20,14 @@ from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
 from kinkcheck.measure.finite import first_layer
 from kinkcheck.study import model, spec, trial
+from kinkcheck.study.classification import ImageClassification
 from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.divergence import distance
 from kinkcheck.study.executor import Inline
 from kinkcheck.study.feed import Feed, ResidentFeed, digest
 from kinkcheck.study.job import EpochEnd, Event, Job, Outcome, Record
 from kinkcheck.study.learner import Broken, Learner
-from kinkcheck.study.settings import Settings
+from kinkcheck.study.settings import Classification, Settings
 from kinkcheck.study.streams import stream
 
 BASE = """
@@ -43,7 +44,21 @@ batch_size = 64
 
 def settings(**changes: Any) -> Settings:
     (found,) = spec.parse(BASE, "trial.toml").trials()
-    return replace(found, **changes)
+    of_task = {key: changes.pop(key) for key in ("network", "batch_norm") if key in changes}
+    return replace(found, **changes, task=replace(found.task, **of_task))
+
+
+def task_of(found: Settings, digits: ImageSet) -> ImageClassification:
+    assert isinstance(found.task, Classification)
+    return ImageClassification(found.task, digits, digits, "")
+
+
+def built(found: Settings, digits: ImageSet) -> nn.Module:
+    return model.build(found, task_of(found, digits), "cpu")
+
+
+def learning(found: Settings, digits: ImageSet, rate: float) -> Learner:
+    return Learner(built(found, digits), task_of(found, digits), found, rate)
 
 
 def job(found: Settings, **changes: Any) -> Job:
@@ -80,8 +95,9 @@ def digits() -> ImageSet:
 def plain_loop(found: Settings, digits: ImageSet) -> tuple[nn.Module, list[float]]:
     """The trial as a page of ordinary PyTorch: torch.nn's modules, native derivatives."""
     torch.manual_seed(stream(found.init_seed, "init"))
+    assert isinstance(found.task, Classification)
     network = networks.build(
-        "lenet5", in_channels=1, classes=10, image_size=28, batch_norm=found.batch_norm
+        "lenet5", in_channels=1, classes=10, image_size=28, batch_norm=found.task.batch_norm
     )
     held = {"float16": torch.float16, "float64": torch.float64}.get(found.precision, torch.float32)
     network = network.to(held).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,7 +147,7 @@ def test_a_trial_is_the_plain_loop_bit_for_bit(
     records, outcome = split(events)
     network, losses = plain_loop(found, digits)
     assert outcome == Outcome("finished")
-    assert [record.train_loss for record in records] == losses
+    assert [record.train.loss for record in records] == losses
     trained = state(events)["networks"][0]["model"]
     expected = network.state_dict()
     assert trained.keys() == expected.keys()
@@ -153,8 +169,8 @@ def test_loss_and_accuracy_are_those_of_the_test_set(digits: ImageSet) -> None:
     test = data.load("mnist-sample", "test").take(100)
     with torch.no_grad():
         scores = network.eval()(test.normalise(test.images)).double()
-    assert record.test_accuracy == (scores.argmax(1) == test.labels).double().mean().item()
-    assert record.test_loss == pytest.approx(F.cross_entropy(scores, test.labels).item(), rel=1e-5)
+    assert record.test.value == (scores.argmax(1) == test.labels).double().mean().item()
+    assert record.test.loss == pytest.approx(F.cross_entropy(scores, test.labels).item(), rel=1e-5)
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -162,12 +178,12 @@ def test_loss_and_accuracy_are_those_of_the_test_set(digits: ImageSet) -> None:
 
 def test_batches_are_those_of_the_data_set(data_dir: Any) -> None:
     images = data.load("cifar10", "test", data_dir=data_dir).take(100)
-    feed = ResidentFeed(images, precision.parse("16"), "cpu")
+    feed = ResidentFeed(images, precision.parse("16"), "cpu", True)
     batches = list(feed.epoch(30, 2, order_seed=5, augment_seed=6))
-    assert [len(y) for _, y in batches] == [30, 30, 30, 10]
+    assert [samples for _, samples in batches] == [30, 30, 30, 10]
     order = torch.randperm(100, generator=torch.Generator().manual_seed(stream(5, "order", 2)))
     draws = torch.Generator().manual_seed(stream(6, "augment", 2))
-    for (x, y), chosen in zip(batches, order.split(30), strict=True):
+    for ((x, y), _), chosen in zip(batches, order.split(30), strict=True):
         assert torch.equal(y, images.labels[chosen])
         augmented = data.crop_and_flip(images.images[chosen], draws)
         assert torch.equal(x, images.normalise(augmented).half())
@@ -179,8 +195,8 @@ def test_what_is_not_augmented_is_the_same_from_bytes_and_kept(
 ) -> None:
     if not keeps:
         monkeypatch.setattr("kinkcheck.study.feed._KEPT_NORMALISED", 0)
-    feed: Feed = ResidentFeed(digits, precision.parse("32"), "cpu")
-    x = torch.cat([x for x, _ in feed.in_order(64)])
+    feed: Feed = ResidentFeed(digits, precision.parse("32"), "cpu", False)
+    x = torch.cat([x for (x, _), _ in feed.in_order(64)])
     assert torch.equal(x, digits.normalise(digits.images))
 
 
@@ -202,8 +218,9 @@ def test_streams_are_separate() -> None:
     def first_loss_and_weights(**seeds: int) -> tuple[float, Tensor]:
         run = trial._Run(job(settings(**seeds)), lambda beat: None)
         weights = next(run._learners[0].model.parameters()).detach().clone()
-        batches = run._train.epoch(64, 1, run.job.settings.order_seed, None)
-        return float(next(iter(batches))[0].sum()), weights
+        batches = run._train.epoch(64, 1, run.job.settings.order_seed, 0)
+        (x, _), _ = next(batches)
+        return float(x.sum()), weights
 
     order, weights = first_loss_and_weights()
     other_order, same_weights = first_loss_and_weights(order_seed=1)
@@ -215,7 +232,7 @@ def test_streams_are_separate() -> None:
 
 def test_every_selection_and_precision_starts_from_the_same_parameters(digits: ImageSet) -> None:
     parameters = [
-        next(model.build(found, digits, "cpu").parameters())
+        next(built(found, digits).parameters())
         for found in (
             settings(selections={"max_pool": "hybrid:10"}),
             settings(selections={"max_pool": "last", "relu": "branch:1"}),
@@ -230,7 +247,7 @@ def test_every_selection_and_precision_starts_from_the_same_parameters(digits: I
 def test_the_probe_does_not_move_the_run() -> None:
     def losses(probe: bool) -> list[tuple[float, float]]:
         records, _ = train(settings(batch_norm=True, probe=probe))
-        return [(record.train_loss, record.test_loss) for record in records]
+        return [(record.train.loss, record.test.loss) for record in records]
 
     assert losses(True) == losses(False)
 
@@ -278,11 +295,11 @@ def test_dropout_is_drawn_again_after_a_restart() -> None:
 def test_a_trial_that_was_stopped_early_stays_stopped() -> None:
     # Killed after its last epoch was kept and before its end was.
     found = settings(epochs=5)
-    stopping = job(found, stop=lambda accuracies: len(accuracies) == 2)
+    stopping = job(found, stop=lambda values: len(values) == 2)
     whole = list(trial.train(stopping))
     last = [event for event in whole if isinstance(event, EpochEnd)][-1]
     assert last.record.epoch == 2
-    again = replace(stopping, state=last.state, accuracies=(0.1, 0.2))
+    again = replace(stopping, state=last.state, values=(0.1, 0.2))
     assert split(list(trial.train(again))) == ([], Outcome("pruned"))
 
 
@@ -312,9 +329,9 @@ def test_a_step_too_long_breaks_a_parameter() -> None:
 
 def test_a_parameter_that_breaks_in_the_last_step_is_noticed(digits: ImageSet) -> None:
     found = settings()
-    learner = Learner(model.build(found, digits, "cpu"), found, 0.05)
+    learner = learning(found, digits, 0.05)
     learner.begin_epoch()
-    learner.step(digits.normalise(digits.images[:64]), digits.labels[:64])
+    learner.step((digits.normalise(digits.images[:64]), digits.labels[:64]), 64)
     with torch.no_grad():
         learner.model.classifier[3].bias[0] = math.inf  # type: ignore[index, union-attr]
     learner.end_epoch()
@@ -327,14 +344,14 @@ def test_loss_scaling_skips_a_step_that_is_not_finite(
     digits: ImageSet, held: str, goes_on: bool
 ) -> None:
     found = settings(precision=held)
-    learner = Learner(model.build(found, digits, "cpu"), found, 0.05)
+    learner = learning(found, digits, 0.05)
     x, y = digits.normalise(digits.images[:64]), digits.labels[:64]
     learner.begin_epoch()
-    learner.step(x, y)
+    learner.step((x, y), 64)
     before = [parameter.clone() for parameter in learner.model.parameters()]
-    learner.step(torch.full_like(x, math.inf), y)
+    learner.step((torch.full_like(x, math.inf), y), 64)
     assert all(map(torch.equal, before, learner.model.parameters()))
-    learner.step(x, y)
+    learner.step((x, y), 64)
     learner.end_epoch()
     assert learner.broken == Broken(1, "features.0")
     assert learner.diverged is not goes_on
@@ -379,10 +396,10 @@ def test_compound_and_exact_agree_where_the_formula_is_exact() -> None:
 
 def test_gradients_are_clipped_if_asked(digits: ImageSet) -> None:
     found = settings(clip_norm=1e-3, momentum=0.0, weight_decay=0.0)
-    learner = Learner(model.build(found, digits, "cpu"), found, 1.0)
+    learner = learning(found, digits, 1.0)
     before = [parameter.clone() for parameter in learner.model.parameters()]
     learner.begin_epoch()
-    learner.step(digits.normalise(digits.images[:64]), digits.labels[:64])
+    learner.step((digits.normalise(digits.images[:64]), digits.labels[:64]), 64)
     moved = torch.stack(
         [(p - q).norm() for p, q in zip(learner.model.parameters(), before, strict=True)]
     )

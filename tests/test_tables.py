@@ -7,18 +7,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
-from kinkcheck.audit.report import LeftOut
+from kinkcheck.audit import AuditReport, LeftOut, Point, SiteCount, UnseenCount, Variation
 from kinkcheck.audit.summary import summarise
 from kinkcheck.measure.records import Lift
 from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.zones import Zone, by_threshold
-from kinkcheck.paper.experiment import Row
-from kinkcheck.paper.tables import print_numbers
+from kinkcheck.paper.harness.rows import Line
+from kinkcheck.paper.harness.tables import print_numbers
 from kinkcheck.programs import evaluate
-from kinkcheck.report.tables import audit_tables, program_table, threshold_table, zone_table
+from kinkcheck.report.tables import (
+    answer_table,
+    audit_tables,
+    program_table,
+    threshold_table,
+    zone_table,
+)
+from kinkcheck.terminal import Terminal
 
 DTYPES = {
     "float16": torch.float16,
@@ -30,7 +36,7 @@ DTYPES = {
 
 def rendered(*tables: RenderableType) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=80)
+    console = Terminal(file=out, width=80)
     for table in tables:
         console.print(table)
     text = out.getvalue()
@@ -107,17 +113,15 @@ def test_what_is_not_finite_and_what_was_left_out_are_listed() -> None:
 
 def test_sites_show_the_shares_of_ties() -> None:
     text = rendered(*audit_tables(report((point(1, 1),), (site(),))))
-    assert row(text, "features.2") == [
-        "max_pool2d", "1,000", "float32", "60.00", "40.00",
-    ]  # fmt: skip
+    assert row(text, "features.2", "(max_pool2d)") == ["1,000", "float32", "60.00", "40.00"]
     assert "l1 alone" not in text
 
 
 def test_causes_have_the_denominator_of_ties() -> None:
     by_cause = replace(site("pool"), dead=400, exact=150, rounding=0, cause_unknown=50)
     text = rendered(*audit_tables(report((point(1, 1),), (by_cause,))))
-    assert row(text, "pool") == [
-        "max_pool2d", "1,000", "float32", "60.00", "40.00", "15.00", "0.00", "5.00",
+    assert row(text, "pool", "(max_pool2d)") == [
+        "1,000", "float32", "60.00", "40.00", "15.00", "0.00", "5.00",
     ]  # fmt: skip
     assert "unknown" not in rendered(
         *audit_tables(report((point(1, 1),), (replace(by_cause, cause_unknown=0),)))
@@ -213,7 +217,7 @@ def test_thresholds_stand_beside_what_lies_above_them() -> None:
     assert row(text, "mixed", "minimal") == ["--"] * 4
 
 
-def test_thresholds_are_detail_and_standings_come_first() -> None:
+def test_standings_come_first_and_are_counted() -> None:
     right = Standing(Kind.DERIVATIVE, ties=2, flat=2)
     kink = Standing(Kind.SUBGRADIENT, ties=2, flat=1)
     points = [
@@ -224,10 +228,40 @@ def test_thresholds_are_detail_and_standings_come_first() -> None:
     text = rendered(*audit_tables(found))
     assert text.startswith("Is the gradient right?")
     assert text.index("Gradient variation") < text.index("Zones") < text.index("Ties by site")
-    assert row(text, "float32", "native") == ["100", "0", "0", "0", "0"]
-    assert row(text, "float32", "minimal") == ["75", "0", "25", "0", "0"]
-    assert "hreshold" not in text
-    assert "Thresholds on the variation" in rendered(*audit_tables(found, detail=True))
+    assert row(text, "float32", "native") == ["4", "0", "0", "0", "0"]
+    assert row(text, "float32", "minimal") == ["3", "0", "1", "0", "0"]
+    assert "Thresholds on the variation" in text
+
+
+def test_causes_add_up_to_the_ties() -> None:
+    by_cause = replace(site(windows=3, tied=3), dead=1, exact=1, rounding=1)
+    text = rendered(*audit_tables(report((point(1, 1),), (by_cause,))))
+    tied, *causes = map(float, row(text, "features.2", "(max_pool2d)", "3", "float32"))
+    assert tied == 100
+    assert sum(causes) == pytest.approx(tied, abs=1e-9)
+
+
+def test_the_answer_is_one_table_of_80_columns_whose_counts_add_up() -> None:
+    right, open_ = Standing(Kind.LIMIT, ties=2), Standing(Kind.UNDECIDED, ties=2)
+    points = [
+        replace(
+            judged("bfloat16", d, 1e-9, batch), reference_standing=each, standing=each,
+            lift=Lift("float64", 1e-9, 1e-9, 1.0, 1e-3, 1e-3),
+        )
+        for batch, (each, d) in enumerate(
+            [(right, 0.0), (Standing(Kind.WRONG), 1e-4), (open_, 2e-3), (None, 1e-4)]
+        )
+    ]  # fmt: skip
+    text = rendered(answer_table(report(tuple(points), (site(),))))
+    assert max(map(len, text.splitlines())) <= 80
+    assert row(text, "bfloat16", "native") == ["4", "1", "1", "2"]
+    assert row(text, "bfloat16", "minimal") == ["4", "1", "1", "2", "3", "2.0e-03", "2"]
+    text = rendered(answer_table(report((points[0],), (site(),))))
+    assert "unknown" not in text
+    assert row(text, "bfloat16", "minimal") == ["1", "1", "0", "0", "0.0e+00", "0"]
+    nothing = replace(points[0], gradient_l1=0.0, variation=Variation(0, 0, 0, 0, math.nan))
+    text = rendered(answer_table(report((nothing,), (site(),))))
+    assert row(text, "bfloat16", "minimal")[-2] == "--"
 
 
 def test_float64_points_are_marked_as_judged_by_their_noise() -> None:
@@ -240,12 +274,12 @@ def test_float64_points_are_marked_as_judged_by_their_noise() -> None:
 @pytest.mark.parametrize("width", [20, 80])
 def test_no_number_of_an_experiment_is_cut(width: int) -> None:
     names = ("noise floor", "best threshold", "true percent", "wrong", "accuracy", "low", "high")
-    rows: list[Row] = [
+    rows: list[Line] = [
         {"setting": "densenet121-published, batch size 64", "precision": "float16"}
         | {name: 1.234e-15 * k for name in names}
         for k in (1, 2)
     ]
     out = io.StringIO()
-    print_numbers(rows, Console(file=out, width=width))
+    print_numbers(rows, Terminal(file=out, width=width))
     assert out.getvalue().split().count("1.234e-15") == 7
     assert out.getvalue().split().count("2.468e-15") == 7

@@ -619,8 +619,9 @@ POOL_ACCEPTS = (
         (
             {"1": "maximal"},
             "unknown selection 'maximal'; did you mean 'minimal'? "
-            "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, branch:ALPHA, "
-            "kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., as:FRAMEWORK, limit:SEED",
+            "accepted: native, minimal, hybrid:BETA, first, last, random:SEED, uniform:SEED, "
+            "branch:ALPHA, kinks:ALPHA,..., every, mix:FACTOR*SELECTION,..., as:FRAMEWORK, "
+            "limit:SEED",
         ),
     ],
 )

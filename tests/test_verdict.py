@@ -5,7 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from kinkcheck import audit
 from kinkcheck.audit import AuditReport, LeftOut, Point, SiteCount, UnseenCount, Variation
 from kinkcheck.audit.verdict import verdict
 from kinkcheck.measure.records import Lift
@@ -43,17 +46,22 @@ def test_without_sites_nothing_is_claimed_of_kinks_that_are_not_recognised() -> 
 
 def test_gradient_that_never_moved_says_so_with_the_number_of_points() -> None:
     text = verdict(report(still(), still("float64")))
-    assert text.startswith("The gradient did not move at any of 2 points")
-    assert "does not matter" in text
+    assert text == (
+        "The gradient did not move at any of 2 points: here the choice at kinks between native and "
+        "minimal does not matter. What was not judged, --lift (in Python lifted=True) judges."
+    )
 
 
 @pytest.mark.parametrize(
     ("converts", "advice"),
     [
-        ([True, True], "kinkcheck.nn.convert, or"),
-        ([True, False], "kinkcheck.nn.convert (functional calls: kinkcheck.record), or"),
-        ([False, False], "kinkcheck.record, or"),
-        ([None, None], "kinkcheck.record, or"),
+        ([True, True], 'kinkcheck.nn.convert(model, max_pool="...").'),
+        (
+            [True, False],
+            'kinkcheck.nn.convert(model, max_pool="...") (other calls: kinkcheck.record).',
+        ),
+        ([False, False], "kinkcheck.record."),
+        ([None, None], "kinkcheck.record."),
     ],
 )
 def test_modules_are_advised_for_calls_that_they_make(
@@ -76,9 +84,9 @@ def test_ten_roundings_part_rounding_from_more(
     assert f"({roundings:.2g} u)" in text
     assert f"by at most {roundings * U[precision]:.1e} at {precision}" in text
     if beyond:
-        assert f"more than rounding at {precision}; " in text
-        assert "kinkcheck.nn" in text
-        assert "higher precision" in text
+        assert f"more than rounding at {precision} (" in text
+        assert "give the choice a name with kinkcheck." in text
+        assert "higher precision" not in text  # nobody knows whether it is rounding
     else:
         assert "of its l1 norm: the size of rounding (" in text
 
@@ -96,7 +104,7 @@ def test_largest_of_each_precision_counts_and_only_those_beyond_are_blamed() -> 
     assert "5 of 5 points" in text
     for words in ("float16 (1e+02 u)", "float32 (3 u)", "bfloat16 (20 u)"):
         assert words in text
-    assert "more than rounding at float16 and bfloat16;" in text
+    assert "more than rounding at float16 and bfloat16 (" in text
 
 
 def test_mixed_is_measured_in_roundings_of_float16() -> None:
@@ -206,7 +214,8 @@ def test_a_bifurcation_alone_is_never_called_wrong() -> None:
 
 def test_advice_depends_on_whether_the_variation_reaches_the_error() -> None:
     text = verdict(report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=2.0)))
-    assert "That is less than the rounding error that it has anyway: to name a choice" in text
+    assert "That is less than the rounding error that it has anyway. For the choice at" in text
+    assert "kinks nothing has to be done" in text
     above = report(lifted(COMPENSATION, error=4.0), lifted(COMPENSATION, error=1.0))
     text = verdict(above)
     assert "At 1 of 2 points at float16 that is as much as rounding moves it anyway" in text
@@ -235,7 +244,12 @@ def test_parts_are_per_cent_where_that_reads_well(relative: float, words: str) -
 
 def test_bifurcation_of_no_gradient_at_all_is_said() -> None:
     found = replace(lifted(BIFURCATION, relative=math.inf), gradient_l1=0.0)
-    assert "more than all (the reference's is 0)" in verdict(report(found))
+    text = verdict(report(found))
+    assert "moves the gradient at 1 of 1 points, from 0 at float16." in text
+    text = verdict(report(found, lifted(BIFURCATION, "float32", relative=0.4)))
+    assert "at 2 of 2 points, by at most 40 % at float32 of its l1 norm, from 0 at float16." in text
+    text = verdict(report(replace(found, zone=None, lift=None)))
+    assert "at 1 of 1 points, from 0 at float16: more than rounding at float16 (" in text
 
 
 def test_rules_in_the_docs_are_those_of_the_docstring() -> None:
@@ -267,6 +281,43 @@ def test_ties_that_no_selection_switches_are_never_called_harmless(
     seen = replace(report(still(), sites=(SITE, rectifier)), selections=selections)
     assert ("The ties of max_pool2d were not switched" in verdict(seen)) == kept
     assert ("does not matter" in verdict(seen)) != kept
+
+
+@pytest.mark.parametrize(
+    ("selections", "rivals", "one"),
+    [
+        (["minimal"], (), "all"),
+        (["minimal", "hybrid:10"], (), "none"),
+        (["minimal"], (SITE,), "some"),
+        (["minimal", "last"], (), "none"),
+        (["branch:1"], (), "none"),
+    ],
+)
+def test_ties_where_what_was_compared_is_one_choice_are_named(
+    selections: list[str], rivals: tuple[SiteCount, ...], one: str
+) -> None:
+    """PyTorch's ReLU'(0) is 0, the least of [0, 1]."""
+    rectifier = replace(SITE, operation="relu")
+    seen = replace(report(still(), sites=(rectifier, *rivals)), selections=selections)
+    named = "native and minimal are one choice; --selection first,last compares others."
+    assert (named in verdict(seen)) == (one != "none")
+    assert ("does not matter" in verdict(seen)) == (one != "all")
+    dead = replace(seen, sites=[replace(rectifier, dead=rectifier.tied), *rivals])
+    assert "one choice" not in verdict(dead)
+
+
+def test_two_rectifiers_in_a_row_at_0_are_not_called_harmless() -> None:
+    """Each alone is dead, but max(0, x) has the slopes 0 and 1 at 0, and one choice makes it 1."""
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.ReLU())
+    nn.init.zeros_(network[0].weight)  # type: ignore[arg-type]
+    found = [
+        audit(network, [(torch.ones(1, 1), torch.zeros(1))], loss=lambda out, _: out.sum(),
+              selections=[selection])
+        for selection in ("minimal", "last")
+    ]  # fmt: skip
+    assert [each.points[0].variation.l1 for each in found] == [0.0, 1.0]
+    assert "does not matter" not in found[0].verdict
+    assert "At the ties of relu native and minimal are one choice" in found[0].verdict
 
 
 def test_many_operations_that_were_not_switched_are_counted() -> None:
@@ -344,7 +395,8 @@ def test_selections_are_told_apart_where_one_is_not_right() -> None:
     assert "Right under minimal too." in verdict(report(standing(LIMIT, BETWEEN)))
     assert "minimal" not in verdict(report(standing(OPEN, OPEN))).partition(" The choice")[0]
     text = verdict(report(standing(OUTSIDE, DERIVATIVE)))
-    assert "Under minimal it is right. kinkcheck.check" in text
+    assert "Under minimal it is right." in text
+    assert "kinkcheck.check of a part of the program names the calls" in text
 
 
 def test_ties_of_a_precision_alone_are_said_to_be_rounding() -> None:

@@ -1,13 +1,15 @@
-"""Volumes: streaming, going on after a kill, early stopping, and the published experiments."""
+"""Volumes: streaming, going on after a kill, early stopping."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kinkcheck import data, networks
-from kinkcheck.audit import Point, Variation, audit, published, volume
+from kinkcheck.arithmetic.threads import of_threads
+from kinkcheck.audit import Point, Variation, audit, volume
+from kinkcheck.audit.executor import Inline
 from kinkcheck.audit.intervals import clopper_pearson
 from kinkcheck.audit.journal import Journal
+from kinkcheck.audit.points import Grid, Place
 from kinkcheck.audit.volume import Volume, estimate_volume, visiting_order
 from kinkcheck.errors import InputError
 from kinkcheck.measure.records import Found, Lift
@@ -200,13 +205,14 @@ def test_the_file_holds_settings_and_points(digits: list[Batch], tmp_path: Path)
     assert head["schema"] == "kinkcheck.volume/1"
     assert head["settings"] == found.settings
     assert found.settings["batch_size"] == 4
-    assert [entry["variation"]["l1"] for line in lines for entry in line] == [
+    assert [entry["variation"]["l1"] for line in lines for entry in line["points"]] == [
         point.variation.l1 for point in found.points
     ]
-    assert [(line[0]["precision"], line[0]["draw"], line[0]["batch"]) for line in lines[:3]] == [
+    firsts = [line["points"][0] for line in lines[:3]]
+    assert [(first["precision"], first["draw"], first["batch"]) for first in firsts] == [
         ("float16", 0, 0), ("float32", 0, 0), ("float16", 1, 1),
     ]  # fmt: skip
-    assert [entry["selection"] for entry in lines[0]] == ["minimal", "last"]
+    assert [entry["selection"] for entry in lines[0]["points"]] == ["minimal", "last"]
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 11, 12])
@@ -315,6 +321,29 @@ def test_other_settings_are_refused_by_name(
     assert out.read_bytes() == before
 
 
+def test_another_number_of_threads_is_refused(digits: list[Batch], tmp_path: Path) -> None:
+    """Sums are split between threads, and round otherwise."""
+    out = tmp_path / "v.jsonl"
+    with of_threads(1), pytest.raises(Killed):
+        measure(digits, out, on_point=interrupt(1))
+    with of_threads(2), pytest.raises(InputError, match="was written with threads 1, not 2"):
+        measure(digits, out)
+
+
+def test_a_file_of_an_earlier_version_goes_on_with_any_number_of_threads(
+    digits: list[Batch], tmp_path: Path
+) -> None:
+    out = tmp_path / "v.jsonl"
+    with pytest.raises(Killed):
+        measure(digits, out, on_point=interrupt(1))
+    head, *points = map(json.loads, out.read_text().splitlines())
+    del head["settings"]["threads"], head["digest"]
+    out.write_text("".join(json.dumps(line) + "\n" for line in (head, *points)))
+    goes_on = measure(digits, out)
+    assert goes_on.points == measure(digits).points
+    assert "threads" not in goes_on.settings
+
+
 def test_other_batches_are_refused(digits: list[Batch], tmp_path: Path) -> None:
     out = tmp_path / "v.jsonl"
     with pytest.raises(Killed):
@@ -341,8 +370,10 @@ def test_settings_without_points_are_written_anew(digits: list[Batch], tmp_path:
 
 
 @pytest.mark.parametrize(
-    "content", ["notes\n", "notes", '{"a": 1}\n', '{"a": 1}', "[1]\n", '{"schema": 1}\n', "\n"]
-)
+    "content",
+    ["notes\n", "notes", '{"a": 1}\n', '{"a": 1}', "[1]\n", '{"schema": 1}\n', "\n",
+     pytest.param("[" * 100_000 + "\n", id="deep")],
+)  # fmt: skip
 def test_another_file_is_left_alone(content: str, digits: list[Batch], tmp_path: Path) -> None:
     out = tmp_path / "v.jsonl"
     out.write_text(content)
@@ -358,14 +389,43 @@ def test_another_version_of_the_file_is_refused(tmp_path: Path) -> None:
         Journal(out, {})
 
 
-def test_a_damaged_line_is_named(digits: list[Batch], tmp_path: Path) -> None:
+def test_a_damaged_line_is_named_set_aside_and_measured_again(
+    digits: list[Batch], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out = tmp_path / "v.jsonl"
     measure(digits, out)
-    lines = out.read_text().splitlines()
-    for damage in ("{", '[{"precision": "float16"}]'):
-        out.write_text("\n".join([*lines[:2], damage, *lines[3:]]) + "\n")
-        with pytest.raises(InputError, match=r"line 3 of .* is damaged"):
-            measure(digits, out)
+    whole = out.read_text()
+    lines = whole.splitlines()
+    numbered = lines[2].replace('"batch": ', '"batch": 1', 1)
+    for damage in ("{", '[{"precision": "float16"}]', "[[", "7", numbered, f"{lines[2]}{lines[2]}"):
+        damaged = "\n".join([*lines[:2], damage, *lines[3:]]) + "\n"
+        out.write_text(damaged)
+        caplog.clear()
+        measure(digits, out)
+        assert out.read_text() == whole
+        (said,) = caplog.messages
+        assert re.match(r"kinkcheck: line 3 of .*v.jsonl is damaged; it lies in ", said)
+        aside = Path(said.partition(" lies in ")[2].partition(" now")[0])
+        assert aside.read_text() == damaged
+
+
+def test_points_behind_a_damaged_line_are_not_measured_again(
+    digits: list[Batch], tmp_path: Path
+) -> None:
+    out = tmp_path / "v.jsonl"
+    measure(digits, out)
+    head, first, second, *rest = out.read_text().splitlines(keepends=True)
+    out.write_text("".join([head, first, second[:40], second[41:], *rest]))
+    again: list[int] = []
+
+    class Counting(Inline):
+        def measure(self, grid: Grid, places: Sequence[Place]) -> Generator[Found]:
+            again.append(len(places))
+            return super().measure(grid, places)
+
+    measure(digits, out, executor=Counting())
+    assert again == [1]
+    assert out.read_text() == "".join([head, first, second, *rest])
 
 
 @pytest.mark.parametrize("order", [(1, 0), (0, 0), (0, 1, 2, 3, 4, 5, 5), (3,)])
@@ -387,9 +447,9 @@ def test_a_second_writer_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "v.jsonl"
     with Journal(out, {"seed": 0}) as journal:
         before = out.read_bytes()
-        with pytest.raises(InputError, match="is being written by another process"):
+        with pytest.raises(InputError, match=f"is being written by process {os.getpid()} on "):
             Journal(out, {"seed": 0})
-        with pytest.raises(InputError, match="is being written by another process"):
+        with pytest.raises(InputError, match=f"is being written by process {os.getpid()} on "):
             Journal(out, {"seed": 1})
         assert out.read_bytes() == before
         journal.append(Found([], [], [], []))
@@ -424,8 +484,7 @@ def test_every_field_of_a_point_comes_back(tmp_path: Path) -> None:
     assert first.points == [plain, full]
     assert (first.unseen, first.left_out) == ([Unseen("a", "abs", "why", 2)], ["noise"])
     (third,) = second.points
-    # Where nothing is to be said beside the points, a line is that of earlier versions.
-    assert isinstance(json.loads(text.splitlines()[2]), list)
+    assert json.loads(text.splitlines()[2]).keys() == {"points", "digest"}
     assert math.isnan(third.loss)
     assert third.gradient_l1 == -math.inf
 
@@ -526,105 +585,3 @@ def test_a_failing_network_names_its_draw_and_batch(digits: list[Batch]) -> None
     broken = [digits[0], (digits[1][0][:, :, :9], digits[1][1])]
     with pytest.raises(InputError, match=r"failed on a batch of shape .* draw 1, batch 1\)"):
         measure(broken)
-
-
-# --- the published experiments -------------------------------------------------------------------
-
-
-def test_the_published_factors_are_those_of_the_published_bars(data_dir: Path) -> None:
-    table = data_dir.parent / "reference" / "bifurcation_volumes.csv"
-    if not table.is_file():
-        pytest.skip("no published values beside the data")
-    rows = [line.split(",")[:3] for line in table.read_text().splitlines()[1:]]
-    bars = {(factor, value.lower()) for factor, value, _ in rows if factor != "precision"}
-    ours = {
-        (setting.factor, str(setting.value).lower())
-        for settings in published.FACTORS.values()
-        for setting in settings
-    }
-    assert ours == bars
-
-
-@pytest.mark.parametrize("factor", published.FACTORS)
-@pytest.mark.slow
-def test_volumes_of_a_factor_on_real_images(factor: str, data_dir: Path, tmp_path: Path) -> None:
-    images = data.load("cifar10", data_dir=data_dir).take(16)
-    # The first and last value of each factor, on two batches of four images.
-    settings = [published.FACTORS[factor][k] for k in (0, -1)]
-    small = [replace(s, batch_size=8 if s.batch_size > 128 else 4) for s in settings]
-    found = list(published.volumes(small, images, batches=2, precisions=["float32"], out=tmp_path))
-    assert [setting for setting, _ in found] == small
-    assert len(list(tmp_path.iterdir())) == 2
-    for setting, estimated in found:
-        torch.manual_seed(0)
-        network = networks.build(
-            setting.network,
-            in_channels=3,
-            classes=10,
-            image_size=32,
-            batch_norm=setting.batch_norm,
-            init="kaiming",
-        )
-        batches = images.batches(setting.batch_size, seed=0)
-        expected = audit(network, [next(batches)], operations=["max_pool"]).points[0]
-        assert estimated.points[0].variation == expected.variation
-        assert estimated.points[0].loss == expected.loss
-        assert estimated.visited == 2
-
-
-def test_too_few_images_for_a_setting() -> None:
-    images = data.load("mnist-sample").take(100)
-    with pytest.raises(InputError, match=r"batches: 1 of 1024 images each: .* has 100 images"):
-        next(published.volumes([published.FACTORS["batch_size"][-1]], images, batches=1))
-
-
-def entry(index: int, l1: float, precision: str = "float16") -> Point:
-    return Point(precision, 0, index, "minimal", 2.3, 1.0, Variation(l1, 0.0, 0.0, 3 * l1, l1))
-
-
-def test_histograms_keep_zero_and_what_is_not_finite_apart() -> None:
-    values = [0.0, 0.0, 1e-3, 9.9e-3, 1e-2, 5.0, math.nan, math.inf]
-    points = [entry(k, value) for k, value in enumerate(values)]
-    points.append(entry(0, 2e-16, "float64"))
-    found = published.variation_histograms(points)
-    assert list(found) == [("float16", "minimal"), ("float64", "minimal")]
-    sixteen = found["float16", "minimal"]
-    assert (sixteen.zero, sixteen.non_finite) == (2, 2)
-    assert sixteen.exponents == [-3.0, -2.0, -1.0, 0.0]
-    assert sixteen.counts == [2, 1, 0, 1]
-    by_tensor = published.variation_histograms(points, norm="linf_by_tensor", step=0.5)
-    # Three times as large: 3e-3, 2.97e-2, 3e-2, 15; edges at 10^-3, 10^-2.5 = 3.2e-3, ...
-    assert by_tensor["float16", "minimal"].exponents[0] == -3.0
-    assert by_tensor["float16", "minimal"].counts == [1, 0, 2, 0, 0, 0, 0, 0, 1]
-
-
-def test_a_histogram_of_zeros_has_no_bins() -> None:
-    found = published.variation_histograms([entry(0, 0.0)])["float16", "minimal"]
-    assert (found.zero, found.exponents, found.counts) == (1, [], [])
-
-
-@pytest.mark.parametrize("arguments", [{"norm": "l3"}, {"step": 0}, {"step": math.nan}])
-def test_histograms_refuse(arguments: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(arguments))} must be "):
-        published.variation_histograms([], **arguments)
-
-
-def test_noise_undoes_the_ties_of_the_background(digits: list[Batch]) -> None:
-    noisy = published.with_input_noise(digits, seed=1)
-    first = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(196, 10))
-    ties = [audit(first, batches).sites[0].tied for batches in (digits, noisy)]
-    assert ties[0] > 1000
-    assert ties[1] == 0
-    again = published.with_input_noise(digits, seed=1)
-    difference = torch.cat([x - y for (x, _), (y, _) in zip(noisy, digits, strict=True)])
-    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(noisy, again, strict=True))
-    assert difference.mean().item() == pytest.approx(0, abs=0.05)  # 9,408 numbers: 4.8 deviations
-    assert difference.std().item() == pytest.approx(1, abs=0.05)
-    assert all(x is y for (_, x), (_, y) in zip(noisy, digits, strict=True))
-
-
-def test_histograms_with_and_without_noise(digits: list[Batch]) -> None:
-    for batches in (digits, published.with_input_noise(digits)):
-        points = measure(batches, network=lenet).points
-        for found in published.variation_histograms(points).values():
-            assert found.zero + found.non_finite + sum(found.counts) == 6

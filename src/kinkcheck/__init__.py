@@ -18,7 +18,7 @@ from kinkcheck.lazy import import_when_used
 if TYPE_CHECKING:
     from kinkcheck import nn, testing
     from kinkcheck.arithmetic.contractions import float32_contractions
-    from kinkcheck.audit import AuditReport, audit
+    from kinkcheck.audit import AuditReport, audit, load
     from kinkcheck.check import CheckResult, GradientError, check
     from kinkcheck.explain import Explanation, explain
     from kinkcheck.tape import Site, Tape, Unseen, record
@@ -36,6 +36,7 @@ __all__ = [
     "check",
     "explain",
     "float32_contractions",
+    "load",
     "nn",
     "record",
     "testing",
@@ -45,6 +46,7 @@ import_when_used(
     __name__,
     "kinkcheck.audit:AuditReport",
     "kinkcheck.audit:audit",
+    "kinkcheck.audit:load",
     "kinkcheck.check:CheckResult",
     "kinkcheck.check:GradientError",
     "kinkcheck.check:check",

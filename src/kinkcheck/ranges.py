@@ -35,3 +35,52 @@ def require_tolerance(tolerance: float, argument: str = "tolerance") -> None:
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"{argument} must be a number of at least 0, not {tolerance}")
+
+
+MOST = 1_000_000
+"""Of anything that is counted in an audit: draws, mini-batches, samples of one."""
+
+MOST_POINTS = 10_000_000
+"""Points of a grid: its plan is held in memory."""
+
+MOST_THREADS = 1024
+"""No machine gains from more, and some systems end a process that asks for them."""
+
+MOST_SEED = 2**63 - 1
+"""What the random generators take."""
+
+
+def require_between(number: int, least: int, most: int, argument: str) -> None:
+    """Check that a whole number lies in a range, both ends included.
+
+    Raises:
+        InputError: it does not; the message begins with ``argument`` and names the end.
+
+    >>> require_between(0, 1, 10, "--draws")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: --draws must be at least 1, not 0
+    >>> require_between(2**63, 1, MOST, "--draws")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: --draws must be at most 1,000,000, not 9,223,372,036,854,775,808
+    """
+    if number < least:
+        raise InputError(f"{argument} must be at least {least:,}, not {number:,}")
+    if number > most:
+        raise InputError(f"{argument} must be at most {most:,}, not {number:,}")
+
+
+def require_threads(threads: int | None, argument: str = "threads") -> None:
+    """Check that a number of threads, if one is given, can be had.
+
+    Raises:
+        InputError: it cannot.
+
+    >>> require_threads(2**31)
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: threads must be at most 1,024, not 2,147,483,648
+    """
+    if threads is not None:
+        require_between(threads, 1, MOST_THREADS, argument)

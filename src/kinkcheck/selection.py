@@ -13,6 +13,7 @@ text           class                     chosen derivative at a kink
 ``first``      :class:`First`            the first active branch
 ``last``       :class:`Last`             the last active branch
 ``random:s``   :class:`Random`           one active branch, drawn with seed s
+``uniform:s``  :class:`Uniform`          weight drawn from [0, 1) with seed s on the second of two
 ``branch:α``   :class:`Branch`           weight α on the second of two branches (ReLU'(0) = α)
 ``kinks:α,..`` :class:`Kinks`            weight α on the right of each kink, in their order
 ``every``      :class:`Every`            weight 1 on every active branch
@@ -153,6 +154,30 @@ class Random(Selection):
 
 
 @dataclass(frozen=True)
+class Uniform(Selection):
+    """A weight drawn uniformly from [0, 1) on the right of each kink, what it leaves on the left.
+
+    Every draw lies between the two slopes: in the Clarke subdifferential of a pointwise operation,
+    the only kind that has it. Seed and position decide as for ``random``. Source: the code
+    published with D. Bertoin et al., NeurIPS 2021, which draws anew in each backward pass.
+
+    Raises:
+        InputError: the seed is not an integer in [0, 2⁶⁴).
+    """
+
+    form: ClassVar[str] = "uniform:SEED"
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require_seed(self.kind, self.seed)
+        super().__post_init__()
+
+    def _write(self) -> str:
+        return f"uniform:{self.seed}"
+
+
+@dataclass(frozen=True)
 class Branch(Selection):
     """Weight α on the second branch of a two-branch operation, 1 − α on the first.
 
@@ -235,8 +260,8 @@ class Mix(Selection):
     tie that is counted twice. ``hybrid:β`` is ``mix:(1−β)*native,β*minimal``.
 
     Attributes:
-        parts: factors, and selections other than ``random``, ``kinks``, ``as``, ``limit`` and
-            ``mix``.
+        parts: factors, and selections other than ``random``, ``uniform``, ``kinks``, ``as``,
+            ``limit`` and ``mix``.
 
     Raises:
         InputError: there is no part, a factor is not a finite number, or a part cannot be mixed.
@@ -254,7 +279,7 @@ class Mix(Selection):
             raise InputError("mix: needs a factor and a selection, such as 0.5*first")
         parts = tuple((_finite("mix", "a factor", factor), part) for factor, part in self.parts)
         for _, part in parts:
-            if isinstance(part, Random | Kinks | As | Limit | Mix):
+            if isinstance(part, Random | Uniform | Kinks | As | Limit | Mix):
                 raise InputError(f"mix: {part} cannot be a part of it")
         object.__setattr__(self, "parts", parts)
         super().__post_init__()
@@ -341,6 +366,23 @@ def native_share(selection: Selection) -> float:
     return float(isinstance(selection, Native))
 
 
+def gain(selection: Selection) -> float:
+    """How far a selection amplifies roundings of the derivatives that it is made of.
+
+    It is the sum of the absolute values of their factors, 1 where one of them is chosen.
+
+    >>> [gain(parse(text)) for text in ("native", "hybrid:10", "branch:0.5", "mix:2*last,-1*first")]
+    [1.0, 19.0, 1.0, 3.0]
+    """
+    if isinstance(selection, Hybrid):
+        return abs(selection.beta) + abs(1 - selection.beta)
+    if isinstance(selection, Branch):
+        return abs(selection.alpha) + abs(1 - selection.alpha)
+    if isinstance(selection, Mix):
+        return sum(abs(factor) * gain(part) for factor, part in selection.parts)
+    return 1.0
+
+
 def ranked(selection: Selection) -> bool:
     """Whether the weight of a branch depends on its place among the active ones.
 
@@ -349,7 +391,7 @@ def ranked(selection: Selection) -> bool:
     """
     if isinstance(selection, Mix):
         return any(ranked(part) for _, part in selection.parts)
-    return isinstance(selection, (First, Last, Random, Branch))
+    return isinstance(selection, (First, Last, Random, Uniform, Branch))
 
 
 def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -> Any:
@@ -364,7 +406,8 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
             :func:`ranked` is true.
         size: how many are active, at least 2.
         least: its weight in the element of least norm.
-        drawn: the rank that a seed draws, of ``random`` alone.
+        drawn: what a seed draws: the rank, of ``random``; the weight on the second of two branches,
+            of ``uniform``.
 
     >>> from fractions import Fraction
     >>> [weight(Hybrid(0.5), rank, 3, Fraction(1, 3), None) for rank in range(3)]
@@ -383,8 +426,8 @@ def weight(selection: Selection, rank: Any, size: Any, least: Any, drawn: Any) -
         return (rank == size - 1) * 1
     if isinstance(selection, Random):
         return (rank == drawn) * 1
-    if isinstance(selection, Branch):
-        second = _number(selection.alpha, least)
+    if isinstance(selection, (Uniform, Branch)):
+        second = drawn if isinstance(selection, Uniform) else _number(selection.alpha, least)
         return rank * second + (1 - rank) * (1 - second)
     if isinstance(selection, Every):
         return 0 * least + 1
@@ -407,8 +450,8 @@ def parse(text: str | Selection) -> Selection:
 
     Args:
         text: ``native``, ``minimal``, ``hybrid:BETA``, ``first``, ``last``, ``random:SEED``,
-            ``branch:ALPHA``, ``kinks:ALPHA,...``, ``every``, ``mix:FACTOR*SELECTION,...``,
-            ``as:FRAMEWORK`` or ``limit:SEED``.
+            ``uniform:SEED``, ``branch:ALPHA``, ``kinks:ALPHA,...``, ``every``,
+            ``mix:FACTOR*SELECTION,...``, ``as:FRAMEWORK`` or ``limit:SEED``.
 
     Raises:
         InputError: the text names no selection.
@@ -436,6 +479,31 @@ def parse(text: str | Selection) -> Selection:
         raise unknown("selection", text, _READERS) from None
 
 
+def separated(text: str) -> list[str]:
+    """The text forms in a list with commas between them, which some forms have inside.
+
+    >>> separated("minimal,kinks:0,1,mix:0.5*first,2*last,hybrid:10")
+    ['minimal', 'kinks:0,1', 'mix:0.5*first,2*last', 'hybrid:10']
+    """
+    found: list[str] = []
+    for piece in text.split(","):
+        last = found[-1] if found else ""
+        of_mix = last.startswith("mix:") and "*" in piece and not piece.startswith("mix:")
+        if of_mix or (last.startswith("kinks:") and _is_number(piece)):
+            found[-1] += f",{piece}"
+        else:
+            found.append(piece)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 _READERS: dict[str, Callable[[str], Selection]] = {
     Native.form: lambda _: Native(),
     Minimal.form: lambda _: Minimal(),
@@ -443,6 +511,7 @@ _READERS: dict[str, Callable[[str], Selection]] = {
     First.form: lambda _: First(),
     Last.form: lambda _: Last(),
     Random.form: lambda argument: Random(int(argument)),
+    Uniform.form: lambda argument: Uniform(int(argument)),
     Branch.form: lambda argument: Branch(float(argument)),
     Kinks.form: lambda argument: Kinks(tuple(map(float, argument.split(",")))),
     Every.form: lambda _: Every(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -90,10 +91,10 @@ class InPlace:
         # Those of other precisions would only take memory.
         self._copies = {at: copies for at, copies in self._copies.items() if at[1] == key[1]}
         if key not in self._copies:
-            audited = [_cast(tensor.data, lower, device) for tensor in self._tensors]
+            audited = (_cast(tensor.data, lower, device) for tensor in self._tensors)
             self._copies[key] = [
                 _laid_out(_cast(data, precision, device), channels_last)
-                for data in (*audited, *(constant.data for constant in constants))
+                for data in chain(audited, (constant.data for constant in constants))
             ]
         copies = self._copies[key]
         own = [(tensor, tensor.data, tensor.grad) for tensor in tensors]

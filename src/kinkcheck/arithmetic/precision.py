@@ -16,6 +16,7 @@ The short names are those of the papers (Boustany 2024, section 3).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from kinkcheck.arithmetic.contractions import float32_contractions
 from kinkcheck.arithmetic.precision_names import canonical
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,27 @@ PRECISIONS = {
 """Every precision by its name."""
 
 
-def parse(text: str | Precision) -> Precision:
-    """The precision that a name or a short name stands for.
+def parse(given: str | int | torch.dtype | Precision) -> Precision:
+    """The precision that a name, a short name or a type stands for.
+
+    Args:
+        given: as :func:`kinkcheck.arithmetic.precision_names.canonical` takes it; a precision is
+            returned unchanged.
 
     Raises:
         InputError: there is no such precision.
 
-    >>> parse("24").name
-    'mixed'
+    >>> parse("24").name, parse(torch.bfloat16).name
+    ('mixed', 'bfloat16')
     >>> parse("8")
     Traceback (most recent call last):
     ...
     kinkcheck.errors.InputError: unknown precision '8'; accepted: float16, bfloat16, ...
     """
-    if isinstance(text, Precision):
-        return text
-    return PRECISIONS[canonical(text)]
+    return given if isinstance(given, Precision) else PRECISIONS[canonical(given)]
+
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "meta")
 
 
 def require_available(precision: Precision, device: torch.device | str) -> None:
@@ -144,14 +150,29 @@ def require_available(precision: Precision, device: torch.device | str) -> None:
     kinkcheck.errors.InputError: device 'abacus' cannot be used: ...
     """
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from None
+        torch.zeros(1, device=device).item()  # on meta there are no numbers
+    except Exception as error:  # each kind of device that is not there has its own
+        reason = str(error).partition("\n")[0]
+        near = nearest(device, _DEVICES) if str(device).partition(":")[0] not in _DEVICES else ""
+        raise InputError(
+            f"device {str(device)!r} cannot be used{near and ';'}{near or ':'} {reason}"
+        ) from None
     try:
         one = torch.ones(1, 1, device=device, dtype=precision.storage)
         with precision.computation(device):
             one @ one
     except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"device {str(device)!r} has no {precision}: {reason}") from None
+
+
+def require_precisions(precisions: Iterable[str | Precision], device: str) -> None:
+    """Check that this process has a device with each of some precisions.
+
+    Raises:
+        InputError: it has not; see :func:`require_available`.
+
+    >>> require_precisions(["float16", "float64"], "cpu")
+    """
+    for each in precisions:
+        require_available(parse(each), device)

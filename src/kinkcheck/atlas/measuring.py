@@ -24,6 +24,7 @@ import numpy as np
 from kinkcheck.atlas.adapters.adapter import Adapter, Lacking, Way
 from kinkcheck.atlas.clarke import UNITS, lies
 from kinkcheck.atlas.probes import PROBES, Probe
+from kinkcheck.files import write_whole
 
 Fields = dict[str, Any]
 """What one probe gave: the fields of :class:`kinkcheck.atlas.table.Found`."""
@@ -220,4 +221,4 @@ def _is_image(probe: Probe) -> bool:
 if __name__ == "__main__":
     framework, file, *options = sys.argv[1:]
     measured = column(framework, compiled="--eager" not in options)
-    Path(file).write_text(json.dumps(measured), encoding="utf-8")
+    write_whole(Path(file), json.dumps(measured))

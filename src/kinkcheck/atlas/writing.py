@@ -16,6 +16,7 @@ from typing import Any
 
 from kinkcheck.atlas.probes import PROBES, Probe
 from kinkcheck.atlas.table import FILE, SCHEMA
+from kinkcheck.files import write_whole
 
 
 def document(columns: Iterable[Mapping[str, Any]], probes: Sequence[Probe] = PROBES) -> str:
@@ -71,4 +72,4 @@ if __name__ == "__main__":
     again = {(each["framework"], each["version"]) for each in measured}
     kept = json.loads(FILE.read_text(encoding="utf-8"))["columns"] if FILE.exists() else []
     measured += [each for each in kept if (each["framework"], each["version"]) not in again]
-    FILE.write_text(document(measured), encoding="utf-8")
+    write_whole(FILE, document(measured))

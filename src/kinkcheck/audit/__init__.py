@@ -1,8 +1,9 @@
 """What is measured at a point, and what is concluded."""
 
-from kinkcheck.audit.document import AuditDocument, Settings, conclude, read_document
+from kinkcheck.audit.counts import LeftOut, SiteCount, UnseenCount
+from kinkcheck.audit.headline import Answer, Headline, headline
 from kinkcheck.audit.picture import TiesPicture
-from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
+from kinkcheck.audit.report import AuditReport, Settings, load
 from kinkcheck.audit.run import audit
 from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
 from kinkcheck.audit.sweep import smallest_precision
@@ -15,8 +16,9 @@ from kinkcheck.measure.zones import Zone
 
 __all__ = [
     "Along",
-    "AuditDocument",
+    "Answer",
     "AuditReport",
+    "Headline",
     "Kind",
     "LeftOut",
     "Lift",
@@ -34,10 +36,10 @@ __all__ = [
     "Zone",
     "ZoneShare",
     "audit",
-    "conclude",
     "estimate_volume",
     "gradient_variation",
-    "read_document",
+    "headline",
+    "load",
     "smallest_precision",
     "summarise",
     "verify",

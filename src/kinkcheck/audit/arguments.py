@@ -11,13 +11,35 @@ from torch import Tensor, nn
 
 from kinkcheck.arithmetic import precision
 from kinkcheck.arithmetic.precision import Precision
+from kinkcheck.audit.executor import Executor, Inline
 from kinkcheck.audit.points import Factory, Grid
 from kinkcheck.errors import InputError
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
+from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between
 from kinkcheck.selection import Selection, parse
 
 Loss = Callable[[Any, Any], Tensor]
+
+
+def require_points(draws: int, batches: int, precisions: int) -> None:
+    """Check that a grid can be gone through, before it is.
+
+    Raises:
+        InputError: it has too many points.
+
+    >>> require_points(10_000, 1000, 3)
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: draws: 10,000 draws of 1,000 mini-batches in 3 precisions are
+    30,000,000 points, and at most 10,000,000 are measured at a time
+    """
+    points = draws * batches * precisions
+    if points > MOST_POINTS:
+        raise InputError(
+            f"draws: {draws:,} draws of {batches:,} mini-batches in {precisions} precisions are "
+            f"{points:,} points, and at most {MOST_POINTS:,} are measured at a time"
+        )
 
 
 def grid_of(
@@ -26,7 +48,7 @@ def grid_of(
     *,
     loss: Loss | None = None,
     step: Step | None = None,
-    precisions: Sequence[str | Precision] = ("float32",),
+    precisions: Sequence[str | int | torch.dtype | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
     reference: str | Selection = "native",
     operations: Sequence[str] | None = None,
@@ -38,8 +60,11 @@ def grid_of(
     device: str | None = None,
     seed: int = 0,
     on_memory: Callable[[int], None] = lambda number: None,
+    executor: Executor | None = None,
 ) -> Grid:
     """The grid that the arguments of :func:`kinkcheck.audit` ask for; see there.
+
+    ``executor`` is who will measure its points; by default this process.
 
     Raises:
         InputError: an argument cannot be used, or two do not go together.
@@ -52,17 +77,14 @@ def grid_of(
     for name, given in (("precisions", precisions), ("selections", selections)):
         _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
         _require(bool(given), f"{name}: at least one is needed")
-    _require(draws >= 1, f"draws: must be at least 1, not {draws}")
+    require_between(draws, 1, MOST, "draws:")
+    require_between(seed, 0, MOST_SEED, "seed:")
     _require(
         draws == 1 or not isinstance(network, nn.Module),
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
-    at = [precision.parse(text) for text in precisions]
-    on = device if device is not None else "cpu"
-    if device is None and isinstance(network, nn.Module):
-        on = str(device_of(network))
-    for each in at:
-        precision.require_available(each, on)
+    at = [precision.parse(each) for each in precisions]
+    (executor or Inline()).require(at, place_of(network, device))
     switch = Switch(parse(reference), [parse(each) for each in selections], operations)
     _require(
         not exact or (lifted is not False and operations is None),
@@ -85,6 +107,17 @@ def grid_of(
         network, held, step, switch, at, samples=samples, layers=layers, lifted=lifted,
         exact=exact, device=device, seed=seed, on_memory=on_memory,
     )  # fmt: skip
+
+
+def place_of(network: nn.Module | Factory, device: str | None) -> str:
+    """Where a measurement will run, as far as that is known before it begins.
+
+    >>> place_of(nn.Linear(1, 1), None), place_of(lambda: nn.Linear(1, 1), "cuda")
+    ('cpu', 'cuda')
+    """
+    if device is None and isinstance(network, nn.Module):
+        return str(device_of(network))
+    return device or "cpu"
 
 
 def _require_pairs(batches: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from kinkcheck.audit.report import SiteCount, UnseenCount
+from kinkcheck.audit.counts import SiteCount, UnseenCount
 from kinkcheck.measure.causes import Causes
 from kinkcheck.measure.records import Found
 

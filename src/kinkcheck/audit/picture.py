@@ -19,6 +19,9 @@ from kinkcheck.ops.max_pool import MaxPool
 
 Window = tuple[float, float, float, float]
 
+MOST_PIXELS = 512 * 512
+"""Of an image that is shown: a file holds each of them as a number."""
+
 GRAVEST_FIRST = ("rounding", "exact", "tied", "dead")
 
 
@@ -58,7 +61,9 @@ class TiesPicture:
             raise InputError(f"ties_picture.image: must have {self.height} rows of {self.width}")
 
 
-def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") -> TiesPicture | None:
+def ties_picture(
+    model: nn.Module, image: Tensor, at: str | Precision = "32", device: str | None = None
+) -> TiesPicture | None:
     """The tied windows of the first two-dimensional max pooling on one image.
 
     A tied window is dead if no gradient comes down to it (from a random gradient at the output of
@@ -70,6 +75,7 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
         model: the network; left as it was.
         image: one input, (channels, height, width).
         at: the precision that is looked at.
+        device: where to run; by default where the model is.
 
     Returns:
         The picture; None if the input is no image, or there is no such pooling between it and the
@@ -83,7 +89,7 @@ def ties_picture(model: nn.Module, image: Tensor, at: str | Precision = "32") ->
     """
     if image.dim() != 3:
         return None
-    runs = Runs(model, _random_direction, image, precision.parse(at))
+    runs = Runs(model, _random_direction, image, precision.parse(at), device)
     with runs.audited():
         met = _met(runs)
     if met is None:

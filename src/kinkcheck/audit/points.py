@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -11,15 +13,19 @@ from torch.nn.parameter import is_lazy
 
 from kinkcheck.arithmetic.casting import InPlace
 from kinkcheck.arithmetic.precision import Precision
-from kinkcheck.errors import InputError
-from kinkcheck.interrupts import held_back
+from kinkcheck.errors import InputError, blaming
+from kinkcheck.interrupts import held_back, require_none
 from kinkcheck.measure.batch import Samples, candidates
 from kinkcheck.measure.footprint import estimate
-from kinkcheck.measure.forward import one_line
-from kinkcheck.measure.point import Measurement
+from kinkcheck.measure.point import Measurement, Passes
 from kinkcheck.measure.records import Found
-from kinkcheck.measure.runs import Runs, Step
+from kinkcheck.measure.runs import Runs, Step, device_of
 from kinkcheck.measure.switch import Switch
+
+
+def _silent(number: int) -> None:
+    """Nobody is told."""
+
 
 Factory = Callable[[], Any]
 """Returns a module with freshly drawn parameters; or ``(model, batches, step)``."""
@@ -72,6 +78,11 @@ class Grid:
         device: where to run; None for where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         on_memory: called with the bytes of memory that it takes, before the first point.
+
+    Attributes:
+        precisions, switch: as given.
+        batches: the mini-batches by their numbers; None as long as the function has not returned
+            them.
     """
 
     def __init__(
@@ -94,7 +105,7 @@ class Grid:
         self.switch = switch
         self._on_memory = on_memory
         self._given = network, batches, step
-        self._batches = batches
+        self.batches: Sequence[Any] | Mapping[int, Any] | None = batches
         self._samples = samples
         self._layers = layers
         self._lifted = True if exact else lifted
@@ -102,6 +113,14 @@ class Grid:
         self._device = device
         self._seed = seed
         self._drawn: tuple[int, Drawn, InPlace] | None = None
+        self._checked: set[Precision] = set()
+        self._hiding: set[Precision] = set()
+        self._passes: defaultdict[Precision, Passes] = defaultdict(Passes)
+
+    @property
+    def device(self) -> str:
+        """Where it runs: the network's place, where none was named."""
+        return self._device or str(device_of(self._at(0)[0].model))
 
     def first(self) -> tuple[nn.Module, Sequence[Any], Step]:
         """What is measured at the first parameter draw: the model, the batches and the step.
@@ -110,11 +129,24 @@ class Grid:
             InputError: the function fails, or returns something else, or its module has no shape
                 yet; or there are no batches.
         """
-        (model, batches, step), _ = self._at(0)
+        (model, _, step), _ = self._at(0)
+        batches = self.batches
         if not batches:
             raise InputError("batches: at least one is needed")
         assert step is not None
+        assert isinstance(batches, Sequence)
         return model, batches, step
+
+    def without_batches(self) -> Grid:
+        """A copy for another process, which gets ``batches`` by their numbers, and a device."""
+        other = copy(self)
+        network, batches, step = self._given
+        other._given = network, None if batches is None else [], step
+        other.batches = {}
+        other._drawn = None
+        other._device = self._device and self._device.partition(":")[0]
+        other._on_memory = _silent
+        return other
 
     def measure(self, places: Iterable[Place]) -> Iterator[tuple[Place, Found]]:
         """Measure points one after the other.
@@ -124,42 +156,41 @@ class Grid:
         Raises:
             InputError: the network fails on a batch, or cannot be judged.
         """
-        checked: set[Precision] = set()
-        hiding: set[Precision] = set()
         for place in places:
-            check = place.precision not in checked
-            lifted = True if check or place.precision in hiding else None
+            require_none()
+            check = place.precision not in self._checked
+            lifted = True if check or place.precision in self._hiding else None
+            first = not self._checked
             with held_back(), torch.enable_grad():
                 found = self._measure(
-                    place, check, not checked, lifted if self._lifted is None else self._lifted
+                    place, check, first, lifted if self._lifted is None else self._lifted
                 )
-            checked.add(place.precision)
+            self._checked.add(place.precision)
             if found.hidden:
-                hiding.add(place.precision)
+                self._hiding.add(place.precision)
             yield place, found
 
     def _measure(self, place: Place, check: bool, first: bool, lifted: bool | None) -> Found:
         runs = self.runs(place)
-        plain = None
-        if check:
-            with runs.audited():
-                plain = runs.plain()
-        if first:
-            self._say_memory(runs)
         measurement = Measurement(
             runs, self.switch, place.draw, place.batch, self.candidates(runs), self._layers, lifted,
-            self._exact, plain,
+            self._exact, passes=self._passes[place.precision],
         )  # fmt: skip
+        if check:
+            with runs.audited():
+                measurement.plain = runs.plain()
+        if first:
+            self._say_memory(runs)
         return measurement.measure()
 
     def runs(self, place: Place) -> Runs:
         """The runs of a point."""
         precision, draw, batch = place
-        (model, batches, step), held = self._at(draw)
-        assert batches is not None
+        (model, _, step), held = self._at(draw)
+        assert self.batches is not None
         assert step is not None
         return Runs(
-            model, step, batches[batch], precision, self._device, self._seed + batch,
+            model, step, self.batches[batch], precision, self._device, self._seed + batch,
             f"{precision}, draw {draw}, batch {batch}", held,
         )  # fmt: skip
 
@@ -184,9 +215,9 @@ class Grid:
         if self._drawn is None or self._drawn[0] != draw:
             torch.manual_seed(self._seed + draw)
             made = drawn(*self._given)
-            if self._batches is None:
-                self._batches = made.batches
-            self._drawn = draw, made._replace(batches=self._batches), InPlace(made.model, made.step)
+            if self.batches is None:
+                self.batches = made.batches
+            self._drawn = draw, made, InPlace(made.model, made.step)
         return self._drawn[1:]
 
 
@@ -200,12 +231,8 @@ def drawn(network: Any, batches: Sequence[Any] | None, step: Step | None) -> Dra
     >>> drawn(lambda: nn.Linear(1, 1), [torch.ones(1)], lambda model, x: model(x)).model
     Linear(in_features=1, out_features=1, bias=True)
     """
-    try:
+    with blaming(f"network: {name_of(network)} failed"):
         made: Any = network if isinstance(network, nn.Module) else network()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"network: {name_of(network)} failed: {one_line(error)}") from error
     whole = isinstance(made, tuple | list) and len(made) == 3
     if whole:
         for name, given in (("batches", batches), ("step", step)):
@@ -219,14 +246,21 @@ def drawn(network: Any, batches: Sequence[Any] | None, step: Step | None) -> Dra
             f"network: {name_of(network)} must return a torch.nn.Module, or (model, batches, step),"
             f" not {_type(made)}"
         )
-    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+    with blaming(f"network: {name_of(network)} has no tensors that can be listed"):
+        held = [*model.parameters(), *model.buffers()]
+    if any(each.is_meta for each in held):
+        raise InputError(
+            f"network: {name_of(network)} has parameters on the device meta, which keeps no numbers"
+        )
+    if any(map(is_lazy, held)):
         raise InputError(
             f"network: {name_of(network)} has parameters without a shape yet; call it on a batch "
             "first"
         )
     if batches is not None and not callable(step):
         raise InputError("step: must be a function of the model and a batch that returns the loss")
-    return Drawn(model, None if batches is None else list(batches), step)
+    with blaming(f"batches: those of {name_of(network)} cannot be listed"):
+        return Drawn(model, None if batches is None else list(batches), step)
 
 
 def _type(made: object) -> str:

@@ -1,16 +1,29 @@
-"""What an audit found, as numbers: the JSON schema ``kinkcheck.audit/3``."""
+"""What an audit found: the JSON schema ``kinkcheck.audit/3``, in a file or in Python."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from kinkcheck.audit.counts import LeftOut, SiteCount, UnseenCount
+from kinkcheck.audit.picture import TiesPicture
+from kinkcheck.audit.summary import Summary, summarise
+from kinkcheck.audit.verdict import verdict
 from kinkcheck.errors import InputError
+from kinkcheck.files import require_readable, require_writable, write_whole
 from kinkcheck.measure.records import Point
+from kinkcheck.seal import require_intact, sealed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 SCHEMA = "kinkcheck.audit/3"
 
@@ -19,87 +32,28 @@ READABLE = ("kinkcheck.audit/1", "kinkcheck.audit/2", SCHEMA)
 
 
 @dataclass(frozen=True)
-class SiteCount:
-    """The census of one site in one precision, summed over all points.
+class Settings:
+    """What a command line said to audit, so that it can be measured again.
 
     Attributes:
-        precision: name of the precision.
-        layer: name of the layer.
-        operation: name of the operation.
-        call: which call of the operation in this layer.
-        windows: windows, or elements of a pointwise operation.
-        tied: windows with more than one active branch.
-        tied_at_zero: tied windows that hold nothing but zeros.
-        variation_l1: mean over the points with this site of the l1 variation when only this site is
-            switched to the first of the selections; None if that was not asked for, or the
-            operation does not have the selection.
-        dead: tied windows whose choice cannot reach a parameter; None if not counted.
-        exact: live tied windows whose tie persists in the lift; None if not counted.
-        rounding: live tied windows whose lifted values differ; None if not counted.
-        lift_variation_l1: ``variation_l1`` in the lift.
-        cause_unknown: tied windows left out of the three: those of points that are not finite, or
-            whose lift took another path, and live ones of points that were not lifted; None if
-            causes were not counted.
-        converts: whether :func:`kinkcheck.nn.convert` gives this call a selection; None where that
-            was not kept.
-        form: which form of the operation it is, where frameworks tell forms apart: ``along a
-            dimension``.
+        network, data, batches, batch_size, batch_norm, init: the values of the options.
+        data_dir: the folder of the data; None for the usual one.
     """
 
-    precision: str
-    layer: str
-    operation: str
-    call: int
-    windows: int
-    tied: int
-    tied_at_zero: int
-    variation_l1: float | None
-    dead: int | None = None
-    exact: int | None = None
-    rounding: int | None = None
-    lift_variation_l1: float | None = None
-    cause_unknown: int | None = None
-    converts: bool | None = None
-    form: str = ""
+    network: str
+    data: str
+    data_dir: str | None
+    batches: int
+    batch_size: int
+    batch_norm: bool
+    init: str
 
 
-@dataclass(frozen=True)
-class UnseenCount:
-    """Something that may have kinks and was out of reach, summed over all points.
-
-    Attributes:
-        layer: name of the layer.
-        operation: name of the operation or of the class of the module.
-        reason: why it was out of reach.
-        calls: how often it was met.
-        elements: of a jump, how many elements met it; None where that was not counted.
-        on_jump: how many of them lay exactly on it.
-    """
-
-    layer: str
-    operation: str
-    reason: str
-    calls: int
-    elements: int | None = None
-    on_jump: int | None = None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Something that was not measured.
-
-    Attributes:
-        what: what it is, and why.
-        points: at how many points of the grid.
-    """
-
-    what: str
-    points: int
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditReport:
-    """Everything that an audit measured.
+    """Everything that an audit measured, and what is concluded from it.
+
+    ``print(report)`` shows the answer, a table, and what to do.
 
     Attributes:
         kinkcheck, torch: versions.
@@ -113,6 +67,12 @@ class AuditReport:
         unseen: what was out of reach.
         operations: the operations that were switched; None for all.
         left_out: what was not measured, and why.
+        ties_picture: where the first image met ties; None where there is no image.
+        settings: what the command line said; None for an audit made in Python.
+        batches: how many mini-batches; None if that was not kept, as what follows.
+        batch_size: how many samples the first mini-batch holds.
+        date: when the audit began, in UTC, as in ``2026-01-31T12:00:00Z``.
+        command: the command line; None for an audit made in Python.
     """
 
     kinkcheck: str
@@ -128,25 +88,114 @@ class AuditReport:
     unseen: list[UnseenCount]
     operations: list[str] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
+    ties_picture: TiesPicture | None = None
+    settings: Settings | None = None
+    batches: int | None = None
+    batch_size: int | None = None
+    date: str | None = field(default=None, compare=False)
+    command: str | None = field(default=None, compare=False)
+
+    @cached_property
+    def summary(self) -> list[Summary]:
+        """What the points come to, one entry for each precision and selection."""
+        return summarise(self.points)
+
+    @cached_property
+    def verdict(self) -> str:
+        """What the numbers mean, and what to do, in a few sentences.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
+        >>> AuditReport(*names, 0, "native", ["minimal"], [], [], []).verdict
+        'No kink that kinkcheck recognises was met in linear: it had no choice to switch.'
+        """
+        return verdict(self)
+
+    def __repr__(self) -> str:
+        """One line: what was audited, and the answer.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> AuditReport(*names, 0, "native", [], [], [], [])
+        <AuditReport of lenet5 on mnist: CANNOT SAY: no kink that kinkcheck recognises was met>
+        """
+        from kinkcheck.audit.headline import headline
+
+        return f"<AuditReport of {self.network} on {self.data}: {headline(self)}>"
+
+    def __str__(self) -> str:
+        """The answer, a table and what to do, as the command line prints them."""
+        from kinkcheck.report.audit import print_audit
+        from kinkcheck.terminal import Terminal
+
+        return Terminal.text(lambda out: print_audit(self, out))
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        from kinkcheck.report.notebook import audit_fragment
+
+        return audit_fragment(self)
+
+    def to_dataframe(self, of: Literal["points", "sites"] = "points") -> DataFrame:
+        """The numbers as a pandas table: a row for each entry.
+
+        Columns have the names of the JSON, with dots: ``variation.l1``, ``standing.kind``. Unknown
+        values are missing; lists, as in certificates, are left out.
+
+        Args:
+            of: which entries.
+
+        Raises:
+            InputError: there is no such table, or pandas is not installed.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> report = AuditReport(*names, 0, "native", [], [], [], [])
+        >>> report.to_dataframe("sites").columns[:4].tolist()
+        ['precision', 'layer', 'operation', 'call']
+        """
+        from kinkcheck.report.frames import frame
+
+        return frame(self, of)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Plot how far each selection moves the gradient at each point, by precision.
+
+        Grey lines are the rounding errors that the gradient has anyway, at the points that were
+        lifted: what stays below them cannot matter.
+
+        Args:
+            ax: Matplotlib axes to draw on; by default those of a new figure.
+
+        Returns:
+            The axes.
+
+        >>> from matplotlib.figure import Figure
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> AuditReport(*names, 0, "native", [], [], [], []).plot(Figure().subplots()).get_title()
+        'lenet5 on mnist'
+        """
+        from kinkcheck.report.plot import plot_variation
+
+        return plot_variation(self, ax)
 
     def to_json(self) -> dict[str, Any]:
         """The report in the schema ``kinkcheck.audit/3``, ready for :func:`json.dump`.
 
-        Unknown values are null; numbers that are not finite are the strings ``"nan"``, ``"inf"``
-        and ``"-inf"``.
+        Its ``digest`` lets :func:`kinkcheck.load` notice damage. Unknown values are null; numbers
+        that are not finite are the strings ``"nan"``, ``"inf"`` and ``"-inf"``.
 
         >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
         >>> report = AuditReport(*names, 0, "native", [], [], [], [])
         >>> report.to_json()["schema"]
         'kinkcheck.audit/3'
         """
-        return {"schema": SCHEMA, **plain(asdict(self))}
+        concluded = {"summary": list(map(asdict, self.summary)), "verdict": self.verdict}
+        return sealed({"schema": SCHEMA, **plain(asdict(self) | concluded)})
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """The report that :meth:`to_json` wrote, in this version of the schema or an earlier one.
 
-        Keys that are not known are passed over: within a version fields may be added.
+        Its conclusions are those of the version that wrote it. Keys that are not known are passed
+        over: within a version fields may be added.
 
         Args:
             found: what :func:`json.load` returns.
@@ -163,12 +212,114 @@ class AuditReport:
         schema = found.get("schema")
         if schema not in READABLE:
             raise InputError(f"schema: must be one of {', '.join(READABLE)}, not {schema!r}")
+        known = {key: value for key, value in found.items() if value is not None}
         try:
-            return TypeAdapter(cls).validate_python(found)
+            report = TypeAdapter(cls).validate_python(known)
+            concluded = TypeAdapter(_Concluded).validate_python(known)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{where}: {first['msg']}") from None
+        held = {key: value for key, value in vars(concluded).items() if value is not None}
+        vars(report).update(held)  # where a cached property keeps what it returned
+        return report
+
+    def text(self) -> str:
+        """The JSON as it lies in a file: what :meth:`save` and ``kinkcheck audit --json`` write.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> print(AuditReport(*names, 0, "native", [], [], [], []).text()[:33])
+        {
+         "schema": "kinkcheck.audit/3",
+        """
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file, whole or not at all; :func:`kinkcheck.load` reads it.
+
+        It is what ``kinkcheck audit --json`` writes, and ``kinkcheck report`` shows.
+
+        Args:
+            path: of the file, which is replaced.
+
+        Raises:
+            InputError: the file cannot be written.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> report = AuditReport(*names, 0, "native", [], [], [], [])
+        >>> path = getfixture("tmp_path") / "audit.json"
+        >>> report.save(path)
+        >>> load(path) == report
+        True
+        """
+        _write(Path(path), self.text())
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the page of the report to a file: one file that needs nothing else.
+
+        Args:
+            path: of the file, which is replaced.
+
+        Raises:
+            InputError: the file cannot be written.
+
+        >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+        >>> path = getfixture("tmp_path") / "audit.html"
+        >>> AuditReport(*names, 0, "native", [], [], [], []).to_html(path)
+        >>> path.read_text()[:15]
+        '<!DOCTYPE html>'
+        """
+        from kinkcheck.report.html import audit_html  # Matplotlib takes a second to import
+
+        _write(Path(path), audit_html(self))
+
+
+@dataclass(frozen=True)
+class _Concluded:
+    """What a file may hold of the conclusions."""
+
+    summary: list[Summary] | None = None
+    verdict: str | None = None
+
+
+def load(path: str | Path) -> AuditReport:
+    """Read what :meth:`AuditReport.save` or ``kinkcheck audit --json`` wrote, any version.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: no such file, no JSON, not the JSON of an audit, or not what was written; the
+            message names the file.
+
+    >>> load("no-such-file.json")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: no-such-file.json cannot be read: No such file or directory
+    """
+    path = Path(path)
+    require_readable(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: the JSON of an audit is an object, not {type(found).__name__}")
+    require_intact(found, str(path))
+    try:
+        return AuditReport.from_json(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    require_writable(path, "path")
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise InputError(f"path: {path} cannot be written: {error.strerror}") from None
 
 
 def plain(value: Any) -> Any:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kinkcheck.arithmetic.precision import Precision
-from kinkcheck.audit.arguments import Loss, grid_of
+from kinkcheck.audit.arguments import Loss, grid_of, place_of, require_points
 from kinkcheck.audit.census import Census
+from kinkcheck.audit.counts import LeftOut
+from kinkcheck.audit.picture import MOST_PIXELS, TiesPicture, ties_picture
 from kinkcheck.audit.points import Factory, Place, name_of
-from kinkcheck.audit.report import AuditReport, LeftOut
+from kinkcheck.audit.report import AuditReport
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import held_back
+from kinkcheck.measure.batch import candidates
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of
 from kinkcheck.nn import converts
+from kinkcheck.progress import watched
 from kinkcheck.selection import Selection
 
 
@@ -30,7 +37,7 @@ def audit(
     *,
     loss: Loss | None = None,
     step: Step | None = None,
-    precisions: Sequence[str | Precision] = ("float32",),
+    precisions: Sequence[str | int | torch.dtype | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
     reference: str | Selection = "native",
     operations: Sequence[str] | None = None,
@@ -43,6 +50,7 @@ def audit(
     seed: int = 0,
     network_name: str | None = None,
     data_name: str = "batches",
+    progress: bool = False,
     on_memory: Callable[[int], None] = lambda number: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> AuditReport:
@@ -63,7 +71,8 @@ def audit(
         loss: function of outputs and targets that returns a single number, for batches that are
             pairs of inputs and targets; by default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
-        precisions: names as in :mod:`kinkcheck.arithmetic.precision`.
+        precisions: names, short names (``16``, ``bf16``) or types (``torch.float16``): see
+            :func:`kinkcheck.arithmetic.precision_names.canonical`.
         selections: what to compare with the reference; each is applied to the operations that have
             it, the others stay at the reference.
         reference: what the selections are compared with.
@@ -87,6 +96,7 @@ def audit(
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         network_name: name for the report; by default that of the class or function.
         data_name: name for the report.
+        progress: show a bar, on standard error, that says how much memory it takes as well.
         on_memory: called with about how many bytes of memory it will take, before it starts.
         on_point: called with the number of points done and in all, after each point.
 
@@ -105,21 +115,28 @@ def audit(
     >>> [(site.layer, site.windows, site.tied) for site in report.sites]
     [('1', 8, 8)]
     """
-    grid = grid_of(
-        network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
-        reference=reference, operations=operations, draws=draws, samples=samples, layers=layers,
-        lifted=lifted, exact=exact, device=device, seed=seed, on_memory=on_memory,
-    )  # fmt: skip
+    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    of_pairs = step is None and batches is not None
     census = Census()
     points: dict[Place, list[Point]] = {}
     left_out: Counter[str] = Counter()
-    with torch.random.fork_rng():
+    with ExitStack() as stack:
+        on = place_of(network, device)
+        watching = stack.enter_context(watched(progress, on, on_memory, on_point))
+        grid = grid_of(
+            network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
+            reference=reference, operations=operations, draws=draws, samples=samples,
+            layers=layers, lifted=lifted, exact=exact, device=device, seed=seed,
+            on_memory=watching.on_memory,
+        )  # fmt: skip
+        stack.enter_context(torch.random.fork_rng())
         model, drawn, _ = grid.first()
         if exact:
             from kinkcheck.exact import uncovered
 
             if missing := uncovered(model):
                 raise InputError(f"exact: the exact arbiter does not cover {', '.join(missing)}")
+        require_points(draws, len(drawn), len(grid.precisions))
         places = [
             Place(each, draw, batch)
             for draw, each, batch in product(range(draws), grid.precisions, range(len(drawn)))
@@ -128,7 +145,9 @@ def audit(
             points[place] = found.points
             census.add(place.precision.name, found)
             left_out += Counter(found.left_out)
-            on_point(len(points), len(places))
+            watching.on_point(len(points), len(places))
+        picture = _picture(model, drawn[0][0], grid.precisions[0], device) if of_pairs else None
+        sized = [] if samples is None else candidates(drawn[0], samples)
 
     return AuditReport(
         kinkcheck=version("kinkcheck"),
@@ -151,4 +170,20 @@ def audit(
         unseen=census.unseen(),
         operations=None if operations is None else list(operations),
         left_out=[LeftOut(what, count) for what, count in left_out.items()],
+        ties_picture=picture,
+        batches=len(drawn),
+        batch_size=sized[0].count if sized else None,
+        date=date,
     )
+
+
+def _picture(
+    model: nn.Module, inputs: Any, at: Precision, device: str | None
+) -> TiesPicture | None:
+    """Where the first of the inputs meets ties, if they are images."""
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not len(inputs):
+        return None
+    if inputs.shape[-2:].numel() > MOST_PIXELS:
+        return None
+    with held_back(), torch.enable_grad():
+        return ties_picture(model, inputs[0], at, device)

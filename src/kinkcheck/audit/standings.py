@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kinkcheck.audit.report import AuditReport
+from kinkcheck.audit.effect import Place, place, places
 from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.standing.records import STANDS, Kind, Standing
+
+if TYPE_CHECKING:
+    from kinkcheck.audit.report import AuditReport
 
 _NOUNS = {
     Kind.DERIVATIVE: "the derivative",
@@ -24,11 +28,13 @@ def of_reference(points: Sequence[Point]) -> list[Standing]:
     >>> of_reference([])
     []
     """
-    found: dict[tuple[str, int, int], Standing] = {}
-    for point in points:
-        if point.reference_standing is not None:
-            found[point.precision, point.draw, point.batch] = point.reference_standing
-    return list(found.values())
+    return list(
+        {
+            place(point): point.reference_standing
+            for point in points
+            if point.reference_standing is not None
+        }.values()
+    )
 
 
 def answer(report: AuditReport) -> str:
@@ -37,7 +43,7 @@ def answer(report: AuditReport) -> str:
     Empty where nobody looked, and where no kink was met that could have been switched. A point is a
     precision, a parameter draw and a mini-batch.
 
-    >>> from kinkcheck.audit import SiteCount, Variation
+    >>> from kinkcheck.audit import AuditReport, SiteCount, Variation
     >>> d = Variation(0.0, 0.0, 0.0, 0.0, 0.0)
     >>> stands = Standing(Kind.DERIVATIVE, ties=3, flat=3)
     >>> point = Point("float32", 0, 0, "minimal", 2.3, 5.0, d, None, None, None, standing=stands,
@@ -45,30 +51,45 @@ def answer(report: AuditReport) -> str:
     >>> site = SiteCount("float32", "1", "relu", 0, 8, 3, 3, None)
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> answer(AuditReport(*names, 0, "native", ["minimal"], [point], [site], []))
-    'Right at the one point: the gradient is the derivative. Right under minimal too. At 1 ...'
+    'Right at the one point: the gradient is the derivative. Right under minimal too. 1 point ...'
     """
     standings = of_reference(report.points)
     if not standings or not report.sites:
         return ""
-    total = len({(point.precision, point.draw, point.batch) for point in report.points})
+    total = len(places(report.points))
     unlifted = {
-        (point.precision, point.draw, point.batch)
+        place(point)
         for point in report.points
         if point.reference_standing is None and math.isfinite(point.gradient_l1 + point.loss)
     }
     return " ".join(
         [
-            _first(standings, total, len(unlifted), _kinks_shown(report.points)),
+            _first(
+                standings, total, len(unlifted), _kinks_shown(report.points), no_tie_lives(report)
+            ),
             *_others(report, standings),
-            *_told(report),
+            *told(report),
             *_of_rounding(report),
         ]
     )
 
 
+def no_tie_lives(report: AuditReport) -> str:
+    """That no tie is live, of points where none is in the lift: rounding may make some.
+
+    >>> from kinkcheck.audit import AuditReport
+    >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+    >>> no_tie_lives(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    'no tie that kinkcheck recognises is live'
+    """
+    said = "no tie that kinkcheck recognises is live"
+    return f"{said} but by rounding" if any(site.rounding for site in report.sites) else said
+
+
 def is_wrong(report: AuditReport) -> bool:
     """Whether the gradient is wrong at some point.
 
+    >>> from kinkcheck.audit import AuditReport
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> is_wrong(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
     False
@@ -82,32 +103,39 @@ def _kinks_shown(points: Sequence[Point]) -> bool:
     It is where a gradient combines two limits, or where kinks are independent: then each can be
     decided either way.
     """
-    shown: dict[tuple[str, int, int], bool] = {}
+    shown: dict[Place, bool] = {}
     for point in points:
-        place = point.precision, point.draw, point.batch
+        at = place(point)
         for each in (point.reference_standing, point.standing):
             if each is not None and each.kind in (Kind.LIMIT, Kind.SUBGRADIENT):
                 several = len(each.along) > 1 or 0 < each.kinks <= (each.rows or 0)
-                shown[place] = shown.get(place, False) or several
+                shown[at] = shown.get(at, False) or several
     return all(shown.values())
 
 
-def _told(report: AuditReport) -> list[str]:
-    """At how many points nothing but the audited precision told it."""
-    told = {
-        (point.precision, point.draw, point.batch)
+def told(report: AuditReport) -> list[str]:
+    """At how many points nothing but the audited precision told it, in a sentence.
+
+    >>> from kinkcheck.audit import AuditReport
+    >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+    >>> told(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    []
+    """
+    found = {
+        place(point)
         for point in report.points
         if point.lift is None and point.reference_standing is not None
     }
-    if not told:
+    if not found:
         return []
-    return [
-        f"At {len(told)} that is what the precision itself tells, without the lift; rounding may "
-        "hide ties there."
-    ]
+    points = "1 point was" if len(found) == 1 else f"{len(found)} points were"
+    how = "judged at the audited precision, without the lift to float64"
+    return [f"{points} {how}; rounding may hide ties there."]
 
 
-def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown: bool) -> str:
+def _first(
+    standings: Sequence[Standing], total: int, unlifted: int, kinks_shown: bool, no_tie: str
+) -> str:
     kinds = Counter(each.kind for each in standings)
     right, wrong, undecided = _judged(standings)
     if wrong:
@@ -119,7 +147,7 @@ def _first(standings: Sequence[Standing], total: int, unlifted: int, kinks_shown
     elif right:
         text = f"Right at {_points(right, total)}: the gradient is {_kinds(kinds, kinks_shown)}"
         if not any(each.ties for each in standings):
-            text += ", for no tie that kinkcheck recognises is live"
+            text += f", for {no_tie}"
     else:
         text = f"Undecided at {_points(undecided, total)}"
     if undecided:

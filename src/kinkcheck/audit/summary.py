@@ -82,7 +82,7 @@ class Summary:
         error_ratio: spread of the selection's rounding error divided by the reference's: above 1
             the selection's gradient is farther from the lifted one than the reference's.
         above_measured: the points whose variation exceeds ``threshold_measured``, of those that are
-            finite; None if not measured.
+            finite; None if not measured, or none is.
         standings: share of every kind of standing of the selection's gradient; empty if nobody
             looked.
         reference_standings: the same of the reference's gradient.
@@ -188,7 +188,7 @@ def _summary(precision: str, selection: str, points: list[Point], confidence: fl
                 for e in lifts
             ]
         ),
-        above_measured=None if measured is None else _above(points, measured, method, confidence),
+        above_measured=_above(points, measured, method, confidence),
         judge=_judge(precision, lifts),
         standings=standings,
         reference_standings=of_reference,
@@ -224,9 +224,13 @@ def _shares(
     return shares, left_out
 
 
-def _above(points: list[Point], threshold: float, method: str, confidence: float) -> ZoneShare:
-    """The share of the finite points whose variation exceeds a threshold; at least one is."""
+def _above(
+    points: list[Point], threshold: float | None, method: str, confidence: float
+) -> ZoneShare | None:
+    """The share of the finite points whose variation exceeds a threshold."""
     finite = [point for point in points if math.isfinite(point.variation.linf_by_tensor)]
+    if threshold is None or not finite:
+        return None
     count = sum(point.variation.linf_by_tensor > threshold for point in finite)
     cells = [(point.draw, point.batch) for point in finite]
     share = intervals.estimate(count, cells, confidence, method=method)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kinkcheck.arithmetic import precision
-from kinkcheck.audit.report import AuditReport, LeftOut, SiteCount, UnseenCount
-from kinkcheck.audit.standings import answer, is_wrong
-from kinkcheck.audit.summary import ratio
+from kinkcheck.audit.advice import advice, known, switched
+from kinkcheck.audit.counts import LeftOut, SiteCount, UnseenCount
+from kinkcheck.audit.effect import ROUNDING, Yardstick, is_finite, places, roundings
+from kinkcheck.audit.standings import answer
 from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.zones import Zone
 from kinkcheck.ops.conventions import Form, meaning
-from kinkcheck.ops.table import ROWS
-from kinkcheck.selection import As, parse
+from kinkcheck.ops.table import BY_NAME
+from kinkcheck.selection import As, First, Minimal, Native, Selection
 
-_ROUNDING = 10  # unit roundoffs
+if TYPE_CHECKING:
+    from kinkcheck.audit.report import AuditReport
+
 _NAMED = 4  # operations
-_WRONG = "kinkcheck.check of a part of the program names the calls that make it so."
 
 
 def verdict(report: AuditReport) -> str:
@@ -30,28 +32,31 @@ def verdict(report: AuditReport) -> str:
 
     1. whether the gradient is right, where that was looked for: at how many points it is the
        derivative, one of its limits, between them, wrong or undecided; whether it is right under
-       the other selections; which live ties are rounding alone; if it is wrong somewhere, what
-       names the calls;
-    2. no point is finite: nothing is known of the choice there (see 7);
+       the other selections; which live ties are rounding alone;
+    2. no point is finite: nothing is known of the choice there (see 8);
     3. no kink that kinkcheck recognises was met: it switched nothing, so that it knows nothing of
-       the kinks that it does not switch (see 8);
-    4. the gradient moved at no point: the choice at the kinks that were switched does not matter on
-       these points; if something was not switched, only that those that were do not move it;
+       the kinks that it does not switch (see 9);
+    4. the gradient moved at no point: the choice between the selections that were compared does not
+       matter on these points; if something was not switched, only that what was does not move it;
     5. it moved: the largest relative l1 variation of each precision;
 
        a. if points were not lifted, also in units of roundoff u; up to 10 u it is called the size
           of rounding, above 10 u more;
        b. if they were, or need not be, that all of it is rounding if every point that moved is in
-          compensation;
-          then the advice: where the variation reaches the rounding error that the reference's
-          gradient has anyway, name the selection or compute in a higher precision; at precisions
-          where it does at no point, naming it only removes the dependence on scan order;
+          compensation, and where the variation reaches the rounding error that the reference's
+          gradient has anyway;
 
-    6. after any of these: what was not measured, at how many points, and why;
-    7. a gradient is not finite at some points, which says nothing of the choice there: how many,
+    6. what to do, after any of these: where the gradient is wrong, what names the calls, and a
+       selection that is right there; where the choice outweighs rounding, what can give it a name,
+       and a higher precision if rounding makes the difference; where it is lost in rounding,
+       nothing. A selection is recommended only if its rounding error is the smallest at every point
+       where that was measured;
+    7. what was not measured, at how many points, and why;
+    8. a gradient is not finite at some points, which says nothing of the choice there: how many,
        the first layers and operations where that appears, and whether float64 helps;
-    8. what has kinks or jumps, or may have, and was not switched.
+    9. what has kinks or jumps, or may have, and was not switched.
 
+    >>> from kinkcheck.audit import AuditReport
     >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
     >>> verdict(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
     'No kink that kinkcheck recognises was met in linear: it had no choice to switch.'
@@ -60,19 +65,32 @@ def verdict(report: AuditReport) -> str:
     return " ".join(
         [
             *([right] if right else []),
-            *([_WRONG] if right and is_wrong(report) else []),
             _of_choice(report),
-            *not_measured(report.left_out),
-            *_not_finite(report.points),
-            *_not_compared(report),
-            *not_switched(report.unseen),
+            *advice(report),
+            *beside(report),
         ]
     )
 
 
+def beside(report: AuditReport) -> list[str]:
+    """What the answer leaves out, in sentences: what was not measured, finite or switched.
+
+    >>> from kinkcheck.audit import AuditReport
+    >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
+    >>> beside(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    []
+    """
+    return [
+        *not_measured(report.left_out),
+        *_not_finite(report.points),
+        *_not_compared(report),
+        *not_switched(report.unseen),
+    ]
+
+
 def _of_choice(report: AuditReport) -> str:
     """What the points that are finite say of the choice."""
-    finite = [point for point in report.points if _is_finite(point)]
+    finite = [point for point in report.points if is_finite(point)]
     if report.points and not finite:
         return "Nothing is known of the choice at kinks: no gradient is finite."
     if not report.sites:
@@ -80,55 +98,45 @@ def _of_choice(report: AuditReport) -> str:
             f"No kink that kinkcheck recognises was met in {report.network}: it had no choice to "
             "switch."
         )
-    total = len(_places(report.points))
+    total = len(places(report.points))
     moved = [point for point in finite if point.variation.l1 != 0]
     if not moved:
         switched = f" of {listed(report.operations)}" if report.operations else ""
-        still = f"The gradient did not move at any of {len(_places(finite))} points"
-        if report.unseen or _kept(report):
+        still = f"The gradient did not move at any of {len(places(finite))} points"
+        if report.unseen or kept(report):
             return f"{still} by the choice at the kinks{switched} that were switched."
-        return f"{still}: here the choice at kinks{switched} does not matter."
+        if is_one_choice(report):
+            return f"{still}."  # why is said beside it
+        compared = listed(list(dict.fromkeys([report.reference, *report.selections])))
+        return f"{still}: here the choice at kinks{switched} between {compared} does not matter."
     largest: dict[str, float] = {}
     for point in moved:
         so_far = largest.get(point.precision, 0.0)
         largest[point.precision] = max(so_far, point.variation.relative_l1)
-    text = (
-        f"The choice at kinks moves the gradient at {len(_places(moved))} of {total} points, by at "
-        "most "
-    )
+    text = f"The choice at kinks moves the gradient at {len(places(moved))} of {total} points"
+    sized = {name: relative for name, relative in largest.items() if math.isfinite(relative)}
+    from_zero = [name for name in largest if name not in sized]
+    zero = f", from 0 at {listed(from_zero)}" if from_zero else ""
     if all(point.zone is not None for point in moved):
-        parts = [f"{_part(relative)} at {name}" for name, relative in largest.items()]
-        return f"{text}{listed(parts)} of its l1 norm{_of_judged(moved, report)}"
-    parts, beyond = [], []
-    for name, relative in largest.items():
-        roundings = relative / precision.parse(name).unit_roundoff
-        parts.append(f"{relative:.1e} at {name} ({roundings:.2g} u)")
-        if roundings > _ROUNDING:
-            beyond.append(name)
-    meaning = (
-        f"more than rounding at {listed(beyond)}; give the choice a name with "
-        f"{_naming(report.sites)}, or compute in a higher precision"
-        if beyond
-        else "the size of rounding"
-    )
+        parts = [f"{part(relative)} at {name}" for name, relative in sized.items()]
+        return f"{text}{_at_most(parts)}{zero}{_of_judged(moved, report)}"
+    units = {name: roundings(relative, name) for name, relative in largest.items()}
+    parts = [f"{each:.1e} at {name} ({units[name]:.2g} u)" for name, each in sized.items()]
+    beyond = [name for name, each in units.items() if each > ROUNDING]
+    meaning = f"more than rounding at {listed(beyond)}" if beyond else "the size of rounding"
     return (
-        f"{text}{listed(parts)} of its l1 norm: {meaning} (u is the unit roundoff; up to "
-        f"{_ROUNDING} u counts as rounding)."
+        f"{text}{_at_most(parts)}{zero}: {meaning} (u is the unit roundoff; up to {ROUNDING} u "
+        "counts as rounding)."
     )
 
 
-def _places(points: Sequence[Point]) -> set[tuple[str, int, int]]:
-    """What is counted as points: the places, whatever was chosen there."""
-    return {(point.precision, point.draw, point.batch) for point in points}
-
-
-def _is_finite(point: Point) -> bool:
-    return math.isfinite(point.gradient_l1) and math.isfinite(point.variation.l1)
+def _at_most(parts: Sequence[str]) -> str:
+    return f", by at most {listed(parts)} of its l1 norm" if parts else ""
 
 
 def _not_finite(points: Sequence[Point]) -> list[str]:
     """Where gradients are not finite, and whether a higher precision would help."""
-    wrong = [point for point in points if not _is_finite(point)]
+    wrong = [point for point in points if not is_finite(point)]
     if not wrong:
         return []
     layers = {p.non_finite_layer or "(root)" for p in wrong if p.non_finite_layer is not None}
@@ -136,7 +144,7 @@ def _not_finite(points: Sequence[Point]) -> list[str]:
     where = f", first in {listed(sorted(layers))}" if layers else ""
     by = f" (the derivative of {listed(sorted(operations))})" if operations else ""
     found = (
-        f"At {len(_places(wrong))} of {len(_places(points))} points a gradient is not finite"
+        f"At {len(places(wrong))} of {len(places(points))} points a gradient is not finite"
         f"{where}{by}"
     )
     lifted = {point.non_finite_lifted for point in wrong}
@@ -179,12 +187,17 @@ def not_switched(unseen: Sequence[UnseenCount]) -> list[str]:
 
 
 def _not_compared(report: AuditReport) -> list[str]:
-    kept = _kept(report)
     lines = []
-    if kept:
+    if still := kept(report):
         why = "no selection that was compared is another one there"
-        lines.append(f"The ties of {listed(kept)} were not switched: {why}.")
-    for each in dict.fromkeys(map(parse, [report.reference, *report.selections])):
+        lines.append(f"The ties of {listed(still)} were not switched: {why}.")
+    if same := _alike(report):
+        compared = listed(list(dict.fromkeys([report.reference, *report.selections])))
+        others = [each for each in same if BY_NAME[each].has(First())]
+        lines.append(f"At the ties of {listed(same)} {compared} are one choice.")
+        if others:
+            lines[-1] = f"{lines[-1][:-1]}; --selection first,last compares others."
+    for each in dict.fromkeys(known([report.reference, *report.selections])):
         if isinstance(each, As) and (lacking := _lacking(each, report)):
             lines.append(f"Under {each} some ties stay native: {listed(lacking)}.")
     return lines
@@ -192,17 +205,75 @@ def _not_compared(report: AuditReport) -> list[str]:
 
 def _lacking(convention: As, report: AuditReport) -> list[str]:
     """Why operations with ties have nothing of a convention."""
-    met = (Form(s.operation, s.form, dtype=s.precision) for s in report.sites if s.tied)
-    found = (meaning(convention, form).why for form in met)
+    found = (_why_native(convention, site) for site in switched(report) if site.tied)
     return list(dict.fromkeys(why for why in found if why))
 
 
-def _kept(report: AuditReport) -> list[str]:
-    """The operations with ties at which every selection leaves the reference's choice."""
-    others = [parse(each) for each in report.selections if each != report.reference]
-    having = {row.name for row in ROWS if any(map(row.has, others))}
-    asked = [site for site in report.sites if site.tied and report.operations is None]
-    return list(dict.fromkeys(each.operation for each in asked if each.operation not in having))
+def _why_native(convention: As, site: SiteCount) -> str:
+    """Why a convention leaves a site native; empty if it does not."""
+    return meaning(convention, Form(site.operation, site.form, dtype=site.precision)).why
+
+
+def kept(report: AuditReport) -> list[str]:
+    """The operations with ties at which every selection leaves the reference's choice.
+
+    >>> from kinkcheck.audit import AuditReport
+    >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
+    >>> kept(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    []
+    """
+    others = known(each for each in report.selections if each != report.reference)
+    return list(
+        dict.fromkeys(
+            site.operation
+            for site in switched(report)
+            if site.tied and not any(_acts(each, site) for each in others)
+        )
+    )
+
+
+def is_one_choice(report: AuditReport) -> bool:
+    """Whether the selections that were compared are one at all live ties: nothing was switched.
+
+    >>> from kinkcheck.audit import AuditReport
+    >>> names = ("0.1.0", "2.13.0", "cpu", "linear", "batches")
+    >>> is_one_choice(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
+    False
+    """
+    live = _live(report)
+    return bool(live) and live == _alike(report)
+
+
+def _alike(report: AuditReport) -> list[str]:
+    """The operations with live ties where PyTorch's choice is the least, and no other was compared.
+
+    Hybrid is native there over the reals alone: its β amplifies rounding.
+    """
+    texts = [report.reference, *report.selections]
+    compared = list(known(texts))
+    if len(compared) < len(texts) or not all(
+        isinstance(each, Native | Minimal) for each in compared
+    ):
+        return []
+    return [name for name in _live(report) if name in BY_NAME and BY_NAME[name].least]
+
+
+def _live(report: AuditReport) -> list[str]:
+    """The operations with a tie that may reach a parameter."""
+    sites = switched(report)
+    live = [site.operation for site in sites if site.tied > (site.dead or 0)]
+    if not live and any(p.reference_standing and p.reference_standing.ties for p in report.points):
+        # Each is dead while the others choose as they did: of two in a row, say.
+        live = [site.operation for site in sites if site.tied]
+    return list(dict.fromkeys(live))
+
+
+def _acts(selection: Selection, site: SiteCount) -> bool:
+    """Whether a selection chooses at a site."""
+    row = BY_NAME.get(site.operation)
+    if row is None or not row.has(selection):
+        return False
+    return not (isinstance(selection, As) and _why_native(selection, site))
 
 
 def _points(number: int) -> str:
@@ -218,7 +289,7 @@ def _in(layers: Sequence[str]) -> str:
 
 
 def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
-    """Whether it is rounding, whether it matters beside that, and what to do."""
+    """Whether it is rounding, and whether it matters beside that."""
     by_precision: dict[str, list[Point]] = {}
     for point in moved:
         by_precision.setdefault(point.precision, []).append(point)
@@ -230,77 +301,42 @@ def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
         text = f", all of it rounding{' (float64 by its own noise floor)' if unjudged else ''}."
     reached, lost = [], []
     for name, points in by_precision.items():
-        yardstick = _Yardstick([p for p in report.points if p.precision == name])
+        yardstick = Yardstick([p for p in report.points if p.precision == name])
         in_errors = [(yardstick.errors(point), point) for point in points]
         known = [(each, point) for each, point in in_errors if each is not None]
         beyond = [point for each, point in known if each >= 1]
         if beyond:
-            counted = f"{len(_places(beyond))} of {len(_places(points))} points at {name}"
+            counted = f"{len(places(beyond))} of {len(places(points))} points at {name}"
             reached.append((counted, yardstick))
         elif known and len(known) == len(points):
             lost.append((name, yardstick))
     if reached:
         text += (
             f" At {listed([counted for counted, _ in reached])} that is as much as rounding moves "
-            f"it anyway{_measured([by for _, by in reached])}: give the choice a name with "
-            f"{_naming(report.sites)}, or compute in a higher precision."
+            f"it anyway{_measured([by for _, by in reached])}."
         )
     elif lost:
         names = listed([name for name, _ in lost])
         where = "That" if len(lost) == len(by_precision) else f"At {names} that"
         text += (
             f" {where} is less than the rounding error that it has anyway"
-            f"{_measured([by for _, by in lost])}: to name a choice, such as minimal, with "
-            f"{_naming(report.sites)} costs nothing and removes the dependence on scan order."
+            f"{_measured([by for _, by in lost])}."
         )
     return text
 
 
-def _measured(yardsticks: Sequence[_Yardstick]) -> str:
+def _measured(yardsticks: Sequence[Yardstick]) -> str:
     """At how many points the rounding error was measured, if not at all."""
     lifted, points = (sum(getattr(each, of) for each in yardsticks) for of in ("lifted", "points"))
     return f" (measured at {lifted} of {points} points)" if lifted < points else ""
 
 
-class _Yardstick:
-    """The rounding error of the reference's gradient in one precision.
+def part(proportion: float) -> str:
+    """A proportion in words: per cent where that reads well.
 
-    Attributes:
-        points: how many points there are.
-        lifted: at how many of them it was measured; elsewhere it is taken to be, relative to the
-            gradient, the least of these.
+    >>> part(0.042), part(2e-7)
+    ('4 %', '2.0e-07')
     """
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        errors = {
-            (point.draw, point.batch): ratio(point.lift.error_reference_l1, point.gradient_l1)
-            for point in points
-            if point.lift is not None and point.lift.error_reference_l1 is not None
-        }
-        self.points = len(_places(points))
-        self.lifted = len(errors)
-        self._least = min((e for e in errors.values() if e is not None), default=None)
-
-    def errors(self, point: Point) -> float | None:
-        """The variation in units of it; None if it is not known, or neither is there."""
-        if point.lift is not None:
-            found = ratio(point.variation.l1, point.lift.error_reference_l1)
-        else:
-            found = ratio(point.variation.relative_l1, self._least)
-        return None if found is None or math.isnan(found) else found
-
-
-def _naming(sites: Sequence[SiteCount]) -> str:
-    """What gives the choice at sites with ties a name: modules, where all are made by some."""
-    tied = [bool(site.converts) for site in sites if site.tied]
-    if not any(tied):
-        return "kinkcheck.record"
-    rest = "" if all(tied) else " (functional calls: kinkcheck.record)"
-    return f"kinkcheck.nn.convert{rest}"
-
-
-def _part(proportion: float) -> str:
-    """A proportion in words: per cent where that reads well."""
     if math.isinf(proportion):
         return "more than all (the reference's is 0)"
     if proportion >= 0.095:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from kinkcheck.arithmetic import precision
-from kinkcheck.audit.arguments import Loss, grid_of
+from kinkcheck.audit.arguments import Loss, grid_of, place_of
 from kinkcheck.audit.points import Factory, Place
 from kinkcheck.audit.report import AuditReport
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, unknown
 from kinkcheck.interrupts import held_back
 from kinkcheck.measure.batch import Samples
 from kinkcheck.measure.forward import Chooser, Forward
@@ -32,6 +32,8 @@ from kinkcheck.measure.standing import (
     told_in_float32,
 )
 from kinkcheck.measure.standing import verify as verify_one
+from kinkcheck.progress import watched
+from kinkcheck.ranges import MOST, MOST_SEED, require_between
 
 _OTHER_SAMPLES = "samples meet in the network, or others hold ties whose branches move differently"
 _TOLD_APART = "the lift has kinks, or this is no derivative"
@@ -65,6 +67,7 @@ def verify(
     step: Step | None = None,
     samples: Any = 0,
     device: str | None = None,
+    progress: bool = False,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Verified]:
     """Check the certificates of the standings in a report again.
@@ -81,13 +84,15 @@ def verify(
         step: a function of the model and a batch.
         samples: which dimension of each tensor of a batch counts samples.
         device: where to run.
+        progress: show a bar, on standard error.
         on_point: called with the number of points done and in all, after each point.
 
     Returns:
         One entry a certificate.
 
     Raises:
-        InputError: the report has no certificate, or the network fails on a batch.
+        InputError: the report has no certificate, has points that no audit has, such as one twice
+            or of a mini-batch that is not there, or the network fails on a batch.
 
     >>> import kinkcheck
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten())
@@ -99,6 +104,7 @@ def verify(
     points = [p for p in report.points if p.reference_standing or p.standing]
     if not points:
         raise InputError("report: has no certificate; only lifted points of schema 3 have one")
+    _require_points(report, points)
     by_place = [
         (Place(precision.parse(name), draw, batch), list(found))
         for (name, draw, batch), found in groupby(
@@ -119,14 +125,21 @@ def verify(
         device=device,
         seed=report.seed,
     )
+    there = len(grid.first()[1])
+    for place, _ in by_place:
+        require_between(place.batch, 0, there - 1, "batch of a point")
     names = [report.reference, *report.selections]
     programs = dict(zip(names, grid.switch.programs(), strict=True))
     verified: list[Verified] = []
-    with torch.random.fork_rng():
+    on = place_of(network, device)
+    bar = watched(progress, on, lambda number: None, on_point, "Verifying")
+    with bar as watching, torch.random.fork_rng():
         for number, (place, found) in enumerate(sorted(by_place, key=lambda each: each[0].draw)):
             with held_back(), torch.enable_grad():
                 runs = grid.runs(place)
                 for selection, standing in _certificates(report.reference, found).items():
+                    if selection not in programs:
+                        raise unknown("selection of a point", selection, names)
                     wrong = _wrong(
                         runs, grid.candidates(runs), programs[report.reference],
                         programs[selection], standing,
@@ -137,8 +150,27 @@ def verify(
                             wrong,
                         )
                     )  # fmt: skip
-            on_point(number + 1, len(by_place))
+            watching.on_point(number + 1, len(by_place))
     return verified
+
+
+def _require_points(report: AuditReport, points: Sequence[Point]) -> None:
+    """Check what an audit writes so, and somebody else may not have."""
+    require_between(report.seed, 0, MOST_SEED, "seed")
+    seen: set[tuple[str, int, int, str]] = set()
+    for point in points:
+        require_between(point.draw, 0, MOST, "draw of a point")
+        require_between(point.batch, 0, MOST, "batch of a point")
+        for standing in (point.standing, point.reference_standing):
+            if standing is not None:
+                require_between(standing.seed, 0, MOST_SEED, "standing.seed of a point")
+        name = (point.precision, point.draw, point.batch, point.selection)
+        if name in seen:
+            raise InputError(
+                f"report: has the point {name[0]}, draw {name[1]}, batch {name[2]} twice under "
+                f"{name[3]}"
+            )
+        seen.add(name)
 
 
 def _certificates(reference: str, points: Sequence[Point]) -> dict[str, Standing]:

@@ -6,9 +6,9 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck.arithmetic.precision import Precision
-from kinkcheck.audit.arguments import Loss, grid_of
+from kinkcheck.audit.arguments import Loss, grid_of, place_of, require_points
 from kinkcheck.audit.census import Census
+from kinkcheck.audit.counts import LeftOut, UnseenCount
+from kinkcheck.audit.executor import Executor, Inline
 from kinkcheck.audit.intervals import Cell, estimate
 from kinkcheck.audit.journal import Journal
 from kinkcheck.audit.points import Factory, Place, name_of
-from kinkcheck.audit.report import LeftOut, UnseenCount
 from kinkcheck.audit.summary import Summary, summarise
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, blaming
 from kinkcheck.measure.batch import tensors
-from kinkcheck.measure.records import Found, Point
-from kinkcheck.measure.runs import Step, device_of
+from kinkcheck.measure.records import Point
+from kinkcheck.measure.runs import Step
 from kinkcheck.measure.zones import Zone
+from kinkcheck.progress import watched
 from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import Selection
 
 _FIRST_LOOK = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Volume:
     """The estimated volumes, and the points that they were estimated from.
+
+    ``print(volume)`` shows it as ``kinkcheck volume`` does.
 
     Attributes:
         settings: what the points depend on, by name.
@@ -61,6 +65,18 @@ class Volume:
     unseen: list[UnseenCount] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """One line: of what, and how much of the grid was visited."""
+        of = f"{self.settings.get('network')} on {self.settings.get('data')}"
+        return f"<Volume of {of}: {self.visited:,} of {self.planned:,} pairs visited>"
+
+    def __str__(self) -> str:
+        """The tables and a sentence, as the command line prints them."""
+        from kinkcheck.report.volume import print_volume
+        from kinkcheck.terminal import Terminal
+
+        return Terminal.text(lambda out: print_volume(self, out))
+
 
 def estimate_volume(
     network: nn.Module | Factory,
@@ -69,7 +85,7 @@ def estimate_volume(
     draws: int = 1,
     loss: Loss | None = None,
     step: Step | None = None,
-    precisions: Sequence[str | Precision] = ("float32",),
+    precisions: Sequence[str | int | torch.dtype | Precision] = ("float32",),
     selections: Sequence[str | Selection] = ("minimal",),
     reference: str | Selection = "native",
     operations: Sequence[str] | None = None,
@@ -84,6 +100,8 @@ def estimate_volume(
     network_name: str | None = None,
     data_name: str = "batches",
     settings: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
     on_memory: Callable[[int], None] = lambda number: None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
 ) -> Volume:
@@ -110,7 +128,8 @@ def estimate_volume(
         loss: function of outputs and targets that returns a single number, for pairs of them; by
             default cross entropy.
         step: function of the model and a batch that returns the loss, in place of ``loss``.
-        precisions: names as in :mod:`kinkcheck.arithmetic.precision`.
+        precisions: names, short names (``16``, ``bf16``) or types (``torch.float16``): see
+            :func:`kinkcheck.arithmetic.precision_names.canonical`.
         selections: what to compare with the reference.
         reference: what the selections are compared with.
         operations: names or families of the operations to switch; by default all.
@@ -122,12 +141,16 @@ def estimate_volume(
         until_width: stop as soon as intervals are as narrow as this; None visits the whole grid.
         until_zones: the zones whose intervals, by the lift and by the threshold, have to be.
         out: a file of JSON lines (see :class:`kinkcheck.audit.journal.Journal`) that every point is
-            added to as it comes; a killed run loses at most the point it was at. Run again with the
-            same arguments it goes on where it stopped, to the same result.
+            added to as it comes, in their order; a killed run loses at most the points it was at.
+            Run again with the same arguments it goes on where it stopped, to the same result.
         network_name: name for the file; by default that of the class or function.
         data_name: name for the file.
         settings: more that the points depend on, to be kept in the file and compared with it.
-        on_memory: called with about how many bytes of memory it will take, before it starts.
+        executor: who measures the points: by default this process; or a Ray cluster, as in
+            :mod:`kinkcheck.audit.cluster`, to the same result.
+        progress: show a bar, on standard error.
+        on_memory: called with about how many bytes of memory it will take, before it starts, if
+            this process measures.
         on_point: called with the number of points done and in all, after each point.
 
     Returns:
@@ -149,13 +172,8 @@ def estimate_volume(
     require_confidence(confidence)
     if until_width is not None and not 0 < until_width < 1:
         raise InputError(f"until_width: must be between 0 and 1, not {until_width}")
+    executor = executor or Inline()
     of_pairs = step is None and batches is not None
-    grid = grid_of(
-        network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
-        reference=reference, operations=operations, draws=draws, samples=samples, lifted=lifted,
-        device=device, seed=seed, on_memory=on_memory,
-    )  # fmt: skip
-    at = grid.precisions
     points: list[Point] = []
     census = Census()
     left_out: Counter[str] = Counter()
@@ -163,8 +181,19 @@ def estimate_volume(
     summaries: list[Summary] = []
     narrow = False
 
-    with torch.random.fork_rng():
+    with ExitStack() as stack:
+        on = place_of(network, device)
+        watching = stack.enter_context(watched(progress, on, on_memory, on_point))
+        grid = grid_of(
+            network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
+            reference=reference, operations=operations, draws=draws, samples=samples,
+            lifted=lifted, device=device, seed=seed, on_memory=watching.on_memory,
+            executor=executor,
+        )  # fmt: skip
+        stack.enter_context(torch.random.fork_rng())
+        at = grid.precisions
         model, drawn, by = grid.first()
+        require_points(draws, len(drawn), len(at))
         depends_on = {
             "network": network_name or name_of(network),
             "data": data_name,
@@ -178,11 +207,12 @@ def estimate_volume(
             "loss": name_of((loss or F.cross_entropy) if of_pairs else by),
             "lifted": lifted,
             "seed": seed,
-            "device": device or str(device_of(model)),
+            "device": grid.device,
+            "threads": torch.get_num_threads(),
             "kinkcheck": version("kinkcheck"),
             "torch": str(torch.__version__),
             "tensors of the batches": _digest(tensors(list(drawn))),
-            "parameters of draw 0": _digest(model.state_dict().values()),
+            "parameters of draw 0": _digest_of(model),
         }
         cells = list(visiting_order(draws, len(drawn)))
         planned = len(cells)
@@ -192,31 +222,33 @@ def estimate_volume(
         if until_width is not None:
             _require_reachable(until_width, looks, cells, each_confidence)
         with Journal(out, depends_on) as journal:
-            kept = list(journal.found)
             places = [Place(each, *cell) for cell in cells for each in at]
-            _require_of(out, kept, places, [str(each) for each in grid.switch.selections])
-            measured = grid.measure(places[len(kept) :])
-            for number in range(len(places)):
-                if number < len(kept):
-                    found = kept[number]
-                else:
-                    _, found = next(measured)
-                    journal.append(found)
-                points += found.points
-                census.add(places[number].precision.name, found)
-                left_out += Counter(found.left_out)
-                on_point(number + 1, len(places))
-                visited, within = divmod(number + 1, len(at))
-                if within == 0 and visited in looks:
-                    summaries = summarise(points, confidence=each_confidence)
-                    narrow = until_width is not None and _narrow(
-                        summaries, until_zones, until_width
-                    )
-                    if narrow:
-                        break
+            kept = _placed(out, journal, places, [str(each) for each in grid.switch.selections])
+            missing = [place for number, place in enumerate(places) if number not in kept]
+            with closing(executor.measure(grid, missing)) as measured:
+                for number in range(len(places)):
+                    if number in kept:
+                        found = journal.found[kept[number]]
+                        if number >= journal.lines:
+                            journal.keep(kept[number])
+                    else:
+                        found = next(measured)
+                        journal.append(found)
+                    points += found.points
+                    census.add(places[number].precision.name, found)
+                    left_out += Counter(found.left_out)
+                    watching.on_point(number + 1, len(places))
+                    visited, within = divmod(number + 1, len(at))
+                    if within == 0 and visited in looks:
+                        summaries = summarise(points, confidence=each_confidence)
+                        narrow = until_width is not None and _narrow(
+                            summaries, until_zones, until_width
+                        )
+                        if narrow:
+                            break
 
     return Volume(
-        settings=depends_on,
+        settings=journal.settings,
         points=points,
         visited=visited,
         planned=planned,
@@ -246,23 +278,33 @@ def visiting_order(draws: int, batches: int) -> Iterator[Cell]:
         yield k % draws, (k + k // period) % batches
 
 
-def _require_of(
-    out: Path | None, kept: Sequence[Found], places: Sequence[Place], selections: Sequence[str]
-) -> None:
-    """Refuse lines that are not of the points whose places they have."""
-    for line, (found, place) in enumerate(zip_longest(kept, places[: len(kept)]), start=2):
-        asked = place and [(place.precision.name, place.draw, place.batch, s) for s in selections]
+def _placed(
+    out: Path | None, journal: Journal, places: Sequence[Place], selections: Sequence[str]
+) -> dict[int, int]:
+    """Where a file holds a point, by the point's number; refuse lines that have no place there."""
+    asked = [[(p.precision.name, p.draw, p.batch, s) for s in selections] for p in places]
+    placed: dict[int, int] = {}
+    number = -1
+    for index, found in enumerate(journal.found):
         has = [(p.precision, p.draw, p.batch, p.selection) for p in found.points]
-        if has != asked:
-            of = (
-                f"{place.precision.name}, draw {place.draw}, batch {place.batch}"
-                if place
-                else "nothing"
-            )
+        # Lines that were damaged are gaps, and those behind them stand nearer to the start.
+        until = number + 2 if journal.whole else len(asked)
+        try:
+            number = asked.index(has, number + 1, until)
+        except ValueError:
+            due = places[number + 1 : number + 2]
+            of = f"{due[0].precision.name}, draw {due[0].draw}, batch {due[0].batch}" if due else ""
             raise InputError(
-                f"out: line {line} of {out} is not the point that belongs there ({of}), as where "
-                "two processes wrote; name another file"
-            )
+                f"out: line {index + 2} of {out} is not the point that belongs there "
+                f"({of or 'nothing'}), as where two processes wrote; name another file"
+            ) from None
+        placed[number] = index
+    return placed
+
+
+def _digest_of(model: nn.Module) -> str:
+    with blaming("network: its parameters and buffers cannot be read"):
+        return _digest(model.state_dict().values())
 
 
 def _digest(values: Any) -> str:
@@ -271,7 +313,8 @@ def _digest(values: Any) -> str:
     for tensor in values:
         if isinstance(tensor, Tensor):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
+            dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+            flat = dense.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from kinkcheck.atlas.adapters import FRAMEWORKS
-from kinkcheck.cli.options import QUICK
-from kinkcheck.errors import InputError, unknown
+from kinkcheck.cli.options import QUICK, completes
+from kinkcheck.errors import InputError, nearest, unknown
 from kinkcheck.ops.row import require_name
 from kinkcheck.ops.table import ROWS
+from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from kinkcheck import atlas as data
@@ -35,7 +36,12 @@ Column = Annotated[
 def table(
     ctx: typer.Context,
     operation: Annotated[
-        str | None, typer.Option(metavar="O", help="clamp, max_pool2d, or a family: max_pool.")
+        str | None,
+        typer.Option(
+            metavar="O",
+            autocompletion=completes(sorted({n for row in ROWS for n in (row.family, row.name)})),
+            help="clamp, max_pool2d, or a family: max_pool.",
+        ),
     ] = None,
     framework: Annotated[str | None, typer.Option(metavar="F", help="jax, torch-2.13, ...")] = None,
     kink: Annotated[
@@ -63,20 +69,20 @@ def table(
     ]
     if not probes:
         kinks = dict.fromkeys(p.kink for p in whole.probes.values() if p.operation in (names or ()))
-        raise InputError(f"{operation} has no kink {kink!r}; accepted: {', '.join(kinks)}")
-    out = Console()
+        near = nearest(kink, kinks)
+        raise InputError(f"{operation} has no kink {kink!r};{near} accepted: {', '.join(kinks)}")
+    out = Terminal()
     if operation is framework is kink is None and not verbose:
         out.print(_summary(whole))
         out.print(
             "\nWhat is the derivative of a piece and the least there is counts twice. "
             "kinkcheck atlas --operation clamp shows an operation, --framework jax a framework, "
             "-v all.",
-            highlight=False,
         )
         return
     found = answers(whole, columns, probes, lacking=operation is not None)
     if not found:
-        print("The frameworks that were asked for lack this operation.")
+        say("The frameworks that were asked for lack this operation.")
     _show(out, found, whole, alone=len(columns) == 1)
 
 
@@ -91,9 +97,9 @@ def diff(one: Column, other: Column) -> None:
     found = differences(whole, *columns)
     names = [column.name for column in columns]
     if not found:
-        print(f"{names[0]} and {names[1]} return the same wherever both were measured.")
+        say(f"{names[0]} and {names[1]} return the same wherever both were measured.")
         return
-    _show_differences(Console(), found, names)
+    _show_differences(Terminal(), found, names)
 
 
 @atlas.command()
@@ -119,7 +125,7 @@ def run(
     from kinkcheck.atlas.measuring import column
     from kinkcheck.atlas.table import Column, read
 
-    whole, out, departs = read(), Console(), False
+    whole, out, departs = read(), Terminal(), False
     for name in installed if framework is None else [framework]:
         measured = Column.of(column(name, compiled))
         stored = _nearest(whole, measured)
@@ -130,9 +136,9 @@ def run(
         departs |= own and bool(found)
         beside = "" if own else f" (the table has no {measured.name})"
         if not found:
-            print(f"{name} {measured.version} is as {stored.name} says{beside}.")
+            say(f"{name} {measured.version} is as {stored.name} says{beside}.")
             continue
-        print(f"{name} {measured.version} departs from {stored.name}{beside}:")
+        say(f"{name} {measured.version} departs from {stored.name}{beside}:")
         _show_differences(out, found, ["measured", stored.name])
     if departs:
         raise typer.Exit(1)
@@ -178,14 +184,14 @@ def _summary(whole: data.Table) -> Table:
     return shown
 
 
-def _show(out: Console, found: Sequence[Answers], whole: data.Table, alone: bool) -> None:
+def _show(out: Terminal, found: Sequence[Answers], whole: data.Table, alone: bool) -> None:
     from kinkcheck.atlas.answers import spoken
 
     title = ""
     for kinks in found:
         if kinks.title != title:
             title = kinks.title
-            out.print(f"[bold]{title}[/bold]", highlight=False)
+            out.print(Text(title, style="bold"))
         rows = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         rows.add_column(width=22)
         rows.add_column(width=12)
@@ -196,16 +202,16 @@ def _show(out: Console, found: Sequence[Answers], whole: data.Table, alone: bool
             names = "" if alone else spoken(answer.columns, whole)
             rows.add_row(where, answer.returned, ", ".join(answer.lies), names)
             where = ""
-        out.print(Padding(rows, (0, 0, 0, 2)), highlight=False)
+        out.print(Padding(rows, (0, 0, 0, 2)))
 
 
-def _show_differences(out: Console, found: Sequence[Difference], names: Sequence[str]) -> None:
+def _show_differences(out: Terminal, found: Sequence[Difference], names: Sequence[str]) -> None:
     rows = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("operation", "where", "", *names):
         rows.add_column(head)
     for each in found:
         rows.add_row(each.title, each.where, each.how, *each.returned)
-    out.print(rows, highlight=False)
+    out.print(rows)
 
 
 def _is_installed(framework: str) -> bool:

@@ -1,14 +1,12 @@
 """``kinkcheck audit``: is a gradient right, and how far does it depend on the choice at kinks?"""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import kinkcheck
-from kinkcheck.arithmetic.precision_names import canonical
 from kinkcheck.cli.options import (
     Batches,
     BatchNorm,
@@ -17,26 +15,31 @@ from kinkcheck.cli.options import (
     DataName,
     Device,
     Draws,
+    FailOn,
     HtmlFile,
     Init,
     Network,
     Operations,
     Precisions,
+    Quiet,
     Reference,
     Seed,
     Selections,
     Verbose,
-    progress,
+    claimed,
+    given,
     read,
+    read_programs,
     require_known,
-    require_positive,
+    require_shown,
     write,
 )
-from kinkcheck.cli.report import show, write_html
+from kinkcheck.cli.report import gate, show, write_html
 from kinkcheck.cli.subject import subject
-from kinkcheck.files import require_writable
+from kinkcheck.progress import progress
 from kinkcheck.ranges import require_tolerance
 from kinkcheck.selection import parse
+from kinkcheck.terminal import Terminal
 
 
 def audit(
@@ -85,19 +88,21 @@ def audit(
     ] = None,
     html_file: HtmlFile = None,
     verbose: Verbose = False,
+    quiet: Quiet = False,
+    fail_on: FailOn = None,
 ) -> None:
     """Tell whether a gradient is right, and how far it depends on the choice at kinks."""
-    for option, path in (("--json", json_file), ("--html", html_file)):
-        if path is not None:
-            require_writable(path, option)
-    require_positive(batches=batches, batch_size=batch_size, draws=draws)
+    require_shown(verbose, quiet, fail_on)
+    numbers, page = (
+        None if path is None else ctx.with_resource(claimed(option, path))
+        for option, path in (("--json", json_file), ("--html", html_file))
+    )
     if tolerance is not None:
         require_tolerance(tolerance, "--tolerance")
-    at = [read("--precision", canonical, p) for p in precisions or ["32"]]
-    chosen = [read("--selections", parse, s) for s in selections or ["minimal"]]
+    at, chosen, switched = read_programs(precisions, selections, operations)
     compared = read("--reference", parse, reference)
-    require_known(network, batch_norm, init, data_name, data_dir, operations)
-    console = Console(stderr=True)
+    require_known(network, batch_norm, init, data_name, data_dir)
+    console = Terminal(stderr=True)
     what = subject(
         ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
         batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
@@ -109,7 +114,7 @@ def audit(
             precisions=at,
             selections=chosen,
             reference=compared,
-            operations=operations or None,
+            operations=switched,
             draws=draws,
             layers=layers,
             lifted=lifted,
@@ -122,26 +127,23 @@ def audit(
             on_point=watching.on_point,
         )
 
-    from kinkcheck.audit import Settings, conclude, smallest_precision
-    from kinkcheck.audit.picture import ties_picture
+    from kinkcheck.audit import Settings, smallest_precision
 
-    picture = None
-    if what.image is not None and (json_file is not None or html_file is not None):
-        picture = ties_picture(what.model, what.image, at[0])
     folder = None if data_dir is None else str(data_dir)
     settings = Settings(network, data_name, folder, batches, batch_size, batch_norm, init)
-    document = conclude(found, picture, settings)
-    if json_file is not None:
-        write("--json", json_file, json.dumps(document.to_json(), indent=1) + "\n")
-    if html_file is not None:
-        write_html(html_file, document)
-    show(document, verbose)  # last: whoever reads it may go away
+    found = replace(found, settings=settings, command=given(ctx))
+    if numbers is not None:
+        write("--json", numbers, found.text())
+    if page is not None:
+        write_html(page, found)
+    show(found, verbose, quiet)  # last: readers may go away
     if tolerance is not None:
         smallest = smallest_precision(found, tolerance)
-        print(
+        Terminal().print(
             f"The smallest precision audited at which the choice moves the gradient by at most "
             f"{tolerance:g} of it at every point is {smallest}."
             if smallest
             else f"At none of the precisions audited does every point stay within {tolerance:g}"
             f"{' (mixed has no rank among them)' if 'mixed' in at else ''}."
         )
+    gate(found, fail_on)

@@ -1,9 +1,10 @@
 """``kinkcheck doctor``: what was found on this machine."""
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kinkcheck.cli.options import DataDir
+from kinkcheck.terminal import Terminal
 
 
 def doctor(data_dir: DataDir = None) -> None:
@@ -12,5 +13,5 @@ def doctor(data_dir: DataDir = None) -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for heading, finding in findings(data_dir):
-        table.add_row(f"[bold]{heading}[/]", finding)
-    Console().print(table)
+        table.add_row(Text(heading, style="bold"), finding)
+    Terminal().print(table)

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from kinkcheck.cli.options import Seed, write
+from kinkcheck.cli.options import Seed, claimed, write
 from kinkcheck.errors import InputError
-from kinkcheck.files import require_readable, require_writable
+from kinkcheck.files import require_readable
 from kinkcheck.networks.factory import load_factory
+from kinkcheck.terminal import Terminal, say
 
 SCHEMA = 1
 """The version of the file that ``--json`` writes."""
 
 
 def explain(
+    ctx: typer.Context,
     program: Annotated[
         str,
         typer.Argument(
@@ -50,11 +51,10 @@ def explain(
     Exit code 1 if neither does.
     """
     require_readable(gradient)
-    if json_file is not None:
-        require_writable(json_file, "--json")
+    answer = None if json_file is None else ctx.with_resource(claimed("--json", json_file))
     factory = load_factory(program)
-    console = Console(stderr=True)
-    with console.status(f"Making {program} ..."):
+    console = Terminal(stderr=True)
+    with console.waiting(f"Making {program} ..."):
         import torch
 
         from kinkcheck.audit.points import drawn
@@ -70,11 +70,11 @@ def explain(
         raise InputError(
             f"--batch: {program} has batches 0 to {len(made.batches) - 1}, not {batch}"
         )
-    with console.status("Fitting ..."):
+    with console.waiting("Fitting ..."):
         found = find(made.model, made.step, made.batches[batch], gradient, seed=seed)
-    if json_file is not None:
+    if answer is not None:
         document: dict[str, Any] = {"schema": SCHEMA, "answer": found.answer, **asdict(found)}
-        write("--json", json_file, json.dumps(document, indent=1) + "\n")
-    print(found)
+        write("--json", answer, json.dumps(document, indent=1) + "\n")
+    say(found)
     if found.cause is Cause.UNEXPLAINED:
         raise typer.Exit(1)

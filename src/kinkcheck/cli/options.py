@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand
 
 from kinkcheck import data, networks
+from kinkcheck.arithmetic import precision_names
+from kinkcheck.cluster import Cluster
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.source import find
-from kinkcheck.errors import InputError
-from kinkcheck.files import write_whole
+from kinkcheck.errors import InputError, unknown
+from kinkcheck.files import Claim, encoded, require_writable
 from kinkcheck.networks.catalogue import require_initialisation, require_network
-from kinkcheck.networks.factory import load_factory
+from kinkcheck.networks.factory import Named
 from kinkcheck.ops.row import require_name
 from kinkcheck.ops.table import FAMILIES, ROWS
-from kinkcheck.selection import FORMS
+from kinkcheck.ranges import MOST, MOST_SEED, MOST_THREADS, require_between
+from kinkcheck.selection import FORMS, Selection, parse, separated
+from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,20 +34,54 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+
+def between(least: int, most: int) -> Callable[[typer.CallbackParam, int | None], int | None]:
+    """What an option of whole numbers calls: it complains by the option's name."""
+
+    def check(option: typer.CallbackParam, number: int | None) -> int | None:
+        if number is not None:
+            require_between(number, least, most, option.opts[0])
+        return number
+
+    return check
+
+
+_COUNT = between(1, MOST)
+
 QUICK = {"default_map": {"help": False}}
 """Settings of a group of commands. Typer imports Pydantic to make sense of an option that was not
 given, --help among them; here it is told that this one was not."""
+
+
+def completes(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell completes the beginning of a value to."""
+    known = list(names)
+
+    def complete(incomplete: str) -> list[str]:  # Typer goes by the name of the argument
+        return [name for name in known if name.startswith(incomplete)]
+
+    return complete
+
 
 Network = Annotated[
     str,
     typer.Argument(
         metavar="NETWORK",
+        autocompletion=completes(networks.NAMES),
         help=f"{', '.join(networks.NAMES)}; or package.module:factory or "
         "path/to/file.py:factory, a function without arguments that returns an nn.Module, or "
         "(model, batches, step).",
     ),
 ]
-DataName = Annotated[str, typer.Option("--data", metavar="NAME", help=f"{', '.join(data.NAMES)}.")]
+DataName = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help=f"{', '.join(data.NAMES)}.",
+        autocompletion=completes(data.NAMES),
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -52,12 +91,20 @@ DataDir = Annotated[
 ]
 Precisions = Annotated[
     list[str] | None,
-    typer.Option("--precision", metavar="P", help="16, bfloat16, 32, 64, mixed; by default 32."),
+    typer.Option(
+        "--precision",
+        metavar="P",
+        help="16, bf16, 32, 64, mixed; by default 32. Here and below several values may follow, "
+        "with blanks or commas between them: 16,32.",
+        autocompletion=completes(precision_names.NAMES),
+    ),
 ]
 Selections = Annotated[
     list[str] | None,
     typer.Option(
+        "--selection",
         metavar="S",
+        autocompletion=completes(FORMS),
         help=f"{', '.join(FORMS)}; by default minimal. A framework is jax, torch-2.14, ...: "
         "kinkcheck atlas lists them.",
     ),
@@ -66,39 +113,107 @@ Reference = Annotated[str, typer.Option(metavar="S", help="The selection to comp
 Operations = Annotated[
     list[str] | None,
     typer.Option(
+        "--operation",
         metavar="O",
+        autocompletion=completes(FAMILIES),
         help=f"Switch only these: {', '.join(FAMILIES)}, or one of their names; by default all.",
     ),
 ]
-Draws = Annotated[int, typer.Option(metavar="M", help="Parameter draws.")]
-Batches = Annotated[int, typer.Option(metavar="N", help="Mini-batches, for each draw.")]
-BatchSize = Annotated[int, typer.Option(metavar="N", help="Images in each.")]
-Init = Annotated[str, typer.Option(metavar="I", help=f"{', '.join(networks.INITIALISATIONS)}.")]
+Draws = Annotated[int, typer.Option(metavar="M", callback=_COUNT, help="Parameter draws.")]
+Batches = Annotated[
+    int, typer.Option(metavar="N", callback=_COUNT, help="Mini-batches, for each draw.")
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", callback=_COUNT, help="Images in each.")]
+Init = Annotated[
+    str,
+    typer.Option(
+        metavar="I",
+        help=f"{', '.join(networks.INITIALISATIONS)}.",
+        autocompletion=completes(networks.INITIALISATIONS),
+    ),
+]
 BatchNorm = Annotated[bool, typer.Option("--batch-norm", help="The network with batch norm.")]
-Seed = Annotated[int, typer.Option(metavar="S", help="Of parameters and data order.")]
+Seed = Annotated[
+    int,
+    typer.Option(metavar="S", callback=between(0, MOST_SEED), help="Of parameters and data order."),
+]
 Device = Annotated[str, typer.Option(metavar="D", help="cpu, cuda, cuda:1, ...")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        callback=between(1, MOST_THREADS),
+        help="Of the CPU; by default PyTorch's number.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="On a Ray cluster: HOST:PORT, auto (this machine's), local (a new one); without "
+        "ADDRESS the first that is there.",
+    ),
+]
+GpuShare = Annotated[
+    float,
+    typer.Option(
+        metavar="F", help="Of a GPU for what runs at a time, with --ray: 0.25 puts four on one."
+    ),
+]
 HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a report to look at in a browser."),
 ]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what published thresholds say as well.")
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show all tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the answer alone, in one line.")]
+FAIL_ON = ("wrong", "matters", "doubt")
+FailOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(FAIL_ON),
+        autocompletion=completes(FAIL_ON),
+        help="Exit code 1 if the gradient is wrong at a point; or if the answer is LOOK HERE: it "
+        "is, or it is not finite, or the choice outweighs rounding; or if it is that or "
+        "CANNOT SAY.",
+    ),
 ]
+
+
+RENAMED = {f"--{name}s": f"--{name}" for name in ("precision", "selection", "operation")}
+"""Names of options that are taken still, and the names they have now."""
 
 
 class ManyValues(TyperCommand):
     """A command whose repeatable options also take several values at once.
 
-    ``--selections minimal last`` means ``--selections minimal --selections last``. The network has
-    to come first, as in the synopsis, or it would be taken for one more value.
+    ``--selection minimal last`` means ``--selection minimal --selection last``. The network has to
+    come first, as in the synopsis, or it would be taken for one more value.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option before each of its values."""
+        """Repeat the option before each of its values, by the name that it has now."""
+        args = list(map(_renamed, args))
+        ctx.meta[_GIVEN] = tuple(args)
         many = {o for p in self.params if getattr(p, "multiple", False) for o in p.opts}
         if args and not args[0].startswith("-"):
             args = list(_one_value_each(args, many))
         return list(super().parse_args(ctx, args))
+
+
+_GIVEN = "kinkcheck.given"
+
+
+def given(ctx: typer.Context) -> str:
+    """The command line, as it can be typed again."""
+    return shlex.join([*ctx.command_path.split(), *ctx.meta[_GIVEN]])
+
+
+def _renamed(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if name not in RENAMED:
+        return argument
+    say(f"kinkcheck: {name} is called {RENAMED[name]} now", error=True)
+    return f"{RENAMED[name]}{equals}{value}"
 
 
 def _one_value_each(args: list[str], many: set[str]) -> Iterator[str]:
@@ -111,11 +226,49 @@ def _one_value_each(args: list[str], many: set[str]) -> Iterator[str]:
         yield argument
 
 
-def require_positive(**options: int) -> None:
-    """Complain of a number below 1, by the option's name."""
-    for name, number in options.items():
-        if number < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
+class RayAddress(TyperCommand):
+    """A command whose option ``--ray`` may stand alone, which is to say with an empty address.
+
+    What follows it is its address unless that is an option. So what the command takes without an
+    option, a SPEC or a NETWORK, has to come first.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the lonely option an empty value."""
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], "-"], strict=bool(args)):
+            given.append(argument)
+            if argument == "--ray" and (following.startswith("-") or args[0].startswith("-")):
+                given.append("")
+        return list(super().parse_args(ctx, given))
+
+
+class RayAddressAndManyValues(RayAddress, ManyValues):
+    """A command that has both."""
+
+
+def require_shown(verbose: bool, quiet: bool, fail_on: str | None) -> None:
+    """Complain of options for what is shown that exclude each other, or name nothing."""
+    if verbose and quiet:
+        raise InputError("--quiet and --verbose exclude each other")
+    if fail_on is not None and fail_on not in FAIL_ON:
+        raise InputError(f"--fail-on: {unknown('condition', fail_on, FAIL_ON)}")
+
+
+def on_cluster(
+    ray: str | None, gpu_share: float, console: Terminal
+) -> AbstractContextManager[Cluster | None]:
+    """The cluster that ``--ray`` names; nothing without the option.
+
+    Enter it before what imports PyTorch: it says at once what is waited for.
+    """
+    if ray is None:
+        return nullcontext()
+
+    def say(text: str) -> None:
+        console.tell(f"kinkcheck: {text}")
+
+    return Cluster(ray or None, gpu_share, say)
 
 
 def read(option: str, read: Callable[[str], Value], text: str) -> Value:
@@ -126,21 +279,46 @@ def read(option: str, read: Callable[[str], Value], text: str) -> Value:
         raise InputError(f"{option}: {error}") from None
 
 
+def read_all(
+    option: str,
+    read_one: Callable[[str], Value],
+    texts: Iterable[str],
+    separated: Callable[[str], list[str]] = lambda text: text.split(","),
+) -> list[Value]:
+    """What texts mean, of which each may be several with commas between them; each once."""
+    # A blank may stand behind a comma, and then the shell makes two texts of them.
+    parts = [part for text in texts for part in separated(text) if part.strip() or not text.strip()]
+    return list(dict.fromkeys(read(option, read_one, part.strip()) for part in parts))
+
+
+def read_programs(
+    precisions: list[str] | None, selections: list[str] | None, operations: list[str] | None
+) -> tuple[list[str], list[Selection], list[str] | None]:
+    """The precisions, selections and operations that the options name, or their defaults."""
+
+    def known(name: str) -> str:
+        require_name(name, ROWS)
+        return name
+
+    return (
+        read_all("--precision", precision_names.canonical, precisions or ["32"]),
+        read_all("--selection", parse, selections or ["minimal"], separated),
+        read_all("--operation", known, operations or []) or None,
+    )
+
+
 def require_known(
     network: str,
     batch_norm: bool,
     init: str,
     data_name: str,
     data_dir: Path | None,
-    operations: list[str] | None,
 ) -> None:
     """Complain of a name or a place that is none; nothing is imported or read for it."""
     require_network(network)
     if network not in networks.NAMES and (batch_norm or init != "default"):
         raise InputError("--batch-norm and --init are for built-in networks; let the factory do it")
     read("--init", require_initialisation, init)
-    for name in operations or ():
-        read("--operations", lambda each: require_name(each, ROWS), name)
     find(read("--data", lookup, data_name), _split(data_name), data_dir)
 
 
@@ -155,12 +333,13 @@ def _split(name: str) -> str:
 
 def own_factory(network: str) -> Callable[[], nn.Module] | None:
     """The user's function that NETWORK names; None where it names a built-in network."""
-    return None if network in networks.NAMES else load_factory(network)
+    return None if network in networks.NAMES else Named(network)
 
 
 def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Callable[[], nn.Module]:
     """What draws the built-in network that NETWORK names."""
-    return lambda: networks.build(
+    return partial(
+        networks.build,
         network,
         in_channels=images.channels,
         classes=images.classes,
@@ -170,62 +349,21 @@ def built_in(network: str, images: Images, batch_norm: bool, init: str) -> Calla
     )
 
 
-_MUCH = 0.1
-"""Of the memory that is free: what is worth a line where no bar is drawn, as in a log."""
-
-
-class Watching(NamedTuple):
-    """What a measurement calls: ``on_memory`` before it starts, ``on_point`` after each point."""
-
-    on_memory: Callable[[int], None]
-    on_point: Callable[[int, int], None]
-
-
 @contextmanager
-def progress(console: Console, device: str) -> Iterator[Watching]:
-    """A bar, which says how much memory the measurement takes; a line if that is much."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("Auditing", total=None)
-
-        def on_memory(needed: int) -> None:
-            from kinkcheck.measure.footprint import available
-
-            bar.update(task, description=f"Auditing, with about {_bytes(needed)} of memory")
-            free = available(device)
-            if free is not None and needed > free * _MUCH:
-                console.print(
-                    f"kinkcheck: takes about {_bytes(needed)} of memory, and {_bytes(free)} are "
-                    f"free{'; smaller mini-batches take less' if needed > free else ''}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-
-        yield Watching(on_memory, lambda done, total: bar.update(task, completed=done, total=total))
+def claimed(option: str, path: Path) -> Iterator[Claim]:
+    """Hold the right to write a file, before the work that it will hold is done."""
+    require_writable(path, option)
+    with ExitStack() as held:
+        try:
+            claim = held.enter_context(Claim(path))
+        except OSError as error:
+            raise InputError(f"{option}: {path} cannot be written: {error.strerror}") from error
+        yield claim
 
 
-def _bytes(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
-
-
-def write(option: str, path: Path, text: str) -> None:
+def write(option: str, claim: Claim, text: str) -> None:
     """Write a file whole, or complain by the option's name."""
     try:
-        write_whole(path, text)
+        claim.write(encoded(text))
     except OSError as error:
-        raise InputError(f"{option}: {path} cannot be written: {error.strerror}") from error
+        raise InputError(f"{option}: {claim.path} cannot be written: {error.strerror}") from error

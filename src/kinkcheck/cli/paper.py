@@ -6,19 +6,28 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
 
 from kinkcheck.arithmetic.allocator import give_back
-from kinkcheck.cli.options import QUICK, DataDir, Device
-from kinkcheck.paper.names import require_experiment
+from kinkcheck.cli.options import (
+    QUICK,
+    DataDir,
+    Device,
+    GpuShare,
+    Ray,
+    RayAddress,
+    Threads,
+    completes,
+    on_cluster,
+)
+from kinkcheck.errors import InputError, blaming
+from kinkcheck.paper.names import NAMES, require_experiment
+from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
-    from kinkcheck.paper.experiment import Experiment
+    from kinkcheck.paper.harness.experiment import Experiment
 
 paper = typer.Typer(
     context_settings=QUICK,
@@ -27,29 +36,45 @@ paper = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="What kinkcheck paper list names, or all.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        autocompletion=completes([*NAMES, "all"]),
+        help="What kinkcheck paper list names, or all.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Numbers and figures.")]
 
 
 @paper.command("list")
-def list_() -> None:
-    """Say which experiments there are, what each shows and costs, and what was published."""
-    from kinkcheck.paper.catalogue import EXPERIMENTS
+def list_(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=completes(NAMES), help="Say more of this one."
+        ),
+    ] = None,
+) -> None:
+    """List the experiments, with what each needs, or say what one of them shows."""
+    if name is not None:
+        require_experiment(name)
 
-    console = Console()
-    for experiment in EXPERIMENTS.values():
-        compared = "; published values to compare with" if experiment.compare else ""
-        console.print(f"[bold]{experiment.name}[/bold]{compared}", highlight=False)
-        for text in (
-            f"{experiment.shows} ({experiment.source})",
-            f"full size: {experiment.cost}",
-            f"reduced: {experiment.cost_reduced}",
-        ):
-            console.print(Padding(escape(text), (0, 0, 0, 4)), highlight=False)
+    from kinkcheck.paper.catalogue import EXPERIMENTS, lookup
+    from kinkcheck.paper.harness.tables import experiment_table, experiment_text
+
+    console = Terminal()
+    if name is not None:
+        console.print(experiment_text(lookup(name)))
+        return
+    console.print(experiment_table(EXPERIMENTS.values()))
+    console.print(
+        "\nTimes were measured once, on the cores that they name; one with a question mark is "
+        "an estimate. Published: whether there are published values to compare with. kinkcheck "
+        "paper list NAME says what one shows, and what its sizes are."
+    )
 
 
-@paper.command()
+@paper.command(cls=RayAddress)
 def run(
     name: Name,
     out: Out = Path("paper"),
@@ -58,36 +83,43 @@ def run(
     ] = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of the CPU; by default PyTorch's.")
-    ] = None,
+    threads: Threads = None,
+    ray: Ray = None,
+    gpu_share: GpuShare = 1.0,
 ) -> None:
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
-    chosen = _chosen(name)
+    if name != "all":
+        require_experiment(name)
+    errors = Terminal(stderr=True)
+    with on_cluster(ray, gpu_share, errors) as cluster:
+        from kinkcheck.paper.harness.experiment import Setup
+        from kinkcheck.paper.harness.running import run as run_experiment
+        from kinkcheck.paper.harness.tables import print_numbers
 
-    from kinkcheck.paper.experiment import Setup
-    from kinkcheck.paper.running import run as run_experiment
-    from kinkcheck.paper.tables import print_numbers
-
-    console = Console()
-    for experiment in chosen:
-        with _progress(experiment) as on_progress:
-            numbers = run_experiment(
-                experiment,
-                out,
-                Setup(out / experiment.name, reduced, data_dir, device, threads, on_progress),
+        console = Terminal()
+        for experiment in _chosen(name):
+            if cluster is not None and not experiment.spreads:
+                cluster.say(f"{experiment.name} cannot be spread over a cluster; it runs here")
+            with _progress(experiment, errors) as on_progress:
+                setup = Setup(
+                    out / experiment.name,
+                    reduced,
+                    data_dir,
+                    device,
+                    threads,
+                    on_progress,
+                    cluster if experiment.spreads else None,
+                )
+                numbers = run_experiment(experiment, out, setup)
+            with blaming(f"{out / experiment.name}.json: its rows cannot be shown"):
+                shown = experiment.shown(numbers.rows)
+            print_numbers(shown, console)
+            console.tell(
+                f"{experiment.name}: {experiment.shows}; numbers and figure are "
+                f"{out / experiment.name}.*"
             )
-        summarise = experiment.summarise or list
-        print_numbers(summarise(numbers.rows), console)
-        console.print(
-            f"{experiment.name}: {experiment.shows}; numbers and figure are {out / experiment.name}"
-            ".*",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        gc.collect()  # what hangs in circles is free only after it
-        give_back()
+            gc.collect()  # what hangs in circles is free only after it
+            give_back()
 
 
 @paper.command()
@@ -95,26 +127,33 @@ def compare(name: Name, out: Out = Path("paper")) -> None:
     """Set what was measured beside what was published."""
     chosen = _chosen(name)
 
-    from kinkcheck.paper.running import read
-    from kinkcheck.paper.tables import comparison_sentence, comparison_table
+    from kinkcheck.paper.harness.running import read
+    from kinkcheck.paper.harness.tables import comparison_sentence, comparison_table
 
-    console = Console()
+    console = Terminal()
+    if name == "all" and not any((out / f"{each.name}.json").exists() for each in chosen):
+        raise InputError(
+            f"--out: {out} holds no numbers of an experiment; kinkcheck paper run NAME --out {out} "
+            "measures them"
+        )
     for experiment in chosen:
+        measured = (out / f"{experiment.name}.json").exists()
         if experiment.compare is None:
-            if name != "all":
-                print(f"{experiment.name}: no published numbers come with the package.")
+            if name != "all" or measured:
+                say(f"{experiment.name}: nothing to compare with: it has no published values.")
             continue
-        if name == "all" and not (out / f"{experiment.name}.json").exists():
+        if name == "all" and not measured:
             continue
-        numbers = read(experiment.name, out)
-        found = experiment.compare(numbers.rows)
+        numbers = read(experiment, out)
+        with blaming(f"{out / experiment.name}.json: its rows cannot be compared"):
+            found = experiment.compare(numbers.rows)
         console.print(comparison_table(found))
-        console.print(comparison_sentence(experiment.name, found), highlight=False, markup=False)
+        console.print(comparison_sentence(experiment.name, found))
         if numbers.reduced:
-            console.print(experiment.reduced_cannot, highlight=False, markup=False)
+            console.print(experiment.reduced_cannot)
 
 
-def _chosen(name: str) -> list[Experiment]:
+def _chosen(name: str) -> list[Experiment[Any]]:
     if name != "all":
         require_experiment(name)
 
@@ -124,16 +163,17 @@ def _chosen(name: str) -> list[Experiment]:
 
 
 @contextmanager
-def _progress(experiment: Experiment) -> Iterator[Callable[[str, int, int], None]]:
+def _progress(
+    experiment: Experiment[Any], console: Terminal
+) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for what is being done; where there is no terminal, a line when that changes."""
-    console = Console(stderr=True)
     if not console.is_terminal:
         said: set[str] = set()
 
         def say(what: str, done: int, total: int) -> None:
             if what not in said:
                 said.add(what)
-                console.print(f"{experiment.name}: {what}", highlight=False, markup=False)
+                console.print(f"{experiment.name}: {what}")
 
         yield say
         return
@@ -148,18 +188,16 @@ def _progress(experiment: Experiment) -> Iterator[Callable[[str, int, int], None
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, speed_estimate_period=600) as bars:
-        tasks = {}
+        bar = bars.add_task(experiment.name, total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(f"{experiment.name}: {what}", total=total)
-            bars.update(tasks[what], completed=done, total=total, visible=done < total)
+            bars.update(bar, description=f"{experiment.name}: {what}", completed=done, total=total)
 
         yield show

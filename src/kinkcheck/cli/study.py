@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from typer.core import TyperCommand
 
-from kinkcheck.cli.options import QUICK, DataDir, Device, ManyValues
+from kinkcheck.cli.options import (
+    QUICK,
+    DataDir,
+    Device,
+    GpuShare,
+    ManyValues,
+    Ray,
+    RayAddress,
+    Threads,
+    on_cluster,
+)
 from kinkcheck.errors import InputError, unknown
 from kinkcheck.files import require_writable, write_whole_bytes
 from kinkcheck.report import ink
 from kinkcheck.report.study import (
-    accuracy_table,
     estimate_sentence,
     estimate_table,
     settings_text,
     status_table,
     study_sentence,
+    value_table,
 )
 from kinkcheck.study import export as exporting
 from kinkcheck.study.reading import reading
 from kinkcheck.study.summary import groups
+from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from kinkcheck.study import spec as specs
@@ -40,23 +48,20 @@ study = typer.Typer(
 
 Name = TypeVar("Name", bound=str)
 
+
+def _named(incomplete: str) -> list[str]:  # Typer goes by the name of the argument
+    from kinkcheck.study import spec as specs
+
+    return [name for name in specs.names() if name.startswith(incomplete)]
+
+
 Spec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A name that kinkcheck study specs lists, or a .toml.")
-]
-Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Of the CPU; by default PyTorch's number.")
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[ADDRESS]",
-        help="On a Ray cluster: HOST:PORT, auto (this machine's), local (a new one); without "
-        "ADDRESS the first that is there.",
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        autocompletion=_named,
+        help="A name that kinkcheck study specs lists, or a .toml.",
     ),
-]
-GpuShare = Annotated[
-    float,
-    typer.Option(metavar="F", help="Of a GPU for each trial, with --ray: 0.25 puts four on one."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck study run wrote to.")]
 
@@ -64,7 +69,12 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What kinkcheck stud
 @study.command("specs")
 def specs_(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Print this one, to start your own from.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=_named,
+            help="Print this one, to start your own from.",
+        ),
     ] = None,
 ) -> None:
     """List the specs that ship with kinkcheck, or print one of them."""
@@ -80,7 +90,7 @@ def specs_(
     for each in specs.names():
         spec = specs.shipped(each)
         table.add_row(each, f"{len(spec.trials()):,}", spec.description)
-    Console().print(table)
+    Terminal().print(table)
 
 
 @study.command()
@@ -92,8 +102,8 @@ def check(
 ) -> None:
     """Say what a study will take, from a short measurement; nothing is trained."""
     declared = _load(spec)
-    console = Console(stderr=True)
-    with console.status("Measuring ...") as status:
+    console = Terminal(stderr=True)
+    with console.waiting("Measuring ...") as say_else:
         from kinkcheck.study.estimate import estimate
 
         found = estimate(
@@ -101,27 +111,11 @@ def check(
             data_dir=data_dir,
             device=device,
             threads=threads,
-            on_kind=lambda done, total: status.update(f"Measuring ... {done} of {total}"),
+            on_kind=lambda done, total: say_else(f"Measuring ... {done} of {total}"),
         )
-    out = Console()
+    out = Terminal()
     out.print(estimate_table(found))
-    out.print(estimate_sentence(found), highlight=False, markup=False)
-
-
-class RayAddress(TyperCommand):
-    """A command whose option ``--ray`` may stand alone, which is to say with an empty address.
-
-    What follows it is its address unless that is an option. So SPEC has to come first.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give the lonely option an empty value."""
-        given: list[str] = []
-        for argument, following in zip(args, [*args[1:], "-"], strict=bool(args)):
-            given.append(argument)
-            if argument == "--ray" and (following.startswith("-") or args[0].startswith("-")):
-                given.append("")
-        return list(super().parse_args(ctx, given))
+    out.print(estimate_sentence(found))
 
 
 @study.command(cls=RayAddress)
@@ -143,44 +137,42 @@ def run(
     """Run a study, or go on where it stopped."""
     declared = _load(spec)
 
-    from kinkcheck.cli.watching import watching
-    from kinkcheck.report.tensorboard import TensorBoard
-    from kinkcheck.study.cluster import Cluster
-    from kinkcheck.study.executor import Inline
-    from kinkcheck.study.run import run as run_study
-
-    others = [] if tensorboard is None else [TensorBoard(tensorboard)]
+    console = Terminal(stderr=True)
     try:
-        with (
-            watching(Console(stderr=True), *others) as watcher,
-            nullcontext(Inline()) if ray is None else Cluster(ray or None, gpu_share) as executor,
-        ):
-            ended = run_study(
-                declared,
-                out,
-                data_dir=data_dir,
-                device=device,
-                threads=threads,
-                executor=executor,
-                watcher=watcher,
-            )
+        with on_cluster(ray, gpu_share, console) as cluster:
+            from kinkcheck.cli.watching import watching
+            from kinkcheck.report.tensorboard import TensorBoard
+            from kinkcheck.study.cluster import Trials
+            from kinkcheck.study.run import run as run_study
+
+            others = [] if tensorboard is None else [TensorBoard(tensorboard)]
+            with watching(console, *others) as watcher:
+                ended = run_study(
+                    declared,
+                    out,
+                    data_dir=data_dir,
+                    device=device,
+                    threads=threads,
+                    executor=None if cluster is None else Trials(cluster),
+                    watcher=watcher,
+                )
     except KeyboardInterrupt:
-        print("kinkcheck: stopped; the same command goes on from here", file=sys.stderr)
+        say("kinkcheck: stopped; the same command goes on from here", error=True)
         raise
     table(out)
     failed = [trial for trial in ended if trial.state == "failed"]
     if failed:
-        print(
+        say(
             f"kinkcheck: {len(failed)} trials failed, among them "
             f"{settings_text(failed[0].settings)}; the same command tries again",
-            file=sys.stderr,
+            error=True,
         )
         raise typer.Exit(1)
     if not all(trial.over for trial in ended):
-        print(
+        say(
             "kinkcheck: a search for a learning rate failed, and the trials that wait for it did "
             f"not start; `kinkcheck study status {out}` says why; the same command tries again",
-            file=sys.stderr,
+            error=True,
         )
         raise typer.Exit(1)
 
@@ -191,15 +183,16 @@ def status(folder: Folder) -> None:
     with reading(folder) as opened:
         trials, candidates = opened.trials(), opened.trials(candidates=True)
         process = opened.running()
-    console = Console()
-    console.print(status_table(trials))
+        tables = status_table(trials), status_table(candidates)
+    console = Terminal()
+    console.print(tables[0])
     if candidates:
-        console.print("", "searches for a learning rate:", status_table(candidates), sep="\n")
+        console.print("", "searches for a learning rate:", tables[1], sep="\n")
     for trial in (*trials, *candidates):
         if trial.state == "failed":
-            print(f"trial {trial.trial} failed: {trial.reason}")
+            say(f"trial {trial.trial} failed: {trial.reason}")
     over = sum(trial.state in ("finished", "diverged") for trial in trials)
-    print(
+    say(
         f"Process {process} is at it."
         if process is not None
         else "All trials are done."
@@ -210,12 +203,14 @@ def status(folder: Folder) -> None:
 
 @study.command()
 def table(folder: Folder) -> None:
-    """Mean and deviation of the final test accuracy, with the number of runs and diverged ones."""
+    """Mean and deviation of what decides, on the test set, with the runs and the diverged ones."""
     with reading(folder) as opened:
         found = groups(opened.trials(), by_rate=opened.lists_rates())
-    console = Console()
-    console.print(accuracy_table(found))
-    console.print(study_sentence(found), highlight=False, markup=False)
+        values = value_table(found, opened.criterion)
+        sentence = study_sentence(found, opened.criterion)
+    console = Terminal()
+    console.print(values)
+    console.print(sentence)
 
 
 @study.command("export")
@@ -257,17 +252,17 @@ def plot(
         typer.Option("--format", metavar="F", help="png, svg, pdf; by default all."),
     ] = None,
 ) -> None:
-    """Draw accuracy by selection and loss by epoch, or weight divergence."""
+    """Draw what decides by selection and loss by epoch, or weight divergence."""
     wanted = dict.fromkeys(_one_of("format", form, ink.FORMATS) for form in forms or ink.FORMATS)
-    with reading(folder) as opened:
-        from kinkcheck.report import study_plots
 
-        figures = study_plots.figures(opened)
-    drawn = {
-        out / f"{name}.{form}": ink.save(figure, form)
-        for name, figure in figures.items()
-        for form in wanted
-    }
+    from kinkcheck.report import study_plots
+
+    with reading(folder) as opened:
+        drawn = {
+            out / f"{name}.{form}": ink.save(figure, form)
+            for name, figure in study_plots.figures(opened).items()
+            for form in wanted
+        }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, content in drawn.items():
@@ -275,7 +270,7 @@ def plot(
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}") from error
     for path in drawn:
-        print(path)
+        say(path)
 
 
 def _load(text: str) -> specs.Spec:
@@ -284,7 +279,7 @@ def _load(text: str) -> specs.Spec:
 
     declared = specs.load(text)
     for warning in specs.warnings(declared):
-        print(f"kinkcheck: warning: {warning}", file=sys.stderr)
+        say(f"kinkcheck: warning: {warning}", error=True)
     return declared
 
 

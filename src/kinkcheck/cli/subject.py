@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
-from itertools import chain, islice, repeat, starmap
+from functools import update_wrapper
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
-from rich.console import Console
 
 from kinkcheck.errors import InputError
+from kinkcheck.terminal import Terminal
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from kinkcheck.audit.points import Drawn
     from kinkcheck.data import Images
@@ -29,17 +29,13 @@ class Subject(NamedTuple):
     Attributes:
         network: draws the network; or returns it with batches and a step. What it returned at the
             first draw is known already: its first call returns that.
-        model: the network of the first draw.
         batches: pairs of images and labels; None where the network brings its own.
         data_name: what the batches are called.
-        image: the first image; None where there are none.
     """
 
     network: Callable[[], Any]
-    model: nn.Module
     batches: Sequence[tuple[Tensor, Tensor]] | None
     data_name: str
-    image: Tensor | None
 
 
 def subject(
@@ -62,8 +58,8 @@ def subject(
     """
     from kinkcheck.cli.options import built_in, images_of, own_factory
 
-    console = Console(stderr=True)
-    with console.status(f"Making {network} ..."):
+    console = Terminal(stderr=True)
+    with console.waiting(f"Making {network} ..."):
         own = own_factory(network)
         first = None if own is None else _first(own, seed)
         if own is not None and first is not None and first.batches is not None:
@@ -71,13 +67,13 @@ def subject(
                 source = ctx.get_parameter_source(name)
                 if source is not None and source.name != "DEFAULT":
                     raise InputError(f"{option}: {network} brings its own batches; leave it out")
-            return Subject(_beginning(first, own), first.model, None, "its own batches", None)
-    with console.status(f"Reading {data_name} ..."):
+            return Subject(_Beginning(first, own), None, "its own batches")
+    with console.waiting(f"Reading {data_name} ..."):
         images = images_of(data_name, data_dir)
         pairs = _batches_of(images, batches, batch_size, seed)
         factory = own or built_in(network, images, batch_norm, init)
         model = (first or _first(factory, seed)).model
-        return Subject(_beginning(model, factory), model, pairs, images.name, pairs[0][0][0])
+        return Subject(_Beginning(model, factory), pairs, images.name)
 
 
 def _first(factory: Callable[[], Any], seed: int) -> Drawn:
@@ -91,15 +87,22 @@ def _first(factory: Callable[[], Any], seed: int) -> Drawn:
         return drawn(factory, None, None)
 
 
-def _beginning(first: Any, factory: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that returns this at its first call, and then what another returns."""
-    calls = chain([first], starmap(factory, repeat(())))
+class _Beginning:
+    """A function that returns this at its first call, and then what another returns.
 
-    @wraps(factory)
-    def network() -> Any:
-        return next(calls)
+    In another process, which has its own first call, it is the other function.
+    """
 
-    return network
+    def __init__(self, first: Any, factory: Callable[[], Any]) -> None:
+        update_wrapper(self, factory)
+        self._first = [first]
+        self._factory = factory
+
+    def __call__(self) -> Any:
+        return self._first.pop() if self._first else self._factory()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_first": []}
 
 
 def _batches_of(

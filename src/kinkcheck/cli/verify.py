@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from kinkcheck.cli.options import DataDir, progress
+from kinkcheck.cli.options import DataDir
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_readable
+from kinkcheck.progress import progress
+from kinkcheck.terminal import Terminal, say
 
 
 def verify(
@@ -27,9 +28,9 @@ def verify(
     """
     require_readable(json_file)
 
-    from kinkcheck.audit import read_document
+    from kinkcheck.audit import load
 
-    document = read_document(json_file)
+    document = load(json_file)
     made = document.settings
     if made is None:
         raise InputError(
@@ -46,23 +47,23 @@ def verify(
         batches=made.batches, batch_size=made.batch_size, batch_norm=made.batch_norm,
         init=made.init, seed=document.seed,
     )  # fmt: skip
-    with progress(Console(stderr=True), document.device) as watching:
+    with progress(Terminal(stderr=True), document.device, "Verifying") as watching:
         verified = check(
             document, what.network, what.batches, device=document.device,
             on_point=watching.on_point,
         )  # fmt: skip
     if not verified:
-        print("There is no certificate to check: every gradient is undecided.")
+        say("There is no certificate to check: every gradient is undecided.")
         return
     wrong = [each for each in verified if each.wrong]
     kinds = Counter(each.kind for each in verified)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     if not wrong:
-        print(f"All {len(verified)} certificates hold ({listed}).")
-        print("Losses, gradient norms, margins and excesses were not compared.")
+        say(f"All {len(verified)} certificates hold ({listed}).")
+        say("Losses, gradient norms, margins and excesses were not compared.")
         return
-    print(f"{len(wrong)} of {len(verified)} certificates do not hold.")
+    say(f"{len(wrong)} of {len(verified)} certificates do not hold.")
     for each in wrong:
         at = f"{each.precision}, draw {each.draw}, batch {each.batch}, {each.selection}"
-        print(f"  {at} ({each.kind}): {'; '.join(each.wrong)}")
+        say(f"  {at} ({each.kind}): {'; '.join(each.wrong)}")
     raise typer.Exit(1)

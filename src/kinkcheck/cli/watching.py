@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,9 +17,11 @@ from rich.progress import (
 )
 
 from kinkcheck.report.study import settings_text
+from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.job import Beat, Outcome, Record
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.store import Progress as Standing
+from kinkcheck.terminal import Terminal
 
 if TYPE_CHECKING:
     from kinkcheck.study.run import Watcher
@@ -29,21 +30,27 @@ _PATIENCE = 5.0  # seconds between two lines about epochs
 
 
 @contextmanager
-def watching(console: Console, *others: Watcher) -> Iterator[Watcher]:
+def watching(console: Terminal, *others: Watcher) -> Iterator[Watcher]:
     """What fits the console, a live view or lines, and other watchers besides."""
     with _shown(console) as shown:
         yield Several(shown, *others)
 
 
 @contextmanager
-def _shown(console: Console) -> Iterator[Watcher]:
+def _shown(console: Terminal) -> Iterator[Watcher]:
     if not console.is_terminal:
-        yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+        with console.waiting("Making and reading what is trained ...") as say_else:
+
+            def say(text: str) -> None:
+                say_else("")
+                console.tell(text)
+
+            yield Lines(say)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -87,10 +94,10 @@ class Several:
         for watcher in self._watchers:
             watcher.ended(settings, outcome)
 
-    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+    def found(self, settings: Settings, rate: float, criterion: Criterion, value: float) -> None:
         """Told to all."""
         for watcher in self._watchers:
-            watcher.found(settings, learning_rate, accuracy)
+            watcher.found(settings, rate, criterion, value)
 
 
 class Lines:
@@ -135,9 +142,9 @@ class Lines:
             counted = f"[{self._over}/{self._all}] "
         self._say(f"{counted}{settings_text(settings)}: {outcome_text(outcome)}")
 
-    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+    def found(self, settings: Settings, rate: float, criterion: Criterion, value: float) -> None:
         """What a search has found."""
-        self._say(found_text(settings, learning_rate, accuracy))
+        self._say(found_text(settings, rate, criterion, value))
 
 
 class Bars:
@@ -152,19 +159,18 @@ class Bars:
         self._whole: TaskID | None = None
         self._running: dict[Settings, TaskID] = {}
         self._left: dict[Settings, int] = {}
+        self._over = self._all = 0
 
     def planned(self, trials: Sequence[Standing]) -> None:
-        """The epochs that are left."""
+        """The epochs that are left, and how many trials are over already."""
         self._left = {
-            trial.settings: trial.settings.epochs - len(trial.accuracies)
+            trial.settings: trial.settings.epochs - len(trial.values)
             for trial in trials
             if not trial.over
         }
-        over = sum(trial.over for trial in trials)
+        self._over, self._all = sum(trial.over for trial in trials), len(trials)
         self._whole = self._bars.add_task(
-            "study",
-            total=sum(self._left.values()),
-            told=f"{over} of {len(trials)} trials were done",
+            "study", total=sum(self._left.values()), told=self._counted()
         )
 
     def started(self, settings: Settings, first_epoch: int) -> None:
@@ -182,11 +188,11 @@ class Bars:
             self._bars.update(self._running[settings], completed=done)
 
     def epoch(self, settings: Settings, record: Record) -> None:
-        """A whole epoch, and the accuracy."""
+        """A whole epoch, and how it is judged."""
         self._bars.update(
             self._running[settings],
             completed=record.epoch,
-            told=f"{100 * record.test_accuracy:.2f} %",
+            told=f"epoch {record.epoch} of {settings.epochs}, {judged_text(record)}",
         )
         if record.epoch:
             self._advance(settings, 1)
@@ -196,12 +202,18 @@ class Bars:
         if settings in self._running:  # not if it failed before it started
             self._bars.remove_task(self._running.pop(settings))
         self._advance(settings, self._left.get(settings, 0))
+        if self._whole is not None and not settings.candidate and outcome.state != "failed":
+            self._over += 1
+            self._bars.update(self._whole, told=self._counted())
         if outcome.state in ("diverged", "failed"):
             self._say(f"{settings_text(settings)}: {outcome_text(outcome)}")
 
-    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+    def found(self, settings: Settings, rate: float, criterion: Criterion, value: float) -> None:
         """What a search has found."""
-        self._say(found_text(settings, learning_rate, accuracy))
+        self._say(found_text(settings, rate, criterion, value))
+
+    def _counted(self) -> str:
+        return f"{self._over} of {self._all} trials done"
 
     def _advance(self, settings: Settings, epochs: int) -> None:
         if self._whole is not None and settings in self._left:
@@ -209,14 +221,18 @@ class Bars:
             self._bars.advance(self._whole, epochs)
 
     def _say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(text)
 
 
 def epoch_text(settings: Settings, record: Record) -> str:
     """An epoch in a few words."""
-    loss = f"loss {record.train_loss:.4g}, " if record.epoch else ""
-    accuracy = f"accuracy {100 * record.test_accuracy:.2f} %"
-    return f"epoch {record.epoch} of {settings.epochs}, {loss}{accuracy}"
+    loss = f"loss {record.train.loss:.4g}, " if record.epoch else ""
+    return f"epoch {record.epoch} of {settings.epochs}, {loss}{judged_text(record)}"
+
+
+def judged_text(record: Record) -> str:
+    """What a trial is judged by after an epoch, with its name."""
+    return f"test {record.test.main.words} {record.test.main.text(record.test.value)}"
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -228,9 +244,9 @@ def outcome_text(outcome: Outcome) -> str:
     return outcome.state
 
 
-def found_text(settings: Settings, learning_rate: float, accuracy: float) -> str:
+def found_text(settings: Settings, rate: float, criterion: Criterion, value: float) -> str:
     """What a search has found, in a few words."""
     return (
-        f"{settings_text(settings)}: learning rate {learning_rate:.4g} "
-        f"(accuracy {100 * accuracy:.2f} %)"
+        f"{settings_text(settings)}: learning rate {rate:.4g} "
+        f"(test {criterion.words} {criterion.text(value)})"
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kinkcheck.errors import InputError
+from kinkcheck.files import write_whole_bytes
 
 Arrays: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images uint8 (N, C, H, W) and labels int64 (N,)."""
@@ -51,10 +56,7 @@ def remember(stem: str, key: str, decode: Callable[[], Arrays]) -> Arrays:
 
     >>> from unittest import mock
     >>> arrays = np.zeros((2, 1, 4, 4), np.uint8), np.array([0, 1])
-    >>> with (
-    ...     tempfile.TemporaryDirectory() as folder,
-    ...     mock.patch.dict(os.environ, KINKCHECK_CACHE_DIR=folder),
-    ... ):
+    >>> with mock.patch.dict(os.environ, KINKCHECK_CACHE_DIR=str(getfixture("tmp_path"))):
     ...     _ = remember("tiny", "source 1", lambda: arrays)
     ...     images, labels = remember("tiny", "source 1", lambda: 1 / 0)  # is not called
     >>> images.shape, labels
@@ -75,10 +77,10 @@ def remember(stem: str, key: str, decode: Callable[[], Arrays]) -> Arrays:
 
 def _read(file: Path) -> Arrays | None:
     try:
+        if not file.is_file():  # a pipe has no end
+            return None
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             images, labels = stored["images"], stored["labels"]
-    except FileNotFoundError:
-        return None
     except Exception:
         # A damaged archive fails in as many ways as there are bytes to damage (bad checksum,
         # unknown compression, encrypted flag, ...); whichever it is, it has to be decoded again.
@@ -88,15 +90,10 @@ def _read(file: Path) -> Arrays | None:
 
 def _write(file: Path, arrays: Arrays) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and not file.is_file():  # a pipe would wait for a reader
+        raise OSError(errno.EEXIST, "it is no file", str(file))
     images, labels = arrays
-    with tempfile.NamedTemporaryFile(
-        dir=file.parent, prefix=file.stem, suffix=".tmp", delete=False
-    ) as partial:
-        try:
-            np.savez(partial, images=images, labels=labels)
-            partial.close()
-            os.replace(partial.name, file)
-        except BaseException:
-            partial.close()
-            os.unlink(partial.name)
-            raise
+    content = io.BytesIO()
+    np.savez(content, images=images, labels=labels)
+    with suppress(InputError):  # another process keeps the same
+        write_whole_bytes(file, content.getvalue())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinkcheck.errors import InputError, unknown
+from kinkcheck.errors import InputError, nearest, unknown
 
 _HALF = (0.5,)
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -73,7 +73,8 @@ class Entry:
         """
         if split not in self.splits:
             raise InputError(
-                f"unknown split {split!r} of {self.name}; accepted: {', '.join(self.splits)}"
+                f"unknown split {split!r} of {self.name};{nearest(split, self.splits)} accepted: "
+                f"{', '.join(self.splits)}"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,7 @@ def exact(encoded: bytes | None, shape: tuple[int, int, int]) -> NDArray[np.uint
     array([[[7, 7, 7], [7, 7, 7]]], dtype=uint8)
     """
     channels, height, width = shape
-    image = _open(encoded, "L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        found = f"{image.size[0]} by {image.size[1]}"
-        raise InputError(f"an image is {found} pixels, expected {width} by {height}")
-    return _pixels(image)
+    return _pixels(_open(encoded, "L" if channels == 1 else "RGB", (width, height)))
 
 
 def centre(encoded: bytes | None, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -133,15 +130,26 @@ def _rectangle(width: int, height: int, draws: np.random.Generator) -> tuple[int
     return (width - wide) // 2, (height - high) // 2, wide, high
 
 
-def _open(encoded: bytes | None, mode: str) -> Any:
+def _open(encoded: bytes | None, mode: str, size: tuple[int, int] | None = None) -> Any:
     pillow = require("PIL.Image", extra="data")
     if encoded is None:
         raise InputError("an image is given by a path: expected its bytes, inside the parquet file")
     try:
-        with pillow.open(io.BytesIO(encoded)) as image:
+        # A few bytes can stand for more pixels than there is memory: the header is looked at first.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            image = pillow.open(io.BytesIO(encoded))
+        with image:
+            if size not in (None, image.size):
+                found, expected = (f"{wide} by {high}" for wide, high in (image.size, size))
+                raise InputError(f"an image is {found} pixels, expected {expected}")
             return image.convert(mode)
+    except InputError:
+        raise
+    except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
+        raise InputError(f"an image has more than {pillow.MAX_IMAGE_PIXELS:,} pixels") from error
     # Pillow reports a broken PNG as a SyntaxError and some broken headers as a ValueError.
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:
         raise InputError(f"an image cannot be decoded ({type(error).__name__})") from error
 
 

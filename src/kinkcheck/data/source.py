@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kinkcheck.data.catalogue import CATALOGUE, Entry
 from kinkcheck.errors import InputError
+from kinkcheck.files import require_readable
 
 ENVIRONMENT = "KINKCHECK_DATA_DIR"
 
@@ -76,7 +77,11 @@ def find(entry: Entry, split: str, data_dir: str | os.PathLike[str] | None) -> S
         return Source(entry, split)
     named = f"data_dir {given}" if data_dir is not None else f"{ENVIRONMENT}={given}"
     root = Path(given).expanduser()
-    if not root.is_dir():
+    try:
+        is_folder = root.is_dir()
+    except OSError:  # the name is too long, say
+        is_folder = False
+    if not is_folder:
         raise InputError(
             f"{named} is not a folder: give one that holds {entry.folders[0]}/, "
             "with files such as train-00000-of-00001.parquet"
@@ -152,4 +157,7 @@ def _shards(entry: Entry, files: list[Path], split: str, named: str) -> tuple[Pa
     if len(shards) > max(totals):
         there = ", ".join(shard.string for shard in shards[:_SHOWN])
         raise InputError(f"{named}: split {split!r} has files of several versions: {there}")
-    return tuple(files[0].parent / shard.string for shard in shards)
+    paths = tuple(files[0].parent / shard.string for shard in shards)
+    for path in paths:
+        require_readable(path)
+    return paths

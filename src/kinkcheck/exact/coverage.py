@@ -66,7 +66,9 @@ def _trace_and_objections(model: nn.Module) -> tuple[Trace | None, list[str]]:
             return None, [_described(name, type(module).__name__, "compiled")]
     try:
         calls = trace(model, THROUGH)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         reason = " ".join(str(error).split())[:200]
         return None, [f"{type(model).__name__} (torch.fx cannot trace it: {reason})"]
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}

@@ -21,11 +21,14 @@ from torch import Tensor
 from kinkcheck.exact.rationals import Integers, Rationals
 from kinkcheck.kernels.reference import random_rank
 from kinkcheck.ops.picks import Contest
+from kinkcheck.ops.sides import draws
 from kinkcheck.selection import Hybrid, Kinks, Mix, Random, Selection, native_share, weight
 
 KinkAdjoint = Callable[[Rationals, Selection], Rationals]
 Found = tuple[Rationals, list[KinkAdjoint], int]
 """The output, an adjoint for each input, and how many outputs are tied."""
+
+_FRACTIONS = np.vectorize(Fraction, otypes=[object])
 
 Side = tuple[Fraction, Fraction, Fraction]
 """Where a kink is, and the slopes on its left and right."""
@@ -70,7 +73,8 @@ def sides(
 
     def pull(g: Rationals, selection: Selection) -> Rationals:
         chosen = np.array(slopes, dtype=object)[piece]
-        drawn = _drawn(torch.full(x.shape, 2, dtype=torch.int64), selection)
+        found = draws(selection, torch.empty(x.shape))
+        drawn = None if found is None else _FRACTIONS(found.numpy())
         count = len(kinks)
         at = selection.at(count) if isinstance(selection, Kinks) else [selection] * count
         for here, (_, left, right), own, each in zip(on, kinks, native, at, strict=True):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, blaming
 from kinkcheck.exact.calls import FUNCTIONS, MODULES, READERS, Leaves
 from kinkcheck.exact.coverage import covered
 from kinkcheck.exact.rationals import from_floats
@@ -122,11 +122,6 @@ def _carry_out_function(
 def _require_accepted(model: nn.Module, inputs: Tensor) -> None:
     """What PyTorch refuses is refused, so that no shape is broadcast that it would not."""
     like = next((p for p in model.parameters() if p.is_floating_point()), inputs)
-    try:
-        with as_found(model), torch.no_grad():
-            model(inputs.to(like, copy=True))  # a layer in place may write to it
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"model: fails on inputs of shape {tuple(inputs.shape)}: {reason}"
-        ) from error
+    failed = blaming(f"model: fails on inputs of shape {tuple(inputs.shape)}")
+    with failed, as_found(model), torch.no_grad():
+        model(inputs.to(like, copy=True))  # a layer in place may write to it

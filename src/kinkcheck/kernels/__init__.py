@@ -21,9 +21,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, nearest
 from kinkcheck.kernels import reference, triton
-from kinkcheck.kernels.reference import Ties, max_pool_persists, max_pool_tied, random_rank
+from kinkcheck.kernels.reference import (
+    Ties,
+    max_pool_persists,
+    max_pool_tied,
+    random_bits,
+    random_rank,
+)
 from kinkcheck.kernels.windows import AdaptiveWindows, SlidingWindows, Windows
 from kinkcheck.selection import Selection
 
@@ -44,6 +50,7 @@ __all__ = [
     "max_pool_ties",
     "max_pool_vjp",
     "max_pool_with_ties",
+    "random_bits",
     "random_rank",
 ]
 
@@ -254,7 +261,10 @@ else:
 def _requested() -> str:
     name = os.environ.get(VARIABLE, "")
     if name not in ("", "reference", "cpu", "triton"):
-        raise InputError(f"{VARIABLE} must be reference, cpu or triton, not {name!r}")
+        raise InputError(
+            f"{VARIABLE} must be reference, cpu or triton, not {name!r};"
+            f"{nearest(name, ('reference', 'cpu', 'triton'))}".rstrip(";")
+        )
     if name == "cpu" and _cpu is None:
         raise InputError(f"{VARIABLE}=cpu, but the {_cpu_missing}")
     if name == "triton" and triton.obstacle():

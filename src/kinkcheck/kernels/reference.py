@@ -301,12 +301,28 @@ class _Weights:
         return torch.where(self._active.size[of] == 1, attains.to(weight.dtype), weight)
 
 
+def random_bits(like: Tensor, seed: int) -> Tensor:
+    """A number h from 0 to 2³² − 1 for each element, from seed and position alone.
+
+    The position of an element is its index in row-major order, whatever the memory format. Its low
+    and high 32 bits are stirred with those of the seed by a 32-bit integer hash.
+
+    Args:
+        like: of the shape and on the device.
+        seed: from 0 to 2⁶⁴ − 1.
+
+    >>> random_bits(torch.zeros(3), seed=7).dtype
+    torch.int64
+    """
+    position = torch.arange(like.numel(), device=like.device).reshape(like.shape)
+    key = _stir(_stir(seed & _MASK) ^ (seed >> 32))
+    return _stir(_stir((position & _MASK) ^ key) ^ (position >> 32))
+
+
 def random_rank(size: Tensor, seed: int) -> Tensor:
     """A number drawn from 0, ..., size − 1 for each element, from seed and position alone.
 
-    The position of an element is its index in row-major order, whatever the memory format. Its low
-    and high 32 bits are stirred with those of the seed by a 32-bit integer hash h; the rank is
-    ⌊h · size / 2³²⌋, whose bias is below size / 2³².
+    It is ⌊h · size / 2³²⌋ with the h of :func:`random_bits`, whose bias is below size / 2³².
 
     Args:
         size: int64, at least 1 and below 2³¹.
@@ -315,10 +331,7 @@ def random_rank(size: Tensor, seed: int) -> Tensor:
     >>> random_rank(torch.full((8,), 4), seed=7).tolist()
     [...]
     """
-    position = torch.arange(size.numel(), device=size.device).reshape(size.shape)
-    key = _stir(_stir(seed & _MASK) ^ (seed >> 32))
-    stirred = _stir(_stir((position & _MASK) ^ key) ^ (position >> 32))
-    return (stirred * size) >> 32
+    return (random_bits(size, seed) * size) >> 32
 
 
 _MASK = 0xFFFFFFFF

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import torch
@@ -79,25 +78,3 @@ def estimate(
     activations = [2 * saved * size // measured_at.storage.itemsize for size in sizes]
     gradients = [(2 * selections + 5) * numbers * size for size in sizes]
     return sum(activations) + activations[-1] + sum(gradients)
-
-
-def available(device: str) -> int | None:
-    """The memory that is free for a device, in bytes; None where that cannot be known.
-
-    >>> available("cpu") is None or available("cpu") > 0
-    True
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if torch.device(device).type != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from kinkcheck.errors import InputError
+from kinkcheck.errors import blaming
 from kinkcheck.measure.batch import tensors
 from kinkcheck.ops import Operation
 from kinkcheck.tape import Site, Tape, record
 from kinkcheck.tape.graph import leaf_of, nodes
 from kinkcheck.tape.hooks import look_at
-from kinkcheck.tape.tangents import Edge, Traced, edge_of
+from kinkcheck.tape.tangents import Edge, Note, Traced, edge_of
 from kinkcheck.tape.tape import Choose
 from kinkcheck.tape.watcher import Draw
 
@@ -33,7 +33,7 @@ class Kinks:
 
     Attributes:
         site: the site.
-        operation: the call, with its input.
+        operation: the call, as it is known once it was carried out.
         value: the output.
         edge: where the gradient of the output arrives; None if none can.
         sources: where the gradients of the inputs arrive; None for one that has none.
@@ -98,6 +98,8 @@ class Forward:
         program: what the run consists of, to be left as it was found (see
             :func:`kinkcheck.tape.record`).
         draw: carries out what draws at random (see there).
+        lean: let go of inputs of sites where the output tells of them what ties need; then it is
+            not seen how they move between this point and another one.
 
     Attributes:
         model: the model.
@@ -121,8 +123,11 @@ class Forward:
         backward: Callable[[], AbstractContextManager[object]] = nullcontext,
         program: list[Any] | None = None,
         draw: Draw | None = None,
+        lean: bool = False,
     ) -> None:
         self.kinks: list[Kinks] = []
+        self.remembers = True
+        self._lean = lean
         self._backward = backward
         self._where = where
         self.model = model
@@ -156,11 +161,11 @@ class Forward:
         Raises:
             InputError: the backward pass fails.
         """
-        return self._differentiate(self.loss, choose)
+        return self._differentiate(self.loss, choose, remember=self.remembers)
 
     def gradient_anew(self, choose: Chooser | Choose) -> Gradient:
         """The same by a whole backward pass of its own, which uses nothing of those before."""
-        return self._differentiate(self.loss.clone(), choose)
+        return self._differentiate(self.loss, choose, remember=False)
 
     def gradients_along(
         self, output: int, direction: Tensor, choosers: Sequence[Chooser]
@@ -174,14 +179,17 @@ class Forward:
         choose: Chooser | Choose,
         directions: Iterable[Sequence[Tensor]],
         edges: Sequence[Edge],
+        arriving: Sequence[Edge] = (),
         uncancelled: bool = False,
+        note: Note | None = None,
     ) -> Traced:
         """The gradient under what is chosen, and how tensors move: :meth:`kinkcheck.Tape.trace`."""
         with self._backward(), backward_of(self._where):
             chosen = choose(self.tape) if callable(choose) else choose
             return self.tape.trace(
-                self.loss, directions, edges, choose=chosen, uncancelled=uncancelled
-            )
+                self.loss, directions, edges, arriving,
+                choose=chosen, uncancelled=uncancelled, note=note,
+            )  # fmt: skip
 
     def pull(self, cotangents: Mapping[Edge, Tensor], choose: Chooser | Choose) -> list[Tensor]:
         """The adjoint of tangents under what is chosen, as :meth:`kinkcheck.Tape.pull`."""
@@ -259,21 +267,27 @@ class Forward:
             stack += node.next_functions
         return True
 
-    def _differentiate(self, of: Tensor, choose: Chooser | Choose) -> Gradient:
+    def _differentiate(
+        self, of: Tensor, choose: Chooser | Choose, remember: bool = True
+    ) -> Gradient:
         assert self._leaf is None or get_gradient_edge(self._leaf[0]).node is self._leaf[1]
         with self._backward(), backward_of(self._where):
             chosen = choose(self.tape) if callable(choose) else choose
-            gradient = self.tape.gradient(of, choose=chosen)
+            gradient = self.tape.gradient(of, choose=chosen, remember=remember)
         return {name: g.to_dense() if g.is_sparse else g for name, g in gradient.items()}
 
-    def _watch(self, site: Site, operation: Operation, output: Tensor) -> None:
-        edge = get_gradient_edge(output) if output.requires_grad else None
+    def _watch(self, site: Site, operation: Operation) -> Callable[[Tensor], None]:
         # Where gradients are off a parameter has no edge to be found.
-        reached = edge is not None
-        sources = tuple(
-            _behind_copies(edge_of(each)) if reached else None for each in operation.inputs
-        )
-        self.kinks.append(Kinks(site, operation, output.detach(), edge, sources, output))
+        grad = torch.is_grad_enabled()
+        sources = tuple(edge_of(each) if grad else None for each in operation.inputs)
+        kept = operation.kept(self._lean)
+
+        def see(output: Tensor) -> None:
+            edge = get_gradient_edge(output) if output.requires_grad else None
+            value = output.detach()
+            self.kinks.append(Kinks(site, kept(value), value, edge, sources, output))
+
+        return see
 
 
 @contextmanager
@@ -286,28 +300,5 @@ def backward_of(where: str) -> Iterator[None]:
     ...
     kinkcheck.errors.InputError: network: backward pass failed (batch 0): ValueError: no
     """
-    try:
+    with blaming(f"network: backward pass failed{where and f' ({where})'}"):
         yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"network: backward pass failed{where and f' ({where})'}: {one_line(error)}"
-        ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """An exception of somebody else's code, for a complaint of ours.
-
-    >>> one_line(ValueError("no"))
-    'ValueError: no'
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _behind_copies(edge: Edge | None) -> Edge | None:
-    """Where the gradient goes on from copies, one of which is made of what will be overwritten."""
-    while edge is not None and edge[0].name() == "CloneBackward0":
-        follower = edge[0].next_functions[0]
-        edge = None if follower[0] is None else follower
-    return edge

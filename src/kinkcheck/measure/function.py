@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kinkcheck.errors import InputError
-from kinkcheck.measure.forward import Forward, one_line
+from kinkcheck.errors import InputError, one_line
+from kinkcheck.measure.forward import Forward
 from kinkcheck.tape.as_found import as_found
 
 

@@ -69,7 +69,11 @@ class Lifted:
 
 @contextmanager
 def lift(
-    runs: Runs, reference: Chooser, selections: Sequence[Chooser], samples: Sequence[Samples] = ()
+    runs: Runs,
+    reference: Chooser,
+    selections: Sequence[Chooser],
+    samples: Sequence[Samples] = (),
+    gains: Sequence[float] = (),
 ) -> Iterator[Lifted]:
     """Evaluate the programs of a point in float64, and the noise floor there.
 
@@ -86,6 +90,7 @@ def lift(
         reference: what the reference program chooses.
         selections: what the programs compared with it choose.
         samples: where the samples of the batch could be, the likeliest first.
+        gains: how far each of ``selections`` amplifies roundings; by default none does.
 
     Yields:
         What was found; its forward pass can be differentiated until the block ends.
@@ -120,8 +125,10 @@ def lift(
             gradients,
             [l1_distance(gradient, base) for gradient in gradients],
             [
-                max(floors[0], floor, FLOAT64.unit_roundoff * max(norm, l1_norm(gradient)))
-                for floor, gradient in zip(floors[1:], gradients, strict=True)
+                max(floors[0], floor, FLOAT64.unit_roundoff * gain * max(norm, l1_norm(gradient)))
+                for floor, gradient, gain in zip(
+                    floors[1:], gradients, gains or [1.0] * len(gradients), strict=True
+                )
             ],
             found,
             bottleneck,
@@ -174,14 +181,14 @@ def _lifted(runs: Runs, stack: ExitStack) -> Forward:
         with ExitStack() as attempt:
             attempt.enter_context(runs.lifted(channels_last=True))
             try:
-                forward = runs.forward()
+                forward = runs.forward(lean=True)
             except InputError:
                 pass
             else:
                 stack.enter_context(attempt.pop_all())
                 return forward
     stack.enter_context(runs.lifted())
-    return runs.forward()
+    return runs.forward(lean=True)
 
 
 def _floors(
@@ -201,19 +208,19 @@ def _floors(
             direction = whole.output_gradient(output)
             parts = part.gradients_along(output, direction[some], choosers)
             turned = some.flip(0)
-            again = runs.forward(samples, turned)
+            again = runs.forward(samples, turned, lean=True)
             again.disturb(_DISTURBANCE, runs.seed)
             found = _spreads(again.gradients_along(output, direction[turned], choosers), parts)
             return [samples.count / len(some) * spread for spread in found], samples, output
         try:
-            again = runs.forward(samples, order)
+            again = runs.forward(samples, order, lean=True)
         except InputError:  # such a batch does not exist
             continue
         again.disturb(_DISTURBANCE, runs.seed)
         floors = _spreads([again.gradient(chooser) for chooser in choosers], gradients)
         if floors[0] <= DEPENDS_ON_ORDER * l1_norm(gradients[0]):
             return floors, samples, None
-    again = runs.forward()
+    again = runs.forward(lean=True)
     again.disturb(_DISTURBANCE, runs.seed)
     return _spreads([again.gradient(chooser) for chooser in choosers], gradients), None, None
 
@@ -232,7 +239,7 @@ def part_of(
         tolerance: how far an entry may be away, in units of the largest of them.
     """
     try:
-        part = runs.forward(samples, some)
+        part = runs.forward(samples, some, lean=True)
     except InputError:  # batch norm, for one, refuses a single sample
         return None
     rows = whole.outputs[output].detach()[some]

@@ -63,7 +63,7 @@ def _is_pointwise(kinks: Kinks) -> bool:
     """Whether a site is a function of one number, of which alone its derivative depends."""
     operation = kinks.operation
     if not isinstance(operation, Declared):
-        return isinstance(operation, ops.ReLU)
+        return isinstance(operation, ops.ReLU | ops.Rectified)
     given = (*operation.args[1:], *operation.kwargs.values())
     learned = any(isinstance(each, Tensor) and each.requires_grad for each in given)
     return isinstance(operation.branches, ops.Sides) and not learned

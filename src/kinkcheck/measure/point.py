@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from kinkcheck.measure.standing import (
     part,
     smooth,
     standings,
+    tells,
     ties_more,
     told,
     told_in_float32,
@@ -39,6 +40,7 @@ from kinkcheck.measure.variation import (
     l1_norm,
 )
 from kinkcheck.measure.zones import Zone, by_lift, by_threshold
+from kinkcheck.selection import gain
 from kinkcheck.tape import Site
 
 if TYPE_CHECKING:
@@ -48,6 +50,19 @@ NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
     "were found whose order, with what was drawn for them, leaves the gradient as it is"
 )
+
+
+@dataclass
+class Passes:
+    """What is known of the backward passes of a program in one precision.
+
+    Attributes:
+        compared: at a point with ties parts of passes were compared with whole ones.
+        anew: they round in another way, so that every pass is to be a whole one.
+    """
+
+    compared: bool = False
+    anew: bool = False
 
 
 @dataclass
@@ -64,6 +79,7 @@ class Measurement:
             precision does not tell that all ties are flat.
         exact: let the exact arbiter decide the zones.
         plain: the gradient as plain autograd returns it, to be compared with; None if it was.
+        passes: what is known of its backward passes from earlier points.
     """
 
     runs: Runs
@@ -75,6 +91,7 @@ class Measurement:
     lifted: bool | None = None
     exact: bool = False
     plain: Gradient | None = None
+    passes: Passes = field(default_factory=Passes)
 
     def measure(self) -> Found:
         """What is found of every selection and site.
@@ -83,19 +100,31 @@ class Measurement:
             InputError: the network fails on the batch, or cannot be judged.
         """
         with self.runs.audited():
-            forward = self.runs.forward()
+            forward = self.runs.forward(lean=True)
             forward.listen()
+            forward.remembers = not self.passes.anew
+            check = self.plain is not None
             if self.plain is not None:
-                self._require_plain(forward.gradient({}), self.plain)
+                # What is told of ties comes with a first pass to remember, and takes most memory.
+                first = forward.gradient_anew if tells(forward) else forward.gradient
+                self._require_plain(first({}), self.plain)
+                self.plain = None
             reference, *choosers = self.switch.programs()
             found = told(forward, reference, self.runs.seed)
             seen = smooth(found, self.runs.seed)
-            base = forward.gradient(reference)
-            gradients = [forward.gradient(chooser) for chooser in choosers]
-            if self.plain is not None:
-                self._require_whole(gradients[-1], forward.gradient_anew(choosers[-1]))
-            points = self._points(forward, base, gradients)
+            base, *gradients = map(forward.gradient, [reference, *choosers])
             alone = self.switch.alone(forward, base) if self.layers else {}
+            forward.tape.forget()
+            tied = any(site.tied for site in forward.tape.sites)
+            if check or (tied and not self.passes.compared):
+                found_by = [(reference, base), (choosers[-1], gradients[-1])]
+                alike = [self._is_whole(each, forward.gradient_anew(by)) for by, each in found_by]
+                self.passes.compared, self.passes.anew = tied, not all(alike)
+            if self.passes.anew and forward.remembers:
+                forward.remembers = False
+                base, *gradients = map(forward.gradient, [reference, *choosers])
+                alone = self.switch.alone(forward, base) if self.layers else {}
+            points = self._points(forward, base, gradients)
             direction = forward.output_gradient() if self.exact else None
         if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
             return self._found(self._not_finite(points, forward, base), forward, alone)
@@ -113,10 +142,14 @@ class Measurement:
         teller: Forward | None = forward
         if found is None:
             teller, found = told_in_float32(self.runs, reference, self.runs.seed)
-        with lift(self.runs, reference, choosers, self.samples) as higher:
+        selections = (self.switch.reference, *self.switch.selections)
+        amplified, *gains = map(gain, selections)
+        gains = [max(amplified, each) for each in gains]
+        with lift(self.runs, reference, choosers, self.samples, gains) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
             hidden = teller is not None and ties_more(higher.forward, teller)
+            teller = None  # a forward pass of its own takes as much memory as the lift
             if hidden:
                 seen = found = None  # what the precision tells is not all
             # Rounded tangents are alike too where a common part absorbs how they differ; but two
@@ -231,7 +264,7 @@ class Measurement:
             if higher.bottleneck is not None:
                 bottleneck = higher.bottleneck, forward.output_gradient(higher.bottleneck)
             return noise(
-                lambda order: self.runs.forward(samples, order),
+                lambda order: self.runs.forward(samples, order, lean=True),
                 samples.count,
                 base,
                 self.switch.programs()[0],
@@ -274,18 +307,24 @@ class Measurement:
             )
         return arbitrated
 
-    def _require_whole(self, pieced: Gradient, whole: Gradient) -> None:
-        """Refuse a gradient whose parts, where passes ran again, are not those of a whole pass."""
-        rounding = self._rounding(whole) if self.runs.on.type == "cuda" else 0.0
+    def _is_whole(self, pieced: Gradient, whole: Gradient) -> bool:
+        """Whether the parts of a gradient, where passes ran again, are those of a whole pass.
+
+        A pass with tangents has other formulas for some operations, which round in another way.
+
+        Raises:
+            InputError: they are others by more than rounding.
+        """
         if all(_alike(pieced[name], whole[name]) for name in whole):
-            return
-        if not l1_distance(pieced, whole) <= rounding:
+            return True
+        if not l1_distance(pieced, whole) <= self._rounding(whole):
             raise InputError(
                 f"network: a backward pass that ran again in part is not a whole one "
                 f"({self.runs.where}, {self.switch.selections[-1]}): l1 norm "
                 f"{l1_norm(pieced):.9g} against {l1_norm(whole):.9g}; it may have hooks that "
                 "kinkcheck cannot see"
             )
+        return self.runs.on.type == "cuda"  # whose kernels may add in another order each time
 
     def _require_plain(self, own: Gradient, plain: Gradient) -> None:
         """Refuse to measure what is not the gradient that the program has without kinkcheck."""

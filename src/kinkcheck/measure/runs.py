@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from kinkcheck.arithmetic.casting import InPlace
 from kinkcheck.arithmetic.constants import ConstantsAs
 from kinkcheck.arithmetic.precision import PRECISIONS, Precision
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, one_line
 from kinkcheck.interrupts import let_through
 from kinkcheck.measure.batch import Samples, moved, tensors
 from kinkcheck.measure.draws import Draws
 from kinkcheck.measure.footprint import saved_bytes
-from kinkcheck.measure.forward import Forward, Gradient, backward_of, one_line
+from kinkcheck.measure.forward import Forward, Gradient, backward_of
 from kinkcheck.tape.as_found import as_found
 from kinkcheck.tape.memory import address
 
@@ -119,8 +119,19 @@ class Runs:
         """The device of the runs."""
         return device_of(self.model) if self.device is None else torch.device(self.device)
 
-    def forward(self, samples: Samples | None = None, order: Tensor | None = None) -> Forward:
+    def forward(
+        self,
+        samples: Samples | None = None,
+        order: Tensor | None = None,
+        *,
+        lean: bool = False,
+    ) -> Forward:
         """A forward pass on the mini-batch, or on some samples of it in an order.
+
+        Args:
+            samples: where samples are.
+            order: the numbers of those that it is on.
+            lean: let go of inputs of sites (see :class:`Forward`).
 
         Raises:
             InputError: the program fails, or returns no loss; in the lift the message says so.
@@ -140,6 +151,7 @@ class Runs:
                 backward,
                 program,
                 draw,
+                lean,
             )
 
     def plain(self) -> Gradient:
@@ -210,9 +222,9 @@ class Runs:
         """A context in which what fails is said to be the program."""
         try:
             yield
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # as kinkcheck.errors.blaming, which knows less
             raise InputError(self._failed(error)) from error
 
     def _failed(self, error: BaseException) -> str:

@@ -76,7 +76,7 @@ def l1_distance(gradient: Mapping[str, Tensor], reference: Mapping[str, Tensor])
     >>> l1_distance({"weight": torch.tensor([1.0, 4.0])}, {"weight": torch.tensor([2.0, 1.0])})
     4.0
     """
-    return sum(distances.sum().item() for *_, distances in _distances(gradient, reference))
+    return sum((each.sum().item() for *_, each in _distances(gradient, reference)), 0.0)
 
 
 def l1_norm(gradient: Mapping[str, Tensor]) -> float:
@@ -85,7 +85,8 @@ def l1_norm(gradient: Mapping[str, Tensor]) -> float:
     >>> l1_norm({"weight": torch.tensor([1.0, -2.0])})
     3.0
     """
-    return sum(each.abs().sum(dtype=torch.float64).item() for _, _, (each,) in _pieces([gradient]))
+    pieces = (each for _, _, (each,) in _pieces([gradient]))
+    return sum((each.abs().sum(dtype=torch.float64).item() for each in pieces), 0.0)
 
 
 def _distances(

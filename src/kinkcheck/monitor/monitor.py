@@ -51,6 +51,8 @@ class Monitor:
     ...     _ = monitor.step(torch.ones(2, 1, 6, 6), torch.tensor([0, 1]))
     >>> [(record.step, record.ties[1].rate) for record in monitor.records]
     [(0, 1.0), (2, 1.0)]
+    >>> monitor
+    <Monitor of Sequential: 2 records in 3 steps, one every 2>
     """
 
     def __init__(
@@ -84,6 +86,10 @@ class Monitor:
         self._file = Path(file) if file is not None else None
         self._append = appender(self._file) if self._file is not None else None
         self._on_record = on_record
+
+    def __repr__(self) -> str:
+        counted = f"{len(self.records):,} records in {self.steps:,} steps"
+        return f"<Monitor of {type(self.model).__name__}: {counted}, one every {self._every:,}>"
 
     @property
     def standings(self) -> Counter[Kind]:

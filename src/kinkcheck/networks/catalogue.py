@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kinkcheck.errors import unknown
+from kinkcheck.named import require_place
 
 NAMES = (
     "lenet5",
@@ -38,6 +39,7 @@ def require_network(text: str) -> None:
     kinkcheck.errors.InputError: unknown network 'vgg12'; did you mean 'vgg19'? accepted: ...
     """
     if text not in NAMES and ":" not in text:
+        require_place(text, "network")
         places = ("package.module:factory", "path/to/file.py:factory")
         raise unknown("network", text, (*NAMES, *places))
 

@@ -1,61 +1,33 @@
-"""A user's own network, named on the command line."""
+"""A user's own network, named on the command line or in a spec."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kinkcheck.errors import InputError
+from kinkcheck.named import load_named
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def load_factory(text: str) -> Callable[[], nn.Module]:
+def load_factory(text: str, folder: Path = Path()) -> Callable[[], nn.Module]:
     """The function that ``package.module:factory`` or ``path/to/file.py:factory`` names.
-
-    The folder of the file, or the current folder, comes first when it is imported, so that what
-    lies beside it can be imported too.
 
     Args:
         text: where to find a function without arguments that returns a network.
+        folder: from which the path of a file is told.
 
     Raises:
-        InputError: the file or module is not there or fails to import, or has no such function.
+        InputError: it is not there, or is no function; see :func:`kinkcheck.named.load_named`.
 
     >>> load_factory("torch.nn:Identity")()
     Identity()
-    >>> load_factory("torch.nn:Identiti")
-    Traceback (most recent call last):
-    ...
-    kinkcheck.errors.InputError: network: torch.nn has no 'Identiti'; did you mean 'Identity'?
     """
-    where, _, name = text.rpartition(":")
-    if not where or not name:
-        raise InputError(
-            f"network: {text!r} must have the form package.module:factory or path/file.py:factory"
-        )
-    try:
-        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"network: {where} cannot be imported: {type(error).__name__}: {reason}"
-        ) from error
-    factory = getattr(module, name, None)
-    if factory is None:
-        near = get_close_matches(name, [each for each in vars(module) if each[0] != "_"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"network: {where} has no {name!r}{hint}")
+    factory = load_named(text, "network", folder)
     from torch import nn  # seconds, which a wrong name need not wait for
 
     if not callable(factory) or isinstance(factory, nn.Module):
@@ -66,34 +38,29 @@ def load_factory(text: str) -> Callable[[], nn.Module]:
     return factory  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _first_on_path(folder: Path) -> Iterator[None]:
-    # What is imported may itself change sys.path: its own entries stay.
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)
+class Named:
+    """A factory that another process gets by its name, whatever it is made of.
 
+    It is :func:`load_factory`'s; to pickle it is to say where it is, and another process imports it
+    from there, in the same current folder.
 
-def _import_module(name: str) -> ModuleType:
-    with _first_on_path(Path.cwd()):
-        return importlib.import_module(name)
+    Args:
+        text: where to find it.
 
+    >>> import pickle
+    >>> pickle.loads(pickle.dumps(Named("torch.nn:Identity")))()
+    Identity()
+    """
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"network: the file {path} does not exist")
-    # A name of its own: a file called json.py must not stand in for the module json.
-    name = f"kinkcheck_network_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"network: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Classes defined in the file are pickled and copied by the name of their module.
-    sys.modules[name] = module
-    with _first_on_path(path.resolve().parent):
-        spec.loader.exec_module(module)
-    return module
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._factory = load_factory(text)
+        update_wrapper(self, self._factory)
+
+    def __call__(self) -> nn.Module:
+        """What the factory returns."""
+        return self._factory()
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str]]:
+        """Its name."""
+        return Named, (self._text,)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kinkcheck.ops.max_pool import MaxPool, sliding_windows
     from kinkcheck.ops.operation import Choice, Operation
     from kinkcheck.ops.picks import Along, Between, Picks, Windowed, competing
-    from kinkcheck.ops.relu import ReLU
+    from kinkcheck.ops.relu import Rectified, ReLU
     from kinkcheck.ops.running import Running
     from kinkcheck.ops.sides import Sides, rounded
     from kinkcheck.ops.sorting import Sorted
@@ -42,6 +42,7 @@ __all__ = [
     "Pairs",
     "Picks",
     "ReLU",
+    "Rectified",
     "Running",
     "Sides",
     "Sorted",
@@ -79,6 +80,7 @@ import_when_used(
     "kinkcheck.ops.picks:Picks",
     "kinkcheck.ops.picks:Windowed",
     "kinkcheck.ops.relu:ReLU",
+    "kinkcheck.ops.relu:Rectified",
     "kinkcheck.ops.running:Running",
     "kinkcheck.ops.sides:Sides",
     "kinkcheck.ops.sorting:Sorted",

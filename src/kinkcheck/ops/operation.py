@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
@@ -88,6 +89,17 @@ class Operation(ABC):
     def before(self) -> Self:
         """This call with an input that :meth:`apply` will not overwrite."""
         return self
+
+    def kept(self, lean: bool) -> Callable[[Tensor], Operation]:
+        """What gives, of the output, this call as it was before :meth:`apply`.
+
+        To be asked before that, which may overwrite the input.
+
+        Args:
+            lean: without the input, where the output tells of it what ties need.
+        """
+        before = self.before()
+        return lambda value: before
 
     @abstractmethod
     def apply(self, choice: Choice) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class ReLU(Operation):
 
     def persists(self, lifted: Operation, value: Tensor) -> Tensor:
         """Elements that are zero in the lift."""
-        return lifted.inputs[0].detach() == 0
+        return lifted.tied()
 
     def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
         """0 and the tangent of the input, at zeros."""
@@ -68,14 +69,27 @@ class ReLU(Operation):
         """This call with a copy of an input that would be overwritten."""
         return ReLU(self.input.clone()) if self.inplace else self
 
+    def kept(self, lean: bool) -> Callable[[Tensor], Operation]:
+        """This call; or the output, and where the input is 0."""
+        if not lean:
+            return super().kept(lean)
+        _, at_zero = self._met
+        return partial(Rectified, at_zero)
+
     def apply(self, choice: Choice) -> Tensor:
         """The input where it is positive, else 0."""
         return self._apply(choice, self._at_zero(self.ties))
 
     def apply_counting(self, choice: Choice) -> tuple[Tensor, Ties]:
         """The same, and the census."""
+        ties, at_zero = self._met
+        return self._apply(choice, at_zero), ties
+
+    @cached_property
+    def _met(self) -> tuple[Ties, Tensor | None]:
+        """The census, and where the input is 0, before it is overwritten."""
         ties = self.ties()
-        return self._apply(choice, self._at_zero(lambda: ties)), ties
+        return ties, self._at_zero(lambda: ties)
 
     def _at_zero(self, ties: Callable[[], Ties]) -> Tensor | None:
         """Where the input is 0: PyTorch saves the result alone, which does not tell; else None."""
@@ -96,6 +110,60 @@ class ReLU(Operation):
             return torch.relu_(self.input)  # raises PyTorch's error before anything is written
         output = _InplaceReLU.apply(self.input, at_zero, choice)
         return output
+
+
+@dataclass(frozen=True)
+class Rectified(Operation):
+    """A call of ReLU that was carried out, without its input.
+
+    The output tells all of the input but which of its zeros were zeros, and how far below 0 the
+    others were.
+
+    Attributes:
+        at_zero: where the input was 0; None where nowhere.
+        output: the output.
+
+    >>> x = torch.tensor([-3.0, 0.0, 2.0])
+    >>> Rectified(x == 0, torch.relu(x)).inputs
+    (tensor([-1.,  0.,  2.]),)
+    """
+
+    at_zero: Tensor | None
+    output: Tensor
+
+    @property
+    def row(self) -> Row:
+        """``relu``."""
+        return BY_NAME["relu"]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """An input that has the same ties and the same output: -1 in the place of what is below."""
+        return (self.output.masked_fill((self.output == 0) & ~self.tied(), -1),)
+
+    def ties(self) -> Ties:
+        """Elements that were zero."""
+        count = self.tied().count_nonzero()
+        return Ties(self.output.numel(), count, count)
+
+    def tied(self) -> Tensor:
+        """Elements that were zero."""
+        if self.at_zero is None:
+            return torch.zeros_like(self.output, dtype=torch.bool)
+        return self.at_zero
+
+    def persists(self, lifted: Operation, value: Tensor) -> Tensor:
+        """Elements that are zero in the lift."""
+        return lifted.tied()
+
+    def rivals(self, value: Tensor, tangents: tuple[Tensor, ...]) -> Rivals:
+        """0 and the tangent of the input, at zeros."""
+        return _sides(self.tied()).rivals(tangents)
+
+    def apply(self, choice: Choice) -> Tensor:
+        """The output once more."""
+        (input,) = self.inputs
+        return ReLU(input).apply(choice)
 
 
 def read(input: Tensor, inplace: bool = False) -> ReLU:

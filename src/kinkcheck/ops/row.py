@@ -25,6 +25,7 @@ from kinkcheck.selection import (
     Native,
     Random,
     Selection,
+    Uniform,
 )
 
 OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, Random, As, Limit)
@@ -33,7 +34,9 @@ OF_ORDERS: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, First, Last, 
 OF_PICKS: tuple[type[Selection], ...] = (*OF_ORDERS[:-2], Every, Mix, As, Limit)
 """The selections of an operation of which each output is an entry."""
 
-OF_SIDES: tuple[type[Selection], ...] = (*OF_ORDERS[:-2], Branch, Kinks, Mix, As, Limit)
+OF_SIDES: tuple[type[Selection], ...] = (
+    *OF_ORDERS[:-2], Uniform, Branch, Kinks, Mix, As, Limit,
+)  # fmt: skip
 """The selections of a pointwise operation."""
 
 OF_BALL: tuple[type[Selection], ...] = (Native, Minimal, Hybrid, Branch, Mix, As, Limit)
@@ -59,6 +62,8 @@ class Row:
         once: the autograd node of a call whose derivative some versions of PyTorch cannot
             differentiate; its branches know it
             (:meth:`~kinkcheck.ops.branches.Branches.alone`).
+        least: whether PyTorch's own choice is the minimal one, whatever the arguments, in every
+            version that kinkcheck runs on.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Row:
     spellings: str = field(default="", repr=False)
     surrogate: str = field(default="", repr=False)
     once: str = field(default="", repr=False)
+    least: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.name)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinkcheck.kernels import Ties, count_equal, random_rank
+from kinkcheck.kernels import Ties, count_equal, random_bits, random_rank
 from kinkcheck.ops.branches import Active, Alone, Branches, Rivals, times
-from kinkcheck.selection import Kinks, Random, Selection, weight
+from kinkcheck.selection import Kinks, Random, Selection, Uniform, weight
 
 Number = float | Tensor
 Kink = tuple[Number, Number, Number]
@@ -138,10 +138,7 @@ class ActiveSides(Active):
 
     def weights(self, selection: Selection) -> list[Number]:
         """The slope at each kink."""
-        drawn = None
-        if isinstance(selection, Random):
-            two = torch.full_like(self.on, 2, dtype=torch.int64)
-            drawn = random_rank(two, selection.seed)
+        drawn = draws(selection, self.on)
         count = len(self.kinks)
         chosen = selection.at(count) if isinstance(selection, Kinks) else [selection] * count
         slopes = []
@@ -198,6 +195,21 @@ class ActiveSides(Active):
         return found
 
 
+def draws(selection: Selection, like: Tensor) -> Tensor | None:
+    """What the seed of a selection draws for each element; None where it has none.
+
+    Under ``random`` it is the rank of a side, under ``uniform`` the weight on the right in float64.
+
+    >>> draws(Uniform(7), torch.zeros(2)).dtype
+    torch.float64
+    """
+    if isinstance(selection, Random):
+        return random_rank(torch.full_like(like, 2, dtype=torch.int64), selection.seed)
+    if isinstance(selection, Uniform):
+        return random_bits(like, selection.seed).to(torch.float64) / 2**32
+    return None
+
+
 def _least(left: Number, right: Number) -> Number:
     """The weight on the right that brings the slope nearest to 0."""
     if not isinstance(left, Tensor) and not isinstance(right, Tensor):
@@ -209,6 +221,7 @@ def _least(left: Number, right: Number) -> Number:
 def _product(weight: Number, slope: Number) -> Number:
     if not isinstance(weight, Tensor):
         return 0.0 if weight == 0 else weight * slope
+    weight = weight.to(torch.float64)  # a drawn rank is an integer, which makes a number float32
     return torch.where(weight == 0, 0.0, weight * slope)
 
 

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from kinkcheck.paper.experiment import Experiment
-from kinkcheck.paper.forward_confound import FORWARD_CONFOUND
-from kinkcheck.paper.lift import THRESHOLD_AGAINST_LIFT
-from kinkcheck.paper.names import require_experiment
-from kinkcheck.paper.norm_against_sign import NORM_AGAINST_SIGN
-from kinkcheck.paper.norm_pool import NORM_POOL
-from kinkcheck.paper.programs import PROGRAMS
-from kinkcheck.paper.relu_backward_confound import RELU_BACKWARD_CONFOUND
-from kinkcheck.paper.relu_introduction import RELU_INTRODUCTION
-from kinkcheck.paper.relu_training import RELU_TRAININGS
-from kinkcheck.paper.relu_volumes import RELU_VOLUMES
-from kinkcheck.paper.relu_zeros import RELU_ZEROS
-from kinkcheck.paper.spellings import SPELLINGS
-from kinkcheck.paper.standing import STANDING
-from kinkcheck.paper.thresholds import THRESHOLDS
-from kinkcheck.paper.tied_windows import TIED_WINDOWS
-from kinkcheck.paper.training_by_beta import ACCURACIES
-from kinkcheck.paper.variations import VARIATION_HISTOGRAMS
-from kinkcheck.paper.volumes import (
+from typing import Any
+
+from kinkcheck.paper.experiments.draws_by_images import DRAWS_IN_ZONE, RELU_SAMPLE_VOLUMES
+from kinkcheck.paper.experiments.forward_confound import FORWARD_CONFOUND
+from kinkcheck.paper.experiments.lift import THRESHOLD_AGAINST_LIFT
+from kinkcheck.paper.experiments.norm_against_sign import NORM_AGAINST_SIGN
+from kinkcheck.paper.experiments.norm_pool import NORM_POOL
+from kinkcheck.paper.experiments.programs import PROGRAMS
+from kinkcheck.paper.experiments.relu_backward_confound import RELU_BACKWARD_CONFOUND
+from kinkcheck.paper.experiments.relu_dropout import RELU_DROPOUT
+from kinkcheck.paper.experiments.relu_introduction import RELU_INTRODUCTION
+from kinkcheck.paper.experiments.relu_training import RELU_TRAININGS
+from kinkcheck.paper.experiments.relu_volumes import RELU_VOLUMES
+from kinkcheck.paper.experiments.relu_zeros import RELU_ZEROS
+from kinkcheck.paper.experiments.relu_zeros_by_architecture import RELU_ZEROS_BY_ARCHITECTURE
+from kinkcheck.paper.experiments.spellings import SPELLINGS
+from kinkcheck.paper.experiments.standing import STANDING
+from kinkcheck.paper.experiments.thresholds import THRESHOLDS
+from kinkcheck.paper.experiments.tied_windows import TIED_WINDOWS
+from kinkcheck.paper.experiments.training_by_beta import ACCURACIES
+from kinkcheck.paper.experiments.variations import VARIATION_HISTOGRAMS
+from kinkcheck.paper.experiments.volumes import (
     VOLUME_BY_BATCH_NORM,
     VOLUME_BY_BATCH_SIZE,
     VOLUME_BY_DEPTH,
     VOLUME_BY_PRECISION,
 )
-from kinkcheck.paper.weight_divergence import WEIGHT_DIVERGENCE
-from kinkcheck.paper.zoo import ZOO
+from kinkcheck.paper.experiments.weight_divergence import WEIGHT_DIVERGENCE
+from kinkcheck.paper.experiments.zoo import ZOO
+from kinkcheck.paper.harness.experiment import Experiment
+from kinkcheck.paper.names import require_experiment
 
-EXPERIMENTS: dict[str, Experiment] = {
+EXPERIMENTS: dict[str, Experiment[Any]] = {
     experiment.name: experiment
     for experiment in (
         PROGRAMS,
@@ -41,6 +46,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         VOLUME_BY_BATCH_SIZE,
         VOLUME_BY_BATCH_NORM,
         NORM_POOL,
+        DRAWS_IN_ZONE,
         WEIGHT_DIVERGENCE,
         *ACCURACIES,
         THRESHOLD_AGAINST_LIFT,
@@ -51,14 +57,17 @@ EXPERIMENTS: dict[str, Experiment] = {
         ZOO,
         RELU_INTRODUCTION,
         RELU_VOLUMES,
+        RELU_SAMPLE_VOLUMES,
         RELU_ZEROS,
+        RELU_ZEROS_BY_ARCHITECTURE,
         RELU_BACKWARD_CONFOUND,
+        RELU_DROPOUT,
         *RELU_TRAININGS,
     )
 }
 
 
-def lookup(name: str) -> Experiment:
+def lookup(name: str) -> Experiment[Any]:
     """The experiment of a name.
 
     Raises:

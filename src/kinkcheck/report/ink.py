@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
@@ -46,12 +47,13 @@ _STYLE: Any = {
 }
 
 
-def save(draw: Callable[[], Figure], form: str) -> bytes:
+def save(draw: Callable[[], Figure], form: str, description: str | None = None) -> bytes:
     """A figure as the content of a file; equal figures give equal files.
 
     Args:
         draw: makes it; the style holds while it does.
         form: one of :data:`FORMATS`.
+        description: a line in the file that is not drawn; not in PDF.
 
     >>> from matplotlib.figure import Figure
     >>> save(Figure, "svg")[:5]
@@ -60,7 +62,23 @@ def save(draw: Callable[[], Figure], form: str) -> bytes:
     import matplotlib as mpl  # takes a second, which the names of formats need not
 
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    said = {} if description is None else {"Description": description}
     with mpl.rc_context(_STYLE):
         buffer = io.BytesIO()
-        draw().savefig(buffer, format=form, dpi=150, metadata=dates.get(form))
+        draw().savefig(buffer, format=form, dpi=150, metadata={**dates.get(form, {}), **said})
     return buffer.getvalue()
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Numbers like 0.1 on a scale of logarithms, not markup; between powers only on short scales.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().subplots()
+    >>> plain_numbers(axes.xaxis)
+    >>> axes.xaxis.get_major_formatter()(0.001, 0)
+    '0.001'
+    """
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = sorted(axis.get_view_interval())
+    short = low > 0 and high < 10 * low
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if short else "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.reading import Trial
 from kinkcheck.study.settings import Settings
 from kinkcheck.study.summary import Group, varied, varying
@@ -29,8 +30,8 @@ _HEADINGS = {
 }
 
 
-def accuracy_table(found: Sequence[Group]) -> Table:
-    """Mean ± standard deviation of the final test accuracy, a row a configuration.
+def value_table(found: Sequence[Group], criterion: Criterion) -> Table:
+    """Mean ± standard deviation of what decides, on the test set, a row a configuration.
 
     Only factors that vary have a column; diverged runs are counted beside the mean, not in it.
     """
@@ -38,8 +39,11 @@ def accuracy_table(found: Sequence[Group]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (*shown, *families):
         table.add_column(_HEADINGS.get(name, name.replace("_", " ")))
-    for heading in ("accuracy %", "runs", "diverged", "left"):
+    for heading in (f"test {criterion.label}", "runs", "diverged", "left"):
         table.add_column(heading, justify="right")
+    if any(len(group.values) > 1 for group in found):
+        table.caption = "±: one standard deviation between runs (n − 1)"
+        table.caption_justify = "left"
     previous: list[str] = []
     for group in found:
         cells = [value_text(name, group.factors[name]) for name in shown]
@@ -51,7 +55,7 @@ def accuracy_table(found: Sequence[Group]) -> Table:
         ]
         table.add_row(
             *texts,
-            accuracy_text(group),
+            mean_text(group, criterion),
             str(group.runs),
             str(group.diverged or "--"),
             str(group.left or "--"),
@@ -60,17 +64,23 @@ def accuracy_table(found: Sequence[Group]) -> Table:
     return table
 
 
-def accuracy_text(group: Group) -> str:
-    """Mean ± deviation in percent.
+def mean_text(group: Group, criterion: Criterion) -> str:
+    """Mean ± deviation, in per cent where it is a share.
 
-    >>> accuracy_text(Group({}, {}, [0.95, 0.96])), accuracy_text(Group({}, {}, diverged=3))
-    ('95.50 ± 0.71', '--')
+    >>> from kinkcheck.study.criteria import ACCURACY
+    >>> mean_text(Group({}, {}, [0.95, 0.96]), ACCURACY)
+    '95.50 ± 0.71'
+    >>> mean_text(Group({}, {}, diverged=3), ACCURACY)
+    '--'
     """
     if math.isnan(group.mean):
         return "--"
-    if math.isnan(group.deviation):
-        return f"{100 * group.mean:.2f}"
-    return f"{100 * group.mean:.2f} ± {100 * group.deviation:.2f}"
+    told = [_number(criterion, each) for each in (group.mean, group.deviation)]
+    return told[0] if math.isnan(group.deviation) else " ± ".join(told)
+
+
+def _number(criterion: Criterion, value: float) -> str:
+    return criterion.text(value).removesuffix(" %")
 
 
 def value_text(name: str, value: object) -> str:
@@ -86,21 +96,22 @@ def value_text(name: str, value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def study_sentence(found: Sequence[Group]) -> str:
+def study_sentence(found: Sequence[Group], criterion: Criterion) -> str:
     """What a study says, in one sentence.
 
     Rules: runs that are left; then those that diverged and, if all runs of some configurations did,
     how many; then, where runs finished under more than one selection and all else equal, the
-    largest difference between two mean accuracies beside the largest deviation between seeds.
+    largest difference between two means beside the largest deviation between seeds.
 
-    >>> study_sentence([])
+    >>> from kinkcheck.study.criteria import ACCURACY
+    >>> study_sentence([], ACCURACY)
     'There is no trial.'
     """
     runs = sum(group.runs for group in found)
     if not runs:
         return "There is no trial."
     left = sum(group.left for group in found)
-    finished = sum(len(group.accuracies) for group in found)
+    finished = sum(len(group.values) for group in found)
     parts = [f"{finished} of {runs} runs finished"]
     diverged = sum(group.diverged for group in found)
     if diverged:
@@ -113,14 +124,17 @@ def study_sentence(found: Sequence[Group]) -> str:
     spread = _spread(found)
     if spread is not None:
         largest, where, deviation = spread
+        points = " points" if criterion.share else ""
         sentence += (
-            ". Between selections, all else equal, mean accuracy differs by at most "
-            f"{100 * largest:.2f} points{where}"
+            f". Between selections, all else equal, mean {criterion.words} differs by at most "
+            f"{_number(criterion, largest)}{points}{where}"
         )
         if math.isnan(deviation):
             sentence += "; one seed does not tell that from chance"
         else:
-            sentence += f"; its standard deviation between seeds is up to {100 * deviation:.2f}"
+            sentence += (
+                f"; its standard deviation between seeds is up to {_number(criterion, deviation)}"
+            )
     return f"{sentence}."
 
 
@@ -128,7 +142,7 @@ def _spread(found: Sequence[Group]) -> tuple[float, str, float] | None:
     """The largest difference between selections, where it is, and the largest deviation."""
     by_rest: dict[tuple[object, ...], list[Group]] = {}
     for group in found:
-        if group.accuracies:
+        if math.isfinite(group.mean):
             by_rest.setdefault(tuple(group.factors.values()), []).append(group)
     several = [together for together in by_rest.values() if len(together) > 1]
     if not several:
@@ -167,10 +181,7 @@ def settings_text(settings: Settings) -> str:
     >>> settings_text(shipped("smoke").trials()[0])
     'lenet5 float16 hybrid:0 seed 0'
     """
-    words = [settings.network]
-    if settings.batch_norm:
-        words.append("batch norm")
-    words.append(settings.precision)
+    words = [*settings.task.words, settings.precision]
     if settings.optimizer != "sgd":
         words.append(settings.optimizer)
     if settings.forward != "exact":
@@ -187,16 +198,14 @@ def settings_text(settings: Settings) -> str:
 def estimate_table(found: Estimate) -> Table:
     """What each kind of trial costs."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("network", "precision", "forward"):
+    for heading in ("trained", "precision", "forward"):
         table.add_column(heading)
     for heading in ("trials", "steps", "ms a step", "time"):
         table.add_column(heading, justify="right")
     for kind in found.kinds:
-        words = [kind.network]
-        words += ["batch norm"] if kind.batch_norm else []
-        words += [kind.optimizer] if kind.optimizer != "sgd" else []
+        words = [kind.optimizer] if kind.optimizer != "sgd" else []
         table.add_row(
-            ", ".join(words),
+            ", ".join([*kind.words, *words]),
             kind.precision,
             kind.forward,
             f"{kind.trials:,}",
@@ -219,8 +228,9 @@ def estimate_sentence(found: Estimate) -> str:
     return (
         f"{trials}{candidates}, {found.steps:,} steps: about "
         f"{duration_text(found.seconds)} on this machine, one after the other, and "
-        f"{found.disk / 1e6:,.0f} MB of disk. Measured on random images{sizes}; a trial that "
-        "diverges stops early."
+        f"{found.disk / 1e6:,.0f} MB of disk. Measured on "
+        f"{'random images' if found.random_images else 'the first training samples'}{sizes}; "
+        "a trial that diverges stops early."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of a study: accuracy by selection, loss by epoch, weight divergence."""
+"""Figures of a study: what decides by selection, loss by epoch, weight divergence."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from kinkcheck.report.ink import INKS, LINES
+from kinkcheck.report.ink import INKS, LINES, plain_numbers
 from kinkcheck.report.study import value_text
+from kinkcheck.study.criteria import ACCURACY, Criterion
 from kinkcheck.study.reading import Reading, Trial
 from kinkcheck.study.summary import Band, Group, band, groups, varied, varying
 
@@ -24,27 +26,34 @@ def figures(study: Reading) -> dict[str, Callable[[], Figure]]:
     """
     distances = study.distances()
     if distances:
-        return {"divergence": lambda: divergence_figure(distances)}
+        return {"divergence": lambda: divergence_figure(distances, study.criterion)}
     trials, losses = study.trials(), study.losses()
     by_rate = study.lists_rates()
     found = groups(trials, by_rate=by_rate)
     return {
-        "accuracy": lambda: accuracy_figure(found),
+        study.criterion.name: lambda: value_figure(found, study.criterion),
         "loss": lambda: loss_figure(trials, losses, by_rate=by_rate),
     }
 
 
-def accuracy_figure(found: Sequence[Group]) -> Figure:
-    """Box plots of final test accuracy by selection, a panel for all else that varies.
+def value_figure(found: Sequence[Group], criterion: Criterion) -> Figure:
+    """Box plots of what decides, on the test set, by selection; a panel for all else that varies.
 
     Boxes span the quartiles, whiskers the whole range; every run that finished is a dot. Below a
-    selection stands how many of its runs diverged.
+    selection stands how many these are, and how many diverged.
     """
     panels = _panels(found)
-    figure, all_axes = _grid(len(panels), "final test accuracy, %")
+    figure, all_axes = _grid(len(panels), f"final test {_label(criterion)}")
+    _explain(
+        figure,
+        "Dots: the n runs that finished. Box: quartiles and median; whiskers: least and greatest.",
+    )
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):
         axis, labels = _labels(together)
-        shown = [[100 * accuracy for accuracy in group.accuracies] for group in together]
+        shown = [
+            [criterion.shown(value) for value in group.values if math.isfinite(value)]
+            for group in together
+        ]
         places = np.arange(len(together))
         axes.boxplot(
             shown, positions=places, widths=0.5, whis=(0, 100), showfliers=False,
@@ -55,7 +64,8 @@ def accuracy_figure(found: Sequence[Group]) -> Figure:
         axes.set_xticks(
             places,
             [
-                f"{label}\n{group.diverged} of {group.runs}\ndiverged" if group.diverged else label
+                f"{label}\nn = {len(group.values)}"
+                + (f"\n{group.diverged} diverged" if group.diverged else "")
                 for label, group in zip(labels, together, strict=True)
             ],
         )
@@ -70,7 +80,8 @@ def loss_figure(
 ) -> Figure:
     """Mean training loss by epoch with a band of one standard deviation, a line a selection.
 
-    Runs that diverged count as far as they got; the legend says how many did.
+    Runs that diverged count as far as they got; the legend says how many runs there are, and how
+    many diverged.
     """
     by_group: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
@@ -79,6 +90,7 @@ def loss_figure(
     found = groups(trials, by_rate=by_rate)
     panels = _panels(found)
     figure, all_axes = _grid(len(panels), "training loss")
+    _explain(figure, _BANDS)
     for axes, (title, together) in zip(all_axes, panels.items(), strict=True):
         axis, labels = _labels(together)
         drawn = False
@@ -86,46 +98,80 @@ def loss_figure(
             runs = by_group[group.key]
             over = band([losses.get(run.trial, ()) for run in runs])
             drawn |= bool(over.mean)
-            diverged = f" ({group.diverged}/{group.runs} diverged)" if group.diverged else ""
-            _line(axes, range(1, len(over.mean) + 1), over, f"{label}{diverged}", number)
+            diverged = f", {group.diverged} diverged" if group.diverged else ""
+            _line(axes, range(1, len(over.mean) + 1), over, f"{label}{_n(over)}{diverged}", number)
         if drawn:  # a scale of logarithms needs a number
             axes.set_yscale("log")
-        _plain_numbers(axes)
-        axes.set_xlabel("epoch")
         axes.set_title(title)
-        axes.legend(title=axis)
+        _epochs(axes, axis)
+    for axes in all_axes:  # on the scale that they share
+        plain_numbers(axes.yaxis)
     return figure
 
 
-def divergence_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Distance from network 0 and test accuracy by epoch, a line a network; mean over seeds."""
+def divergence_figure(rows: Sequence[Mapping[str, Any]], criterion: Criterion = ACCURACY) -> Figure:
+    """Distance from network 0 and what decides by epoch, a line a network; mean over seeds."""
+    figure = Figure(figsize=(10, 3.2))
+    left, right = figure.subplots(1, 2)
+    divergence_panels(left, right, rows, criterion)
+    _explain(figure, _BANDS)
+    return figure
+
+
+def divergence_panels(
+    left: Axes, right: Axes, rows: Sequence[Mapping[str, Any]], criterion: Criterion = ACCURACY
+) -> None:
+    """Distance from network 0 on the left, what decides on the right; see above."""
     networks: dict[tuple[int, str], dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
         key = row["network"], row["max_pool"]
         networks.setdefault(key, {}).setdefault(row["trial"], []).append(row)
-    figure = Figure(figsize=(9.2, 3.2))
-    left, right = figure.subplots(1, 2)
     axis, labels = _short("max_pool", [max_pool for _, max_pool in networks])
     first = labels[0]
     for (number, _), label, by_trial in zip(networks, labels, networks.values(), strict=True):
-        for axes, column, scale in ((left, "l1", 1.0), (right, "test_accuracy", 100.0)):
+        columns: tuple[tuple[Axes, str, Callable[[float], float]], ...] = (
+            (left, "l1", float), (right, f"test_{criterion.name}", criterion.shown),
+        )  # fmt: skip
+        for axes, column, shown in columns:
             over = band(
                 [
-                    [scale * (math.nan if r[column] is None else r[column]) for r in of_trial]
+                    [math.nan if r[column] is None else shown(r[column]) for r in of_trial]
                     for of_trial in by_trial.values()
                 ]
             )
             name = f"{first} and {label}" if axes is left else label
             if axes is right or number:
-                _line(axes, range(len(over.mean)), over, name, number)
-    left.set_yscale("symlog", linthresh=1e-3)
-    _plain_numbers(left)
+                _line(axes, range(len(over.mean)), over, f"{name}{_n(over)}", number)
+    least = min((row["l1"] for row in rows if row["l1"]), default=1e-3)
+    left.set_yscale("symlog", linthresh=min(least, 1e-3))
+    plain_numbers(left.yaxis)
     left.set_ylabel("‖θ0 - θi‖1")
-    right.set_ylabel("test accuracy, %")
+    right.set_ylabel(f"test {_label(criterion)}")
     for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.legend(title=axis)
-    return figure
+        _epochs(axes, axis)
+
+
+def _label(criterion: Criterion) -> str:
+    return f"{criterion.words}, %" if criterion.share else criterion.words
+
+
+_BANDS = (
+    "Line: mean over the n runs that got so far. Band: one standard deviation (n − 1) on each "
+    "side, not below the least run."
+)
+
+
+def _explain(figure: Figure, text: str) -> None:
+    """What lines, boxes and bands are, below all panels."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7)
+
+
+def _n(over: Band) -> str:
+    """How many runs a curve is the mean of: fewer in its end, where some diverged."""
+    counts = sorted({count for count in over.runs if count}, reverse=True)
+    return (
+        f", n = {' to '.join(map(str, (counts[0], counts[-1])[: len(counts)]))}" if counts else ""
+    )
 
 
 def _line(axes: Axes, epochs: range, over: Band, label: str, number: int) -> None:
@@ -134,10 +180,11 @@ def _line(axes: Axes, epochs: range, over: Band, label: str, number: int) -> Non
     axes.fill_between(epochs, over.low, over.high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _plain_numbers(axes: Axes) -> None:
-    """Numbers like 0.1 instead of powers, and none between them."""
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+def _epochs(axes: Axes, title: str) -> None:
+    """Whole epochs below, and the lines' names on the right."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _panels(found: Sequence[Group]) -> dict[str, list[Group]]:
@@ -155,8 +202,8 @@ def _panels(found: Sequence[Group]) -> dict[str, list[Group]]:
 def _grid(panels: int, ylabel: str) -> tuple[Figure, list[Axes]]:
     columns = min(panels, 2)
     rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(4.6 * columns, 2.8 * rows))
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure = Figure(figsize=(5 * columns, 2.8 * rows))
+    axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for unused in axes[panels:]:
         unused.remove()
     for each in axes[:panels:columns]:

@@ -9,27 +9,77 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kinkcheck.audit import AuditReport
-from kinkcheck.audit.report import SiteCount
+from kinkcheck.audit import AuditReport, SiteCount
 from kinkcheck.audit.summary import Spread, Summary, ZoneShare, summarise
 from kinkcheck.measure.records import Point
-from kinkcheck.measure.standing.records import Kind
+from kinkcheck.measure.standing.records import STANDS, Kind
 from kinkcheck.measure.zones import Zone
 from kinkcheck.programs import Evaluation
 
 
-def audit_tables(report: AuditReport, detail: bool = False) -> list[RenderableType]:
-    """The tables of an audit: standing, variation, rounding errors, zones, ties by site; and more.
+def answer_table(report: AuditReport) -> Table:
+    """What most readers want to know, in one table of 80 columns: numbers of points, mostly.
 
-    More is what is missing: what is not finite, what was left out, and what was unseen.
+    >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+    >>> answer_table(AuditReport(*names, 0, "native", ["minimal"], [], [], [])).title
+    'Is the gradient right, and how far does the choice move it?'
+    """
+    table = _table("Is the gradient right, and how far does the choice move it?")
+    summaries = summarise(report.points)
+    rows = [row for each in summaries for row in _answers(each, report)]
+    unknown = any(row[5] != "0" for row in rows)
+    seen: set[str] = set()
+    table.add_column("precision", no_wrap=True)
+    table.add_column("selection", overflow="fold")
+    for heading in ("points", "right", "wrong", *(["unknown"] if unknown else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("moved", "by", "/ error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for precision, selection, *numbers in rows:
+        if selection == report.reference and precision in seen:
+            continue
+        seen.add(precision)
+        table.add_row(
+            precision, selection, *(n for i, n in enumerate(numbers) if unknown or i != 3)
+        )
+    table.caption = "by: the most, relative, l1; / error: the most, in rounding errors"
+    table.caption_justify = "left"
+    return table
 
-    Args:
-        report: what the audit found.
-        detail: also what published thresholds say.
+
+def _answers(summary: Summary, report: AuditReport) -> list[tuple[str, ...]]:
+    """The rows of the reference and of a selection."""
+    found = [
+        point
+        for point in report.points
+        if (point.precision, point.selection) == (summary.precision, summary.selection)
+    ]
+    relative = [point.variation.relative_l1 for point in found]
+    moved = str(sum(value > 0 for value in relative))  # where it is NaN nobody knows
+    most = largest(relative)
+    by = "--" if math.isnan(most) else f"{most:.1e}"
+    errors = summary.variation_in_errors
+    rows = []
+    for name, shares, rest in (
+        (report.reference, summary.reference_standings, ("", "", "")),
+        (summary.selection, summary.standings,
+         (moved, by, "--" if errors is None else f"{errors.max:.2g}")),
+    ):  # fmt: skip
+        counts = {kind: shares[kind].count if kind in shares else 0 for kind in Kind}
+        right, wrong = sum(counts[kind] for kind in STANDS), counts[Kind.WRONG]
+        known = map(str, (summary.points, right, wrong, summary.points - right - wrong))
+        rows.append((summary.precision, name, *known, *rest))
+    return rows
+
+
+def audit_tables(report: AuditReport) -> list[RenderableType]:
+    """All tables of an audit: standing, variation, rounding errors, zones, ties by site; and more.
+
+    More is what published thresholds say, and what is missing: what is not finite, what was left
+    out, and what was unseen.
 
     >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
     >>> audit_tables(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
@@ -45,11 +95,10 @@ def audit_tables(report: AuditReport, detail: bool = False) -> list[RenderableTy
             tables.append(_errors(summaries, report.reference))
         if any(each.zones for each in summaries):
             tables.append(zone_table(summaries))
-        if detail:
-            tables.append(threshold_table(summaries))
+        tables.append(threshold_table(summaries))
         tables.append(_sites(report))
         if any(site.variation_l1 is not None for site in report.sites):
-            tables.append(_one_at_a_time(report))
+            tables.append(site_table(report))
     if broken := not_finite(report.points):
         tables.append(_not_finite(broken))
     if report.left_out:
@@ -97,6 +146,26 @@ def program_table(x: Sequence[float], by_t: dict[float, dict[str, list[Evaluatio
     return table
 
 
+def zero_table(places: Sequence[tuple[str, Sequence[Evaluation]]]) -> Table:
+    """What AD returns, in each precision, for one program whose derivative is 0.
+
+    Args:
+        places: a name of each place, and the program there in each precision.
+
+    >>> zero_table([]).row_count
+    0
+    """
+    table = _table("")
+    table.title = None
+    table.add_column("zero, x =", no_wrap=True)
+    for heading in ("float16", "bfloat16", "float32", "float64"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("called", no_wrap=True)
+    for name, evaluations in places:
+        table.add_row(name, *map(_derivative, evaluations), _zone(evaluations))
+    return table
+
+
 def slope_table(
     x: Sequence[float], rows: Sequence[tuple[str, tuple[float, float], float, Kind]]
 ) -> Table:
@@ -115,7 +184,7 @@ def slope_table(
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("which is", no_wrap=True)
     for program, slopes, returned, kind in rows:
-        word = f"[bold red]{kind}[/]" if kind is Kind.WRONG else str(kind)
+        word = Text(kind, style="bold red" if kind is Kind.WRONG else "")
         table.add_row(program, *(f"{each:g}" for each in (*slopes, returned)), word)
     return table
 
@@ -124,18 +193,18 @@ def _short(t: float) -> str:
     return f"{t:g}" if t == 0 or abs(t) >= 1e-3 else f"{t:.0e}"
 
 
-def _derivative(evaluation: Evaluation) -> str:
+def _derivative(evaluation: Evaluation) -> Text:
     text = f"{evaluation.derivative:.3g}"
     wrong = evaluation.program.startswith("zero") and evaluation.derivative != 0
-    return f"[bold red]{text}[/]" if wrong else text
+    return Text(text, style="bold red" if wrong else "")
 
 
-def _zone(evaluations: Sequence[Evaluation]) -> str:
+def _zone(evaluations: Sequence[Evaluation]) -> Text:
     if any(evaluation.exact != 0 for evaluation in evaluations):
-        return "[bold red]bifurcation[/]"
+        return Text("bifurcation", style="bold red")
     if any(evaluation.derivative != 0 for evaluation in evaluations):
-        return "[yellow]compensation[/]"
-    return "agreement"
+        return Text("compensation", style="yellow")
+    return Text("agreement")
 
 
 def _variation(report: AuditReport) -> Table:
@@ -152,8 +221,8 @@ def _variation(report: AuditReport) -> Table:
         l1 = [point.variation.l1 for point in points]
         relative = [point.variation.relative_l1 for point in points]
         table.add_row(
-            escape(precision),
-            escape(selection),
+            precision,
+            selection,
             f"{sum(value > 0 for value in l1)} of {len(points)}",  # where it is NaN nobody knows
             *(f"{of(values):.1e}" for values in (l1, relative) for of in (median, largest)),
         )
@@ -161,33 +230,25 @@ def _variation(report: AuditReport) -> Table:
 
 
 def standing_table(summaries: Sequence[Summary], reference: str) -> Table:
-    """What the gradients are, in per cent of the points, by precision and selection.
+    """What the gradients are, and at how many points, by precision and selection.
 
     >>> standing_table([], "native").title
-    'Is the gradient right? In % of the points'
+    'Is the gradient right? Number of points'
     """
-    table = _table("Is the gradient right? In % of the points")
-    left_out = max((each.standings_left_out for each in summaries), default=0)
-    if left_out:
-        table.caption = f"Left out: up to {left_out} points of a precision, where nobody could tell"
-        table.caption_justify = "left"
+    table = _table("Is the gradient right? Number of points")
     for heading in ("precision", "selection"):
         table.add_column(heading, no_wrap=True)
-    for kind in Kind:
-        table.add_column(kind, justify="right", no_wrap=True)
+    left_out = any(each.standings_left_out for each in summaries)
+    for heading in (*Kind, *(["not judged"] if left_out else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
     seen: set[str] = set()
     for each in summaries:
         programs = [] if each.precision in seen else [(reference, each.reference_standings)]
         seen.add(each.precision)
         for name, shares in (*programs, (each.selection, each.standings)):
-            table.add_row(
-                escape(each.precision),
-                escape(name),
-                *(
-                    f"{100 * share.proportion:.0f}" if (share := shares.get(kind)) else "--"
-                    for kind in Kind
-                ),
-            )
+            counts = [shares[kind].count if kind in shares else 0 for kind in Kind]
+            rest = [each.points - sum(counts)] if left_out else []
+            table.add_row(each.precision, name, *(f"{count:,}" for count in (*counts, *rest)))
     return table
 
 
@@ -213,13 +274,13 @@ def zone_table(summaries: Sequence[Summary]) -> Table:
         if each.zones_left_out:
             rows.append(("left out", f"{each.zones_left_out} of {each.points}"))
         for row in rows:
-            names = (escape(each.precision), escape(each.selection)) if row is rows[0] else ("", "")
+            names = (each.precision, each.selection) if row is rows[0] else ("", "")
             table.add_row(*names, *row, end_section=row is rows[-1])
     notes = []
     if any(each.judge == "noise floor" for each in summaries):
         notes.append("float64, which no higher precision judged, by its own noise floor")
     if told := sum(each.zones_by_standing for each in summaries):
-        notes.append(f"{told} by the standing, which the precision itself told")
+        notes.append(f"{told} by the standing, judged without the lift")
     if notes:
         table.caption = "\n".join(notes)
         table.caption_justify = "left"
@@ -232,20 +293,18 @@ def threshold_table(summaries: Sequence[Summary]) -> Table:
     Above the published one is what the published classifier calls a bifurcation.
 
     >>> threshold_table([]).title
-    'Thresholds on the variation (∞-norms of tensors, summed), and % of the points above'
+    'Thresholds on the variation (summed ∞-norms), and % of the points above'
     """
-    table = _table(
-        "Thresholds on the variation (∞-norms of tensors, summed), and % of the points above"
-    )
-    for heading in ("precision", "selection"):
-        table.add_column(heading, no_wrap=True)
+    table = _table("Thresholds on the variation (summed ∞-norms), and % of the points above")
+    table.add_column("precision", no_wrap=True)
+    table.add_column("selection", overflow="fold")
     for heading in ("published", "above", "measured", "above"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=heading != "above")
     for each in summaries:
         beyond = each.zones_by_threshold.get(Zone.BIFURCATION)
         table.add_row(
-            escape(each.precision),
-            escape(each.selection),
+            each.precision,
+            each.selection,
             _threshold(each.threshold),
             proportion(beyond),
             _threshold(each.threshold_measured),
@@ -274,7 +333,7 @@ def _errors(summaries: Sequence[Summary], reference: str) -> Table:
     table = _table("Variation and rounding error of the gradient (l1), median (range)")
     for heading in ("precision", "selection"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("variation / error", f"error / error of {escape(reference)}"):
+    for heading in ("variation / error", f"error / error of {reference}"):
         table.add_column(heading, justify="right")
     known = [(e.variation_in_errors, e.points) for e in summaries if e.variation_in_errors]
     if left_out := sum(spread.left_out for spread, _ in known):
@@ -282,7 +341,7 @@ def _errors(summaries: Sequence[Summary], reference: str) -> Table:
         table.caption_justify = "left"
     for each in summaries:
         spreads = (each.variation_in_errors, each.error_ratio)
-        table.add_row(escape(each.precision), escape(each.selection), *map(_spread, spreads))
+        table.add_row(each.precision, each.selection, *map(_spread, spreads))
     return table
 
 
@@ -322,8 +381,7 @@ def _sites(report: AuditReport) -> RenderableType:
     if len(tied) < len(by_site):
         table.caption = f"{len(by_site) - len(tied)} of {len(by_site)} sites have no tie"
         table.caption_justify = "left"
-    table.add_column("layer", overflow="fold")
-    table.add_column("operation", no_wrap=True)
+    table.add_column("site", overflow="fold")
     caused = any(site.dead is not None for site in report.sites)
     if caused:
         table.title = "Ties by site and cause, in % of the windows"
@@ -337,22 +395,25 @@ def _sites(report: AuditReport) -> RenderableType:
         for site in counts:
             causes = (site.dead, site.exact, site.rounding, *([site.cause_unknown] * unknown))
             table.add_row(
-                *(_named(site) if site is counts[0] else ("", "")),
+                site.name if site is counts[0] else "",
                 f"{site.windows:,}" if site is counts[0] else "",
-                escape(site.precision),
+                site.precision,
                 _share(site.tied, site.windows),
-                *(
-                    _share(count, site.windows)
-                    for count in (causes if caused else (site.tied_at_zero,))
-                ),
+                *_parts(causes if caused else (site.tied_at_zero,), site.windows),
                 end_section=site is counts[-1] and len(counts) > 1,
             )
     return table
 
 
-def _one_at_a_time(report: AuditReport) -> Table:
+def site_table(report: AuditReport) -> Table:
+    """How far each site alone moves the gradient, which ``--layers`` measures.
+
+    >>> names = ("0.1.0", "2.13.0", "cpu", "lenet5", "mnist")
+    >>> site_table(AuditReport(*names, 0, "native", ["minimal"], [], [], [])).title
+    'l1 variation of one site alone, minimal, in the mean'
+    """
     selection = "".join(report.selections[:1])
-    table = _table(f"l1 variation of one site alone, {selection}, mean over points")
+    table = _table(f"l1 variation of one site alone, {selection}, in the mean")
     table.add_column("layer", overflow="fold")
     table.add_column("operation", no_wrap=True)
     for heading in ("precision", "l1 alone", "in the lift"):
@@ -361,7 +422,7 @@ def _one_at_a_time(report: AuditReport) -> Table:
         if site.variation_l1:
             alone = (site.variation_l1, site.lift_variation_l1)
             numbers = ("--" if value is None else f"{value:.1e}" for value in alone)
-            table.add_row(*_named(site), escape(site.precision), *numbers)
+            table.add_row(*_named(site), site.precision, *numbers)
     left_out = sum(not site.variation_l1 for site in report.sites)
     if left_out:
         table.caption = f"{left_out} more move nothing, or do not have the selection"
@@ -371,7 +432,18 @@ def _one_at_a_time(report: AuditReport) -> Table:
 
 def _named(site: SiteCount) -> tuple[str, str]:
     layer = (site.layer or "(root)") + (f" #{site.call}" if site.call else "")
-    return escape(layer), escape(site.operation)
+    return layer, site.operation
+
+
+def _parts(counts: Sequence[int | None], total: int) -> list[str]:
+    """Parts in per cent of a total, rounded so that they add up to their sum in per cent."""
+    shown, so_far = [], 0
+    for count in counts:
+        before, so_far = so_far, so_far + (count or 0)
+        known = total and count is not None
+        rounded = [round(100 * each / total, 2) if total else 0.0 for each in (before, so_far)]
+        shown.append(f"{rounded[1] - rounded[0]:.2f}" if known else "--")
+    return shown
 
 
 def _share(count: int | None, total: int) -> str:
@@ -412,7 +484,7 @@ def _not_finite(broken: Counter[tuple[str, str, str, str]]) -> Table:
         table.add_column(heading)
     table.add_column("points", justify="right")
     for texts, count in broken.items():
-        table.add_row(*map(escape, texts), f"{count:,}")
+        table.add_row(*texts, f"{count:,}")
     return table
 
 
@@ -421,7 +493,7 @@ def _left_out(report: AuditReport) -> Table:
     table.add_column("what")
     table.add_column("points", justify="right")
     for each in report.left_out:
-        table.add_row(escape(each.what), f"{each.points:,}")
+        table.add_row(each.what, f"{each.points:,}")
     return table
 
 
@@ -435,7 +507,7 @@ def _unseen(report: AuditReport) -> Table:
         table.add_column("on the jump", justify="right")
     for unseen in report.unseen:
         layer = unseen.layer or "(root)"
-        texts = map(escape, (layer, unseen.operation, unseen.reason))
+        texts = (layer, unseen.operation, unseen.reason)
         on = "" if unseen.on_jump is None else f"{unseen.on_jump:,} of {unseen.elements:,}"
         table.add_row(*texts, f"{unseen.calls:,}", *([on] if counted else []))
     return table
@@ -443,7 +515,7 @@ def _unseen(report: AuditReport) -> Table:
 
 def _table(title: str) -> Table:
     return Table(
-        title=escape(title),
+        title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

@@ -82,7 +82,10 @@ def run_name(settings: Settings) -> str:
 def scalars(record: Record) -> Iterator[tuple[str, float]]:
     """The numbers of an epoch by name.
 
-    >>> for name, value in scalars(Record(1, 0.1, 2.0, 0.5, 1.5, 0.6, seconds=1.0)):
+    >>> from kinkcheck.study.criteria import ACCURACY
+    >>> from kinkcheck.study.job import Score
+    >>> train, test = Score(2.0, {ACCURACY: 0.5}), Score(1.5, {ACCURACY: 0.6})
+    >>> for name, value in scalars(Record(1, 0.1, train, test, seconds=1.0)):
     ...     print(name, value)
     loss/train 2.0
     loss/test 1.5
@@ -91,10 +94,10 @@ def scalars(record: Record) -> Iterator[tuple[str, float]]:
     learning_rate 0.1
     seconds 1.0
     """
-    yield "loss/train", record.train_loss
-    yield "loss/test", record.test_loss
-    yield "accuracy/train", record.train_accuracy
-    yield "accuracy/test", record.test_accuracy
+    train, test = record.train.numbers(), record.test.numbers()
+    for name in train:
+        yield f"{name}/train", train[name]
+        yield f"{name}/test", test[name]
     yield "learning_rate", record.learning_rate
     yield "seconds", record.seconds
     if record.gradient_norm is not None:
@@ -103,4 +106,4 @@ def scalars(record: Record) -> Iterator[tuple[str, float]]:
         yield f"ties/{ties.layer}", ties.rate
     for other in record.distances:
         yield f"distance/{other.network}", other.l1
-        yield f"distance_accuracy/{other.network}", other.test_accuracy
+        yield f"distance_{record.test.main.name}/{other.network}", other.test_value

@@ -1,11 +1,27 @@
-"""The sentence that closes an estimate of volumes."""
+"""An estimate of volumes in a terminal."""
 
 from __future__ import annotations
 
 from kinkcheck.audit.verdict import not_measured, not_switched
 from kinkcheck.audit.volume import Volume
 from kinkcheck.measure.zones import Zone
-from kinkcheck.report.tables import proportion
+from kinkcheck.report.tables import proportion, standing_table, threshold_table, zone_table
+from kinkcheck.terminal import Terminal
+
+
+def print_volume(volume: Volume, out: Terminal) -> None:
+    """Print the tables of an estimate, and what was found.
+
+    >>> print_volume(Volume({"reference": "native"}, [], 0, 0, 1, []), Terminal())
+    Thresholds on the variation ...
+    No point was visited.
+    """
+    if any(each.reference_standings for each in volume.summaries):
+        out.print(standing_table(volume.summaries, volume.settings["reference"]))
+    if any(each.zones for each in volume.summaries):
+        out.print(zone_table(volume.summaries))
+    out.print(threshold_table(volume.summaries))
+    out.print(volume_sentence(volume))
 
 
 def volume_sentence(volume: Volume) -> str:

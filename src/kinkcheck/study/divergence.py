@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from kinkcheck.study.job import Distance
-from kinkcheck.study.learner import Learner, Score
+from kinkcheck.study.job import Distance, Score
+from kinkcheck.study.learner import Learner
 
 
 def distance(first: nn.Module, other: nn.Module) -> float:
@@ -40,13 +40,13 @@ def distances(
     trained: Sequence[Score],
     tested: Sequence[Score],
 ) -> tuple[Distance, ...]:
-    """Each network after an epoch: its distance from network 0, its losses, its accuracy.
+    """Each network after an epoch: its distance from network 0, its losses, how it is judged.
 
     Args:
         selections: of the networks.
         learners: the networks, number 0 first.
         trained: their scores on the epoch.
-        tested: their scores on the test images.
+        tested: their scores on the test set.
     """
     found = []
     rows = zip(selections, learners, trained, tested, strict=True)
@@ -59,7 +59,7 @@ def distances(
                 l1=distance(learners[0].model, learner.model),
                 train_loss=train.loss,
                 test_loss=test.loss,
-                test_accuracy=test.accuracy,
+                test_value=test.value,
                 diverged_step=None if broken is None else broken.step,
                 diverged_layer=None if broken is None else broken.layer,
             )

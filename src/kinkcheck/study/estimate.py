@@ -13,19 +13,24 @@ from pathlib import Path
 import torch
 
 from kinkcheck.arithmetic import precision
+from kinkcheck.arithmetic.precision import require_precisions
 from kinkcheck.data.catalogue import lookup
-from kinkcheck.data.images import ImageSet
+from kinkcheck.errors import blaming
+from kinkcheck.ranges import require_threads
 from kinkcheck.study import model
+from kinkcheck.study.classification import random_classification
 from kinkcheck.study.determinism import deterministic
-from kinkcheck.study.executor import require_precisions
-from kinkcheck.study.feed import load
+from kinkcheck.study.feed import Feed, image_feed
 from kinkcheck.study.learner import Learner
 from kinkcheck.study.search import template
-from kinkcheck.study.settings import Settings
+from kinkcheck.study.settings import Classification, Settings
 from kinkcheck.study.spec import Spec
+from kinkcheck.study.task import Task
+from kinkcheck.study.tasks import rehearse, task_of
 
 _SHORT = 1.0  # seconds that the measurement of one kind may take for a whole batch
-_FEW = 4  # images in the first, careful, measurement; four times as many in the second
+_FEW = 4  # samples in the first, careful, measurement; four times as many in the second
+_IMAGES = 2**30  # bytes of random images
 _ROW = 400  # bytes that an epoch takes in the tables, with indices
 
 
@@ -34,17 +39,17 @@ class Kind:
     """Trials that cost the same for each step.
 
     Attributes:
-        network, batch_norm, precision, optimizer, forward: what they have in common.
+        words: what they are called.
+        precision, optimizer, forward: what they have in common besides.
         trials: how many there are, candidates of searches included.
         steps: training steps of all of them, times the networks of a weight divergence.
-        seconds_a_step: measured on random images: one device's share of a mini-batch, without what
-            the devices say to each other; a test image is taken as a third of a training image.
+        seconds_a_step: measured: one device's share of a mini-batch, without what the devices say
+            to each other; a test sample is taken as a third of a training sample.
         seconds: for all of them.
         state: bytes of a checkpoint.
     """
 
-    network: str
-    batch_norm: bool
+    words: tuple[str, ...]
     precision: str
     optimizer: str
     forward: str
@@ -64,6 +69,7 @@ class Estimate:
         candidates: learning rates that searches try besides.
         kinds: what they cost, by kind.
         disk: bytes: the tables, and two checkpoints of the trial that is running.
+        random_images: whether steps were measured on random images, and not on the first samples.
         published_sizes: whether the data were not looked at, and their published sizes were taken.
     """
 
@@ -71,6 +77,7 @@ class Estimate:
     candidates: int
     kinds: tuple[Kind, ...]
     disk: int
+    random_images: bool
     published_sizes: bool
 
     @property
@@ -103,13 +110,14 @@ def estimate(
         on_kind: called with the number of kinds measured and in all.
 
     Raises:
-        InputError: the data or the network cannot be had.
+        InputError: the task, the data or the network cannot be had.
 
     >>> from kinkcheck.study.spec import shipped
     >>> found = estimate(shipped("smoke"))
     >>> found.trials, found.steps
     (4, 192)
     """
+    require_threads(threads)
     trials = spec.trials()
     require_precisions(list(dict.fromkeys(settings.precision for settings in trials)), device)
     searches = {
@@ -120,13 +128,22 @@ def estimate(
     candidates = [
         base for base in searches.values() if base.search for _ in range(base.search.trials)
     ]
-    train, test = _sizes(trials[0], data_dir)
+    where = None if data_dir is None else str(data_dir)
+    named, folder = trials[0].task, str(spec.folder)
+    published = isinstance(named, Classification) and not _looked_at(named, where)
+    if isinstance(named, Classification) and published:
+        sizes = _published_sizes(named)
+    else:
+        task = task_of(named, where, folder)
+        sizes = len(task.train), len(task.test)
+        if not isinstance(named, Classification):
+            rehearse(task, spec.batch_size)
     by_kind: dict[tuple[object, ...], list[Settings]] = {}
     for settings in (*trials, *candidates):
         by_kind.setdefault(_kind(settings), []).append(settings)
     kinds = []
     for number, alike in enumerate(by_kind.values(), start=1):
-        kinds.append(_measure(alike, train, test, device, threads or torch.get_num_threads()))
+        kinds.append(_measure(alike, sizes, folder, device, threads or torch.get_num_threads()))
         on_kind(number, len(by_kind))
     epochs = sum(settings.epochs for settings in (*trials, *candidates))
     return Estimate(
@@ -134,58 +151,50 @@ def estimate(
         candidates=len(candidates),
         kinds=tuple(kinds),
         disk=2 * max(kind.state for kind in kinds) + _ROW * (4 * epochs + len(trials)),
-        published_sizes=not _looked_at(trials[0], data_dir),
+        random_images=isinstance(named, Classification),
+        published_sizes=published,
     )
 
 
 def _kind(settings: Settings) -> tuple[object, ...]:
-    return (
-        settings.network,
-        settings.batch_norm,
-        settings.precision,
-        settings.optimizer,
-        settings.forward,
-    )
+    return (*settings.task.words, settings.precision, settings.optimizer, settings.forward)
 
 
-def _looked_at(settings: Settings, data_dir: Path | None) -> bool:
-    return data_dir is not None or not lookup(settings.data).hub
+def _looked_at(named: Classification, data_dir: str | None) -> bool:
+    return data_dir is not None or not lookup(named.data).hub
 
 
-def _sizes(settings: Settings, data_dir: Path | None) -> tuple[int, int]:
+def _published_sizes(named: Classification) -> tuple[int, int]:
     """Images to train on and to test on."""
-    sizes = []
-    for split, count in (
-        (settings.train_split, settings.train_images),
-        (settings.test_split, settings.test_images),
-    ):
-        if _looked_at(settings, data_dir):
-            where = None if data_dir is None else str(data_dir)
-            sizes.append(len(load(settings.data, split, count, where)))
-        else:
-            published = lookup(settings.data).splits[split]
-            sizes.append(min(published, count or published))
-    return sizes[0], sizes[1]
+    published = lookup(named.data).splits
+    train, test = published[named.train_split], published[named.test_split]
+    return min(train, named.train_images or train), min(test, named.test_images or test)
 
 
-def _measure(alike: list[Settings], train: int, test: int, device: str, threads: int) -> Kind:
+def _measure(
+    alike: list[Settings], sizes: tuple[int, int], folder: str, device: str, threads: int
+) -> Kind:
     example = alike[0]
-    entry = lookup(example.data)
-    images = ImageSet(
-        name=entry.name,
-        split=example.train_split,
-        classes=entry.classes,
-        mean=entry.mean,
-        std=entry.std,
-        images=torch.zeros(1, *entry.shape, dtype=torch.uint8),
-        labels=torch.zeros(1, dtype=torch.int64),
-    )
+    train, test = sizes
+    share = min(math.ceil(example.batch_size / example.devices), train)
     with deterministic(device, threads, 0):
+        task: Task
+        if isinstance(example.task, Classification):
+            # A batch of more is never measured whole: see _seconds_a_step.
+            most = _IMAGES // math.prod(lookup(example.task.data).shape)
+            task = random_classification(example.task, min(share, most), folder)
+        else:
+            task = task_of(example.task, None, folder)
         selection = example.networks[0] if example.networks else None
-        network = model.build(example, images, device, selection)
-        learner = Learner(network, example, 1e-6)
-        learner.begin_epoch()
-        a_step = _seconds_a_step(learner, example, entry.shape, entry.classes, device)
+        words = " ".join((*example.task.words, example.precision))
+        with blaming(f"{words}: the network cannot be made"):
+            network = model.build(example, task, device, selection)
+        with blaming(f"{words}: a step cannot be taken"):
+            learner = Learner(network, task, example, 1e-6)
+            learner.begin_epoch()
+            feed = task.feed("train", precision.parse(example.precision), device)
+            a_step = _seconds_a_step(learner, feed, share)
+        image_feed.cache_clear()  # random images are not worth keeping
         buffer = io.BytesIO()
         torch.save(learner.state(), buffer)
     networks = Counter({settings.id: len(settings.networks) or 1 for settings in alike})
@@ -195,8 +204,7 @@ def _measure(alike: list[Settings], train: int, test: int, device: str, threads:
     )
     tested = sum(settings.epochs * test * networks[settings.id] for settings in alike)
     return Kind(
-        network=example.network,
-        batch_norm=example.batch_norm,
+        words=tuple(example.task.words),
         precision=example.precision,
         optimizer=example.optimizer,
         forward=example.forward,
@@ -208,26 +216,20 @@ def _measure(alike: list[Settings], train: int, test: int, device: str, threads:
     )
 
 
-def _seconds_a_step(
-    learner: Learner, settings: Settings, shape: tuple[int, int, int], classes: int, device: str
-) -> float:
-    held = precision.parse(settings.precision)
-
-    def seconds(images: int, times: int) -> float:
-        x = held.cast(torch.randn(images, *shape), device)
-        y = torch.randint(classes, (images,), device=device)
+def _seconds_a_step(learner: Learner, feed: Feed, batch: int) -> float:
+    def seconds(samples: int, times: int) -> float:
+        drawn = next(feed.in_order(samples))
         measured = []
         for _ in range(times):
             start = time.perf_counter()
-            learner.step(x, y)
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
+            learner.step(*drawn)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             measured.append(time.perf_counter() - start)
         return min(measured)
 
-    batch = math.ceil(settings.batch_size / settings.devices)
     few, more = min(_FEW, batch), min(4 * _FEW, batch)
     at_few, at_more = seconds(few, 2), seconds(more, 2)
-    an_image = max(at_more - at_few, 0.0) / max(more - few, 1)
-    whole = at_more + an_image * (batch - more)
+    a_sample = max(at_more - at_few, 0.0) / max(more - few, 1)
+    whole = at_more + a_sample * (batch - more)
     return seconds(batch, 3) if whole < _SHORT else whole

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Protocol, TypeAlias
 
-from kinkcheck.arithmetic import precision
-from kinkcheck.arithmetic.precision import require_available
+from kinkcheck.arithmetic.precision import require_precisions
 from kinkcheck.errors import InputError
+from kinkcheck.interrupts import require_none
 from kinkcheck.study.job import Beat, Event, Job, Outcome
 from kinkcheck.study.parallel import train_parallel
 from kinkcheck.study.trial import train
@@ -65,23 +66,19 @@ class Inline:
                 yield job, event
 
 
-def require_precisions(precisions: Sequence[str], device: str) -> None:
-    """Check that this process has a device with each of some precisions.
-
-    Raises:
-        InputError: it has not; see :func:`kinkcheck.arithmetic.precision.require_available`.
-
-    >>> require_precisions(["float16", "float64"], "cpu")
-    """
-    for name in precisions:
-        require_available(precision.parse(name), device)
-
-
 def guarded(job: Job, on_beat: Callable[[Beat], None]) -> Iterator[Event]:
     """Train a job, on one device or several; an exception becomes the outcome ``failed``."""
-    try:
-        yield from (train if job.settings.devices == 1 else train_parallel)(job, on_beat)
-    except InputError:
-        raise
-    except Exception as error:
-        yield Outcome.failure(error)
+    with closing((train if job.settings.devices == 1 else train_parallel)(job, on_beat)) as events:
+        while True:
+            try:
+                event = next(events, None)
+            except (InputError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # a user's code may also leave
+                require_none()  # which may be what it comes from
+                event = Outcome.failure(error)
+            if event is None:
+                return
+            yield event
+            if isinstance(event, Outcome):
+                return

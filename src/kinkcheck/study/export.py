@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from kinkcheck.errors import InputError
+from kinkcheck.errors import unknown
 from kinkcheck.extras import require
 from kinkcheck.study.reading import Reading, Rows
 
@@ -18,13 +18,10 @@ FORMATS: tuple[Format, ...] = ("csv", "json", "parquet")
 SCHEMA = "kinkcheck.study/1"
 
 _TRIAL = (
-    "trial, data, network, batch_norm, precision, optimizer, forward, max_pool, relu, "
+    "trial, {factors}, precision, optimizer, forward, max_pool, relu, "
     "json_extract(settings, '$.selections') AS selections, seed, trials.learning_rate"
 )
-_EPOCH = (
-    "epoch, epochs.learning_rate AS epoch_learning_rate, train_loss, train_accuracy, test_loss, "
-    "test_accuracy, gradient_norm"
-)
+_EPOCH = "epoch, epochs.learning_rate AS epoch_learning_rate, {train}, {test}, gradient_norm"
 _OUTCOME = "state, diverged_step, diverged_layer, reason"
 
 QUERIES = {
@@ -73,8 +70,14 @@ def export(study: Reading, table: str, form: Format, *, timing: bool = False) ->
     'trial,epoch,layer,windows,tied'
     """
     if table not in QUERIES:
-        raise InputError(f"unknown table {table!r}; accepted: {', '.join(QUERIES)}")
-    query = QUERIES[table].format(timing=", seconds" if timing else "")
+        raise unknown("table", table, QUERIES)
+    columns = ["loss", *(each.name for each in study.shape.criteria)]
+    query = QUERIES[table].format(
+        factors=", ".join(study.shape.factors),
+        train=", ".join(f"train_{name}" for name in columns),
+        test=", ".join(f"test_{name}" for name in columns),
+        timing=", seconds" if timing else "",
+    )
     rows = study.rows(query)
     if form == "json":
         return _json(table, rows)
@@ -82,7 +85,7 @@ def export(study: Reading, table: str, form: Format, *, timing: bool = False) ->
         return _csv(study.columns(query), rows)
     if form == "parquet":
         return _parquet(study.columns(query), rows)
-    raise InputError(f"unknown format {form!r}; accepted: {', '.join(FORMATS)}")
+    raise unknown("format", form, FORMATS)
 
 
 def _json(table: str, rows: Rows) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from kinkcheck.errors import one_line
+from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.settings import Settings
 
 if TYPE_CHECKING:  # a study is read without PyTorch
@@ -20,8 +22,8 @@ the study is started again, and so does a failed one."""
 class Stop(Protocol):
     """Whether a trial is stopped early; a value, so that it can travel to another process."""
 
-    def __call__(self, accuracies: Sequence[float]) -> bool:
-        """Whether to stop after an epoch, given the test accuracies of all epochs so far."""
+    def __call__(self, values: Sequence[float]) -> bool:
+        """Whether to stop after an epoch, given how all epochs so far were judged."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,11 @@ class Job:
         settings: what it is.
         learning_rate: its own, or the one that was found for it.
         data_dir: where the data are.
+        folder: of the spec, from which the paths of the user's files are told.
         device: where to train.
         threads: of the CPU.
         state: a checkpoint, as :class:`EpochEnd` brought it; None for the start.
-        accuracies: test accuracies of the epochs before the checkpoint.
+        values: how the epochs before the checkpoint were judged, see :attr:`Score.value`.
         stop: whether to stop early; None for never.
     """
 
@@ -46,9 +49,42 @@ class Job:
     data_dir: str | None
     device: str
     threads: int
+    folder: str = ""
     state: bytes | None = None
-    accuracies: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
     stop: Stop | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a network does on a set.
+
+    Attributes:
+        loss: mean loss of a sample.
+        metrics: by criterion, the one that decides first. Not a number before the first epoch,
+            where a share is 0.
+    """
+
+    loss: float
+    metrics: Mapping[Criterion, float] = field(hash=False)
+
+    @property
+    def main(self) -> Criterion:
+        """The criterion that decides."""
+        return next(iter(self.metrics))
+
+    @property
+    def value(self) -> float:
+        """What it says."""
+        return self.metrics[self.main]
+
+    def numbers(self) -> dict[str, float]:
+        """The loss and the metrics by name.
+
+        >>> Score(2.0, {Criterion("error", larger_is_better=False): 1.5}).numbers()
+        {'loss': 2.0, 'error': 1.5}
+        """
+        return {"loss": self.loss, **{each.name: value for each, value in self.metrics.items()}}
 
 
 @dataclass(frozen=True)
@@ -59,9 +95,9 @@ class Distance:
         network: its number i, from 0.
         max_pool: its selection.
         l1: ‖θ_0 − θ_i‖₁, the sum of absolute differences over all parameters, in float64.
-        train_loss: mean loss of an image over the epoch; not a number before the first.
-        test_loss: mean loss of a test image.
-        test_accuracy: share of test images, from 0 to 1.
+        train_loss: mean loss of a sample over the epoch; not a number before the first.
+        test_loss: mean loss of a test sample.
+        test_value: how it is judged on the test set, see :attr:`Score.value`.
         diverged_step: first step whose loss was not finite; None if all were.
         diverged_layer: the layer where that came from.
     """
@@ -71,7 +107,7 @@ class Distance:
     l1: float
     train_loss: float
     test_loss: float
-    test_accuracy: float
+    test_value: float
     diverged_step: int | None = None
     diverged_layer: str | None = None
 
@@ -83,10 +119,8 @@ class Record:
     Attributes:
         epoch: epochs done, from 1; 0 is the start of a weight divergence.
         learning_rate: of the epoch's steps.
-        train_loss: mean loss of an image over the epoch, each taken before its step.
-        train_accuracy: share of training images, from 0 to 1, likewise.
-        test_loss: mean loss of a test image after the epoch.
-        test_accuracy: share of test images, likewise.
+        train: over the epoch, each mini-batch taken before its step.
+        test: on the test set after the epoch.
         gradient_norm: see :class:`kinkcheck.study.probe.Probe`; None if not probed.
         ties: see :class:`kinkcheck.study.probe.Probe`.
         distances: of the networks of a weight divergence; the values above are network 0's.
@@ -95,10 +129,8 @@ class Record:
 
     epoch: int
     learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
+    train: Score
+    test: Score
     seconds: float
     gradient_norm: float | None = None
     ties: tuple[Ties, ...] = ()
@@ -164,13 +196,13 @@ class Outcome:
     reason: str | None = None
 
     @classmethod
-    def failure(cls, error: Exception) -> Outcome:
+    def failure(cls, error: BaseException) -> Outcome:
         r"""What an exception in a trial means.
 
         >>> Outcome.failure(ValueError("too\n  big")).reason
         'ValueError: too big'
         """
-        return cls("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return cls("failed", reason=one_line(error))
 
 
 Event: TypeAlias = Started | EpochEnd | Outcome

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, StepLR
 
 from kinkcheck.arithmetic import precision
 from kinkcheck.measure.finite import broken_layer, first_layer
+from kinkcheck.measure.runs import device_of
+from kinkcheck.study.criteria import Metric
 from kinkcheck.study.feed import Feed
+from kinkcheck.study.job import Score
 from kinkcheck.study.settings import Settings
+from kinkcheck.study.task import Task, forward, joined
 
 Spread: TypeAlias = Callable[[nn.Module], nn.Module]
 """What puts a module in place of a network that computes the same, on several devices."""
-
-_TEST_BATCH = 500
 
 
 def on_one_device(model: nn.Module) -> nn.Module:
@@ -42,59 +43,44 @@ class Broken:
     layer: str
 
 
-@dataclass(frozen=True)
-class Score:
-    """Loss and accuracy over a set.
-
-    Attributes:
-        loss: mean cross entropy of an image.
-        accuracy: share of images whose class has the largest score, from 0 to 1. An image with a
-            score that is not a number counts as wrong.
-    """
-
-    loss: float
-    accuracy: float
-
-
 @dataclass
 class _Meter:
-    """Sums over mini-batches; the loss is weighted by their sizes."""
+    """What the steps over a set have found; the loss is weighted by the sizes of mini-batches."""
 
     loss: float = 0.0
     weight: int = 0
-    images: int = 0
-    right: list[Tensor] = field(default_factory=list)
+    results: list[tuple[Tensor, ...]] = field(default_factory=list)
 
-    def add(self, loss: float, scores: Tensor, y: Tensor) -> None:
-        self.loss += loss * len(y)
-        self.weight += len(y)
-        self._count(scores, y)
+    def add(self, loss: float, results: tuple[Tensor, ...], samples: int) -> None:
+        self.loss += loss * samples
+        self.weight += samples
+        self.results.append(results)
 
-    def add_without_loss(self, scores: Tensor, y: Tensor) -> None:
-        self._count(scores, y)
+    def add_without_loss(self, results: tuple[Tensor, ...]) -> None:
+        self.results.append(results)
 
-    def _count(self, scores: Tensor, y: Tensor) -> None:
-        self.images += len(y)
-        # One number a batch stays on the device, where asking for it would be waiting for it.
-        right = (scores.argmax(1) == y) & ~scores.isnan().any(1)
-        self.right.append(right.sum())
+    def score(self, metrics: Sequence[Metric]) -> Score:
+        loss = self.loss / self.weight if self.weight else math.nan
+        if not self.results:
+            return untrained(metrics, loss)
+        results = joined(self.results)
+        return Score(loss, {metric.criterion: metric.value(results) for metric in metrics})
 
-    def score(self) -> Score:
-        right = int(torch.stack(self.right).sum()) if self.right else 0
-        return Score(
-            self.loss / self.weight if self.weight else math.nan,
-            right / self.images if self.images else 0.0,
-        )
+
+def untrained(metrics: Sequence[Metric], loss: float = math.nan) -> Score:
+    """The score where there was no step: not a number, but 0 where it is a share."""
+    return Score(loss, {each.criterion: 0.0 if each.share else math.nan for each in metrics})
 
 
 class Learner:
     """A network with optimizer, learning-rate schedule and, in mixed precision, loss scaling.
 
-    The arithmetic is that of the plain PyTorch loop: ``cross_entropy``, ``backward`` and ``step``
-    for each batch, a step of the schedule after each epoch.
+    The arithmetic is that of the plain PyTorch loop: the task's step, ``backward`` and a step of
+    the optimizer for each batch, a step of the schedule after each epoch.
 
     Args:
         model: the network, in its precision, on its device.
+        task: what it is trained for.
         settings: of the trial.
         learning_rate: to start with.
         spread: over several devices.
@@ -107,13 +93,13 @@ class Learner:
             parameter that is not finite ends training in any precision, and an epoch without a
             finite loss does.
 
-    >>> from kinkcheck import data
-    >>> from kinkcheck.study.feed import feed
     >>> from kinkcheck.study.model import build
     >>> from kinkcheck.study.spec import shipped
-    >>> digits = feed("mnist-sample", "train", 64, None, "float16", "cpu")
+    >>> from kinkcheck.study.tasks import task_of
     >>> settings = shipped("smoke").trials()[0]
-    >>> learner = Learner(build(settings, digits.images, "cpu"), settings, 0.02)
+    >>> task = task_of(settings.task, None, "")
+    >>> digits = task.feed("train", precision.parse("16"), "cpu")
+    >>> learner = Learner(build(settings, task, "cpu"), task, settings, 0.02)
     >>> learner.begin_epoch()
     >>> learner.step(*next(digits.in_order(64)))
     >>> round(learner.end_epoch().loss)
@@ -123,17 +109,19 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
+        task: Task,
         settings: Settings,
         learning_rate: float,
         spread: Spread = on_one_device,
     ) -> None:
         self.model = model
+        self._task = task
         self._spread = spread(model)
         self.steps = 0
         self.broken: Broken | None = None
         self.diverged = False
         self._held = precision.parse(settings.precision)
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
         self._clip = settings.clip_norm
         self._optimizer = _optimizer(model, settings, learning_rate)
         self._schedule = _schedule(self._optimizer, settings)
@@ -147,30 +135,29 @@ class Learner:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def begin_epoch(self) -> None:
-        """Set the network to training, and loss and accuracy to nothing."""
+        """Set the network to training, and its score to nothing."""
         self._spread.train()
         self._meter = _Meter()
 
-    def step(self, x: Tensor, y: Tensor) -> None:
+    def step(self, batch: Any, samples: int) -> None:
         """One training step; none if training cannot go on.
 
         Args:
-            x: images (N, C, H, W) in the trial's precision.
-            y: labels (N,).
+            batch: in the trial's precision.
+            samples: how many it has.
         """
         if self.diverged:
             return
         self._optimizer.zero_grad()
         with self._held.contractions(self._device):
             with self._held.computation(self._device):
-                scores = self._spread(x)
-                loss = F.cross_entropy(scores, y)
+                loss, results = forward(self._task, self._spread, batch)
             value = loss.item()
             if math.isfinite(value):
-                self._meter.add(value, scores.detach(), y)
+                self._meter.add(value, results, samples)
             else:
-                self._meter.add_without_loss(scores.detach(), y)
-                self._note(x)
+                self._meter.add_without_loss(results)
+                self._note(batch)
                 if self.diverged:
                     return
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
@@ -178,11 +165,11 @@ class Learner:
         self.steps += 1
 
     def end_epoch(self) -> Score:
-        """A step of the schedule; loss before each step and accuracy over the epoch.
+        """A step of the schedule; the score over the epoch, each batch before its step.
 
         The loss is the mean over the steps that had a finite one.
         """
-        score = self._meter.score()
+        score = self._meter.score(self._task.metrics)
         layer = broken_layer(self.model)
         if layer is not None:
             self._break(layer)
@@ -193,14 +180,14 @@ class Learner:
         return score
 
     def test(self, feed: Feed) -> Score:
-        """Loss and accuracy on a set, in the precision of storage as in the published code."""
+        """The score on a set, in the precision of storage as in the published code."""
         meter = _Meter()
         self._spread.eval()
         with torch.no_grad(), self._held.contractions(self._device):
-            for x, y in feed.in_order(_TEST_BATCH):
-                scores = self._spread(x)
-                meter.add(F.cross_entropy(scores, y).item(), scores, y)
-        return meter.score()
+            for batch, samples in feed.in_order(self._task.test_batch):
+                loss, results = forward(self._task, self._spread, batch)
+                meter.add(loss.item(), results, samples)
+        return meter.score(self._task.metrics)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, as tensors and plain values."""
@@ -240,11 +227,11 @@ class Learner:
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
 
-    def _note(self, x: Tensor) -> None:
+    def _note(self, batch: Any) -> None:
         """A loss was not finite: say where that came from, and whether it can be skipped."""
         if self.broken is None:
-            with self._held.contractions(x.device), self._held.computation(x.device):
-                self._break(first_layer(self.model, lambda: self.model(x)))
+            with self._held.contractions(self._device), self._held.computation(self._device):
+                self._break(first_layer(self.model, lambda: self._task.step(self.model, batch)))
         self.diverged = self._scaler is None or broken_layer(self.model) is not None
 
     def _break(self, layer: str) -> None:

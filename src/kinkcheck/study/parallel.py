@@ -1,24 +1,26 @@
 """One trial on several devices: each takes its share of every mini-batch.
 
 One process a device runs the trial as if it were alone (:func:`kinkcheck.study.trial.train`), but
-for the networks, which compute the scores of a share and hand them to each other. So all see the
-scores of the whole mini-batch and reach the same loss, the same verdict on it and, with gradients
+for the networks, which compute the outputs of a share and hand them to each other. So all see the
+outputs of the whole mini-batch and reach the same loss, the same verdict on it and, with gradients
 summed by ``DistributedDataParallel``, the same parameters. One of them tells what happens.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -26,7 +28,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kinkcheck.errors import InputError
+from kinkcheck.files import Claim
+from kinkcheck.measure.batch import moved, tensors
 from kinkcheck.study.job import Beat, Event, Job, Outcome
+from kinkcheck.study.rank import work
 from kinkcheck.study.trial import OnBeat, train
 
 # A process forked from one that has used OpenMP can hang.
@@ -35,7 +40,7 @@ _CONTEXT: SpawnContext | ForkServerContext = get_context("spawn")
 Told: TypeAlias = Event | Beat | InputError
 
 
-def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Event]:
+def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Generator[Event, None, None]:
     """Train one trial on ``settings.devices`` devices, each in a process of its own.
 
     The events are those of :func:`kinkcheck.study.trial.train`, and so are the numbers, up to the
@@ -52,13 +57,13 @@ def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Ev
     _require_devices(job.device, devices)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what goes wrong is told by the outcome
     ranks: list[_Rank] = []
-    with TemporaryDirectory(prefix="kinkcheck-") as folder:
-        meeting = (Path(folder) / "meeting").as_uri()
+    with _meeting() as meeting:
         try:
             for rank in range(devices):
                 told, telling = _CONTEXT.Pipe(duplex=False)
-                process = _CONTEXT.Process(target=_work, args=(job, rank, meeting, telling))
-                process.start()
+                process = _CONTEXT.Process(target=work, args=(job, rank, meeting, telling))
+                with _deaf():
+                    process.start()
                 telling.close()
                 ranks.append(_Rank(process, told))
             yield from _relay(ranks, on_beat)
@@ -66,6 +71,35 @@ def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Iterator[Ev
             for one in ranks:
                 one.process.kill()
                 one.process.join()
+
+
+_MEETING = "kinkcheck-meeting-"
+
+
+@contextmanager
+def _meeting() -> Iterator[str]:
+    """Where processes find each other: a file of theirs; those of killed ones are removed."""
+    folder = Path(gettempdir())
+    for left in folder.glob(f"{_MEETING}*"):
+        with suppress(InputError, OSError), Claim(left):
+            left.unlink()
+    path = folder / f"{_MEETING}{uuid4().hex}"
+    path.touch()
+    try:
+        with Claim(path):
+            yield path.as_uri()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started in the block get no Ctrl-C: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -125,25 +159,25 @@ def _require_devices(device: str, devices: int) -> None:
         raise InputError(f"devices: {devices} of {kind} cannot work together; accepted: cpu, cuda")
 
 
-def _work(job: Job, rank: int, meeting: str, telling: Connection) -> None:
-    """What one process does, until it is killed: the others may still need it at its end."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def tell(job: Job, rank: int, meeting: str, telling: Connection) -> None:
+    """Train a trial as one of several processes, and tell what happens.
+
+    Args:
+        job: the trial.
+        rank: the number of the process; all tell outcomes, the first one tells the rest.
+        meeting: where the processes find each other.
+        telling: takes what happens.
+    """
     try:
         for item in _events(job, rank, meeting, telling.send):
             if rank == 0 or isinstance(item, Outcome):
                 telling.send(item)
     except InputError as error:
         telling.send(error)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may also leave
         telling.send(Outcome.failure(error))
-    threading.Event().wait()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _events(job: Job, rank: int, meeting: str, tell: OnBeat) -> Iterator[Event]:
@@ -156,10 +190,11 @@ def _events(job: Job, rank: int, meeting: str, tell: OnBeat) -> Iterator[Event]:
 
 
 class Shared(nn.Module):
-    """A network whose copies, one a process, share each batch; every one gets all the scores.
+    """A network whose copies, one a process, share each batch; every one gets all the outputs.
 
-    A batch that cannot be dealt out evenly is filled up with its first images, whose scores count
-    for nothing; they do take part in the statistics of batch norm.
+    What it is called with, and what it returns, has a sample in each entry of dimension 0 of every
+    tensor. A batch that cannot be dealt out evenly is filled up with its first samples, whose
+    outputs count for nothing; they do take part in the statistics of batch norm.
 
     Args:
         model: the network, with equal parameters in all processes.
@@ -174,16 +209,38 @@ class Shared(nn.Module):
         self._copy = DistributedDataParallel(model, find_unused_parameters=True)
         self._copy.register_comm_hook(None, lambda _, bucket: _sum(bucket))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The scores of the whole batch."""
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs for the whole batch.
+
+        Raises:
+            InputError: samples cannot be told in what the network is called with or returns.
+        """
         rank, ranks = dist.get_rank(), dist.get_world_size()
-        share = -(-len(x) // ranks)
-        filled = x[torch.arange(share * ranks, device=x.device) % len(x)]
-        scores = self._copy(filled[rank * share : (rank + 1) * share])
+        samples = _samples((args, kwargs), "is called with")
+        share = -(-samples // ranks)
+
+        def own(x: Tensor) -> Tensor:
+            filled = x[torch.arange(share * ranks, device=x.device) % samples]
+            return filled[rank * share : (rank + 1) * share]
+
+        mine, named = moved((args, kwargs), own)
+        outputs = self._copy(*mine, **named)
+        if _samples(outputs, "returns") != share:
+            raise InputError("devices: the network must return a row for each sample")
         if self.training:
             _average([buffer for buffer in self._copy.buffers() if buffer.is_floating_point()])
-        gathered: Tensor = _Gather.apply(scores)
-        return gathered[: len(x)]
+        return moved(outputs, lambda each: _Gather.apply(each)[:samples])
+
+
+def _samples(value: Any, what: str) -> int:
+    """How many samples there are: the length of every tensor."""
+    sizes = {len(each) if each.dim() else 0 for each in tensors(value)}
+    if len(sizes) != 1 or sizes == {0}:
+        raise InputError(
+            f"devices: what the network {what} must be tensors with a sample in each entry of "
+            "dimension 0; accepted: devices = 1"
+        )
+    return sizes.pop()
 
 
 class _Gather(torch.autograd.Function):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinkcheck.arithmetic.precision import Precision
@@ -51,28 +51,29 @@ class Probe:
     gradient_norm: float
 
 
-def probe(model: nn.Module, x: Tensor, y: Tensor, held: Precision) -> Probe:
+def probe(model: nn.Module, loss: Callable[[], Tensor], held: Precision) -> Probe:
     """Measure a network on a mini-batch; mode, statistics and random state stay as they are.
 
     Args:
         model: the network, in the precision of the run.
-        x: images (N, C, H, W).
-        y: labels (N,).
+        loss: that of the mini-batch: calls the network.
         held: the precision to compute in.
 
     >>> from kinkcheck import networks
     >>> from kinkcheck.arithmetic import precision
     >>> lenet = networks.build("lenet5", in_channels=1, classes=10, image_size=28)
-    >>> probed = probe(lenet, torch.zeros(4, 1, 28, 28), torch.arange(4), precision.parse("32"))
+    >>> zeros = torch.zeros(4, 1, 28, 28)
+    >>> probed = probe(lenet, lambda: lenet(zeros).square().mean(), precision.parse("32"))
     >>> [(ties.layer, ties.rate) for ties in probed.ties]
     [('features.2', 1.0), ('features.6', 1.0)]
     """
     training = model.training
+    device = next(model.parameters()).device
     model.train()
     try:
-        with held.contractions(x.device):
-            with held.computation(x.device):
-                forward = Forward(model, lambda: F.cross_entropy(model(x), y))
+        with held.contractions(device):
+            with held.computation(device):
+                forward = Forward(model, loss)
             gradients = forward.gradient({})
     finally:
         model.train(training)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinkcheck.errors import InputError
-from kinkcheck.study import schema
+from kinkcheck.errors import InputError, blaming
+from kinkcheck.seal import DamagedError
+from kinkcheck.study import schema, seals
+from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.job import State
 from kinkcheck.study.lock import holder
 from kinkcheck.study.settings import Settings
@@ -28,23 +30,23 @@ class Trial:
     Attributes:
         trial: its id.
         state: see :data:`kinkcheck.study.job.State`.
-        network, batch_norm, precision, optimizer, forward, seed, learning_rate: what it is;
-            the learning rate is None as long as it is searched.
+        task: what tells trials of its task apart: ``data``, ``network`` and ``batch_norm`` where
+            images are classified, ``task`` else.
+        precision, optimizer, forward, seed, learning_rate: what it is; the learning rate is None as
+            long as it is searched.
         selections: by family of operations; a family that is not there is native.
         epochs: that it is to have.
         done: epochs that it has.
-        test_accuracy: after the last of them, from 0 to 1; None before the first.
+        value: how it is judged on the test set after the last of them; None before the first, and
+            where it is not a number.
         diverged_step: steps before the first number that was not finite.
         diverged_layer: where that was.
         reason: of a failure.
-        data: name of the data set.
     """
 
     trial: str
     state: State
-    data: str
-    network: str
-    batch_norm: bool
+    task: Mapping[str, object]
     precision: str
     optimizer: str
     forward: str
@@ -53,7 +55,7 @@ class Trial:
     learning_rate: float | None
     epochs: int
     done: int
-    test_accuracy: float | None
+    value: float | None
     diverged_step: int | None
     diverged_layer: str | None
     reason: str | None
@@ -64,26 +66,33 @@ class Reading:
 
     Attributes:
         folder: of the study.
+        shape: of its tables: what its task adds to them.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
         self._connection = connection
+        self.shape = schema.shape_of(connection)
+
+    @property
+    def criterion(self) -> Criterion:
+        """What decides."""
+        return self.shape.criteria[0]
 
     def trials(self, *, candidates: bool = False) -> list[Trial]:
         """The trials in order; the candidates of searches instead, if asked."""
         found = self.rows(
-            "SELECT trial, state, data, network, batch_norm, precision, optimizer, forward, "
+            "SELECT trial, state, precision, optimizer, forward, "
             "settings, seed, trials.learning_rate, trials.epochs, "
             "(SELECT coalesce(max(epoch), 0) FROM epochs WHERE epochs.trial = trials.trial) done, "
-            "(SELECT test_accuracy FROM epochs WHERE epochs.trial = trials.trial "
-            "ORDER BY epoch DESC LIMIT 1) test_accuracy, diverged_step, diverged_layer, reason "
+            f"(SELECT test_{self.criterion.name} FROM epochs WHERE epochs.trial = trials.trial "
+            "ORDER BY epoch DESC LIMIT 1) value, diverged_step, diverged_layer, reason "
             "FROM trials WHERE (search IS NOT NULL) = ? ORDER BY position, search, number",
             (candidates,),
         )
         for row in found:
-            row["batch_norm"] = bool(row["batch_norm"])
-            row["selections"] = Settings.from_json(row.pop("settings")).selections
+            settings = Settings.from_json(row.pop("settings"))
+            row["task"], row["selections"] = settings.task.columns, settings.selections
         return [Trial(**row) for row in found]
 
     def losses(self) -> dict[str, list[float]]:
@@ -122,8 +131,11 @@ class Reading:
 def reading(folder: Path) -> Iterator[Reading]:
     """Open a study to read from it; it may be running.
 
+    Whatever fails in the block is said to be the fault of what was read.
+
     Raises:
-        InputError: there is none, it was written by a newer version, or it cannot be read.
+        InputError: there is none, it was written by a newer version, it is damaged, or it cannot be
+            read.
 
     >>> from kinkcheck.study.run import run
     >>> from kinkcheck.study.spec import shipped
@@ -134,8 +146,27 @@ def reading(folder: Path) -> Iterator[Reading]:
     ...     [(trial.state, trial.done) for trial in study.trials()]
     [('finished', 1), ('finished', 1)]
     """
-    with closing(schema.open_for_reading(folder / schema.FILE)) as connection:
+    file = folder / schema.FILE
+    with closing(schema.open_for_reading(file)) as connection:
         try:
-            yield Reading(folder, connection)
-        except sqlite3.Error as error:
-            raise InputError(f"{folder / schema.FILE} cannot be read: {error}") from error
+            # What somebody wrote there by hand fails in as many ways as there are to write.
+            with blaming(f"{file} holds what no study does"):
+                _require_intact(file, connection)
+                yield Reading(folder, connection)
+        except InputError as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                raise InputError(f"{file} cannot be read: {error.__cause__}") from error
+            raise
+
+
+def _require_intact(path: Path, connection: sqlite3.Connection) -> None:
+    if schema.version_of(connection) < schema.SEALED:
+        return
+    connection.execute("BEGIN")  # a writer may be at it
+    found = seals.damaged(connection)
+    connection.execute("COMMIT")
+    if found:
+        raise DamagedError(
+            f"{path} is damaged: {found[0]} is not what its digest says; kinkcheck study run "
+            "computes it again, if it can"
+        )

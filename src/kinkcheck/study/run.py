@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from kinkcheck.study import model, search
+from kinkcheck.errors import InputError
+from kinkcheck.interrupts import remembered, require_none
+from kinkcheck.named import source_of
+from kinkcheck.ranges import require_threads
+from kinkcheck.study import model, schema, search
+from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.executor import Executor, Inline
-from kinkcheck.study.feed import digest, load
 from kinkcheck.study.job import Beat, EpochEnd, Job, Outcome, Record, Started
 from kinkcheck.study.search import BelowMedian, Candidate
-from kinkcheck.study.settings import Search, Settings
+from kinkcheck.study.settings import Classification, Search, Settings
 from kinkcheck.study.spec import Spec
 from kinkcheck.study.store import Progress, Store
+from kinkcheck.study.tasks import rehearse, task_of
 
 
 class Watcher(Protocol):
@@ -37,8 +43,8 @@ class Watcher(Protocol):
     def ended(self, settings: Settings, outcome: Outcome) -> None:
         """A trial is over."""
 
-    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
-        """A search is over."""
+    def found(self, settings: Settings, rate: float, criterion: Criterion, value: float) -> None:
+        """A search is over: the learning rate, and how it was judged."""
 
 
 class Silent:
@@ -59,10 +65,11 @@ class Silent:
     def ended(self, settings: Settings, outcome: Outcome) -> None:
         """Nothing."""
 
-    def found(self, settings: Settings, learning_rate: float, accuracy: float) -> None:
+    def found(self, settings: Settings, rate: float, criterion: Criterion, value: float) -> None:
         """Nothing."""
 
 
+@remembered()
 def run(
     spec: Spec,
     folder: Path,
@@ -89,8 +96,8 @@ def run(
         Where each trial stands at the end. A failed trial is tried again next time.
 
     Raises:
-        InputError: the device, the data or the folder cannot be used; a network has no module that
-            a selection could be given to; Optuna is needed and not there.
+        InputError: the device, the task, its data or the folder cannot be used; a network has no
+            module that a selection could be given to; Optuna is needed and not there.
 
     >>> from kinkcheck.study.spec import shipped
     >>> spec = shipped("smoke").model_copy(update={"epochs": 1, "precision": ("float32",)})
@@ -99,22 +106,45 @@ def run(
     float32 {'max_pool': 'hybrid:0'} finished
     float32 {'max_pool': 'hybrid:10'} finished
     """
+    require_none()  # that an import of what this needs has lost; so below, after what takes long
+    require_threads(threads)
     trials = spec.trials()
     executor = executor or Inline()
     executor.require(list(dict.fromkeys(settings.precision for settings in trials)), device)
     if any(settings.search for settings in trials):
         search.require_optuna()
     where = None if data_dir is None else str(data_dir)
-    facts = {**_digests(first := trials[0], where), "device": torch.device(device).type}
-    model.require_modules(trials, load(first.data, first.train_split, first.train_images, where))
+    task = task_of(trials[0].task, where, str(spec.folder))
+    shape = schema.IMAGES
+    if not isinstance(trials[0].task, Classification):
+        rehearse(task, spec.batch_size)
+        shape = schema.Shape(schema.OWN, task.criteria)
+    require_none()
+    facts = {f"data {name}": digest for name, digest in task.digests().items()}
+    facts |= {**_networks(spec), "device": torch.device(device).type}
+    require_none()
+    model.require_modules(trials, lambda one: task_of(one.task, where, str(spec.folder)))
+    require_none()
     if threads is not None:
         facts["threads"] = str(threads)
-    with Store(folder, trials, facts, spec.model_dump_json()) as store:
+    with Store(folder, trials, facts, spec.model_dump_json(), shape) as store:
         begun = store.fact("threads", str(torch.get_num_threads()))
-        running = _Running(store, executor, watcher or Silent(), where, device, int(begun))
+        running = _Running(
+            store, executor, watcher or Silent(), where, str(spec.folder), device,
+            _threads(begun, folder),
+            task.criteria[0],
+        )  # fmt: skip
         running.search(trials)
         running.train()
         return store.progress()
+
+
+def _threads(begun: str, folder: Path) -> int:
+    """The number of threads that a study began with."""
+    if not begun.isdecimal():
+        raise InputError(f"{folder}: threads must be a number, not {begun!r}; name another folder")
+    require_threads(int(begun[:20]), f"{folder}: threads")
+    return int(begun)
 
 
 def template_of(settings: Settings) -> tuple[Settings, Search] | None:
@@ -132,8 +162,10 @@ class _Running:
     executor: Executor
     watcher: Watcher
     data_dir: str | None
+    folder: str
     device: str
     threads: int
+    criterion: Criterion
 
     def search(self, trials: Iterable[Settings]) -> None:
         """Find the learning rates that trials wait for; a search that fails leaves them waiting."""
@@ -177,21 +209,24 @@ class _Running:
         if len(earlier) == len(there):
             if len(earlier) == how.trials:
                 return None
-            self.store.add_candidate(name, len(there), search.candidate(base, how, earlier))
+            self.store.add_candidate(
+                name, len(there), search.candidate(base, how, self.criterion, earlier)
+            )
             there = self.store.progress(search=name)
         rate = there[-1].settings.learning_rate
         assert rate is not None
-        stop = BelowMedian(how, earlier, rate) if how.pruning else None
+        stop = BelowMedian(how, self.criterion, earlier, rate) if how.pruning else None
         return self._job(there[-1], rate, stop)
 
     def _settle(self, name: str, base: Settings, trials: Sequence[str]) -> None:
         """Hand the learning rate of a finished search to its trials."""
         rate = self.store.learning_rate(name)
         if rate is None:
-            winner = search.best([_candidate(p) for p in self.store.progress(search=name)])
-            rate = winner.learning_rate
-            self.store.settle(name, rate, winner.accuracy)
-            self.watcher.found(base, rate, winner.accuracy)
+            tried = [_candidate(p) for p in self.store.progress(search=name)]
+            winner = search.best(tried, self.criterion)
+            rate, value = winner.learning_rate, winner.value(self.criterion)
+            self.store.settle(name, rate, value)
+            self.watcher.found(base, rate, self.criterion, value)
         self.store.assign(trials, rate)
 
     def _job(self, progress: Progress, rate: float, stop: BelowMedian | None = None) -> Job:
@@ -202,8 +237,9 @@ class _Running:
             data_dir=self.data_dir,
             device=self.device,
             threads=self.threads,
+            folder=self.folder,
             state=progress.checkpoint,
-            accuracies=progress.accuracies,
+            values=progress.values,
             stop=stop,
         )
 
@@ -229,15 +265,13 @@ class _Running:
 def _candidate(progress: Progress) -> Candidate:
     rate = progress.settings.learning_rate
     assert rate is not None
-    return Candidate(rate, progress.state, progress.accuracies)
+    return Candidate(rate, progress.state, progress.values)
 
 
-def _digests(settings: Settings, data_dir: str | None) -> dict[str, str]:
-    """A digest of each split, by name: of as many images as are used of it."""
-    splits = {settings.train_split: settings.train_images}
-    used, count = splits.get(settings.test_split, 0), settings.test_images
-    splits[settings.test_split] = None if used is None or count is None else max(used, count)
+def _networks(spec: Spec) -> dict[str, str]:
+    """A digest of each file that the spec takes a network from, by name."""
+    files = [name for name in spec.network if name.rpartition(":")[0].endswith(".py")]
     return {
-        f"data {settings.data} {split}": digest(load(settings.data, split, count, data_dir))
-        for split, count in splits.items()
+        f"network {name}": sha256(source_of(name, "network", spec.folder)).hexdigest()
+        for name in files
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 COLUMNS = ("relu", "max_pool")
@@ -39,29 +39,19 @@ class Search:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that the result of one trial depends on, but the data and the machine.
-
-    Texts are canonical (``float16``, not ``16``; ``hybrid:10``, not ``hybrid:1e1``), so that equal
-    trials have equal settings. See the page on studies for what each means.
+class Classification:
+    """A network that classifies images, and the images.
 
     Attributes:
-        experiment: ``training`` or ``weight-divergence``.
-        selections: by family of operations; a family that is not there is native.
-        forward: ``exact`` or ``compound``, see :class:`kinkcheck.nn.CompoundMaxPool2d`.
-        networks: in a weight divergence, the max-pooling selections of the networks that train
-            side by side, the first being the one that the others are compared with.
-        seed: the seed of the run, from which the other three are taken unless they are fixed.
-        init_seed: of the parameters.
-        order_seed: of the order of the data.
-        augment_seed: of the augmentation.
-        learning_rate: None if it is to be searched.
-        search: how, if it is to be searched.
-        devices: that share each mini-batch.
-        candidate: whether this is a candidate in a search and not a result.
+        data: name of the data set.
+        train_split, test_split: parts of it.
+        train_images, test_images: only the first so many; None for all.
+        augment: whether the training images are augmented.
+        network: a built-in name, or where a factory is.
+        batch_norm: of a built-in network.
+        init: likewise.
     """
 
-    experiment: str
     data: str
     train_split: str
     test_split: str
@@ -71,6 +61,69 @@ class Settings:
     network: str
     batch_norm: bool
     init: str
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What tells its trials apart, in columns of their own."""
+        return {"data": self.data, "network": self.network, "batch_norm": self.batch_norm}
+
+    @property
+    def words(self) -> list[str]:
+        """What its trials are called."""
+        return [self.network, "batch norm"] if self.batch_norm else [self.network]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factory:
+    """A task of the user's own, as a spec names it.
+
+    Attributes:
+        factory: where the function is that returns it.
+        digest: of the file that it is in, SHA-256.
+        arguments: of the function, by keyword; what JSON can say.
+    """
+
+    factory: str
+    digest: str
+    arguments: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What tells its trials apart, in columns of their own."""
+        return {"task": self.factory}
+
+    @property
+    def words(self) -> list[str]:
+        """What its trials are called."""
+        return [self.factory]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that the result of one trial depends on, but the data and the machine.
+
+    Texts are canonical (``float16``, not ``16``; ``hybrid:10``, not ``hybrid:1e1``), so that equal
+    trials have equal settings. See the page on studies for what each means.
+
+    Attributes:
+        task: what is trained, on what.
+        experiment: ``training`` or ``weight-divergence``.
+        selections: by family of operations; a family that is not there is native.
+        forward: ``exact`` or ``compound``, see :class:`kinkcheck.nn.CompoundMaxPool2d`.
+        networks: in a weight divergence, the max-pooling selections of the networks that train
+            side by side, the first being the one that the others are compared with.
+        seed: the seed of the run, from which the other three are taken unless they are fixed.
+        init_seed: of the parameters.
+        order_seed: of the order of the data.
+        augment_seed: of what the training samples draw: the augmentation of images.
+        learning_rate: None if it is to be searched.
+        search: how, if it is to be searched.
+        devices: that share each mini-batch.
+        candidate: whether this is a candidate in a search and not a result.
+    """
+
+    task: Classification | Factory
+    experiment: str
     precision: str
     optimizer: str
     momentum: float
@@ -109,9 +162,12 @@ class Settings:
         """The settings as a JSON object with sorted keys.
 
         What could not be said once goes without saying, so that trials of old studies keep their
-        ids: one device, and that only max pooling and ReLU have selections.
+        ids: one device, that images are classified, and that only max pooling and ReLU have
+        selections.
         """
         said = asdict(self)
+        if isinstance(self.task, Classification):
+            said |= said.pop("task")
         others = said.pop("selections")
         said |= {family: others.pop(family, None) for family in COLUMNS}
         if others:
@@ -125,12 +181,21 @@ class Settings:
         """The settings that :meth:`to_json` wrote."""
         read: dict[str, Any] = json.loads(text)
         search, others = read["search"], read.get("selections", {})
+        task: Classification | Factory
+        if "task" in read:
+            task = Factory(**read.pop("task"))
+        else:
+            task = Classification(**{key.name: read.pop(key.name) for key in _OF_IMAGES})
         first = {family: chosen for family in COLUMNS if (chosen := read.pop(family)) is not None}
         return cls(
             **{
                 **read,
+                "task": task,
                 "selections": first | others,
                 "networks": tuple(read["networks"]),
                 "search": None if search is None else Search(**search),
             }
         )
+
+
+_OF_IMAGES = fields(Classification)

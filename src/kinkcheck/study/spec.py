@@ -1,15 +1,18 @@
 """A study in one small TOML file: what is trained, under which selections, how often.
 
->>> shipped("smoke").trials()[0].network
+>>> shipped("smoke").trials()[0].task.network
 'lenet5'
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -21,22 +24,31 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
 
 from kinkcheck import selection
 from kinkcheck.arithmetic.precision_names import canonical
-from kinkcheck.data.catalogue import lookup
-from kinkcheck.errors import InputError, unknown
+from kinkcheck.data.catalogue import Entry, lookup
+from kinkcheck.errors import InputError, nearest, unknown
+from kinkcheck.files import require_readable
+from kinkcheck.named import source_of
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
 from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.table import FAMILIES, ROWS
 from kinkcheck.selection import As, Hybrid, Minimal, Native, Selection
-from kinkcheck.study.settings import COLUMNS, Search, Settings
+from kinkcheck.study.settings import COLUMNS, Classification, Factory, Search, Settings
 from kinkcheck.study.streams import stream
 
 _Item = TypeVar("_Item")
+_OF_IMAGES = tuple(field.name for field in fields(Classification))
+"""The keys that say which images are classified, and with which network."""
+
+MOST_TRIALS = 100_000
+"""Of a study, before rules of ``exclude`` take some away: all are declared when it begins."""
+
 _SPECS = resources.files("kinkcheck.study") / "specs"
 
 
@@ -54,18 +66,14 @@ Many: TypeAlias = Annotated[tuple[_Item, ...], BeforeValidator(_tuple), AfterVal
 """One value, or a list of them."""
 
 
-def _precision(value: Any) -> str:
-    return canonical(str(value))
-
-
 def _selections(table: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    canonical = {}
+    found = {}
     for family, texts in table.items():
         row = next((row for row in ROWS if row.family == family), None)
         if row is None:
             raise unknown("family", family, FAMILIES)
-        canonical[family] = tuple(str(row.require_fixed(selection.parse(text))) for text in texts)
-    return canonical
+        found[family] = tuple(str(row.require_fixed(selection.parse(text))) for text in texts)
+    return found
 
 
 def _network(name: str) -> str:
@@ -77,6 +85,8 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise InputError(f"must be 1 or more, or a list of seeds, not {value}")
+        if value > MOST_TRIALS:
+            raise InputError(f"must be at most {MOST_TRIALS:,}, not {value:,}")
         return tuple(range(value))
     return _tuple(value)
 
@@ -101,6 +111,22 @@ def _learning_rates(value: Any) -> Any:
     return _some(tuple(float(rate) for rate in rates))
 
 
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    for name, value in arguments.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise InputError(
+                f"{name} must be made of texts, finite numbers, truth values, lists and tables, "
+                f"not {value!r}"
+            ) from None
+    return arguments
+
+
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+SeedValue: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -112,20 +138,25 @@ class Uniform(_Table):
     high: float = Field(gt=0)
 
 
+class TaskTable(_Table):
+    """The table ``[task]``: a task of the user's own."""
+
+    factory: str
+    arguments: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
+
+
 class SearchTable(_Table):
     """The table ``[search]``: see :class:`kinkcheck.study.settings.Search`."""
 
-    trials: int = Field(default=10, ge=1)
-    epochs: int = Field(default=10, ge=1)
+    trials: int = Field(default=10, ge=1, le=10_000)
+    epochs: Positive = 10
     low: float = Field(default=1e-5, gt=0)
     high: float = Field(default=1e-1, gt=0)
     pruning: bool = True
     per_selection: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: SeedValue = 0
 
 
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
-SeedValue: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
 Rates: TypeAlias = Annotated[
     Literal["search"] | Uniform | tuple[float, ...], BeforeValidator(_learning_rates)
 ]
@@ -142,17 +173,19 @@ class Spec(_Table):
     source: str = ""
     experiment: Literal["training", "weight-divergence"] = "training"
 
-    data: str
+    task: TaskTable | None = None
+
+    data: str | None = None
     train_split: str = "train"
     test_split: str | None = None
     train_images: Positive | None = None
     test_images: Positive | None = None
     augment: bool | None = None
 
-    network: Many[Annotated[str, AfterValidator(_network)]]
+    network: Many[Annotated[str, AfterValidator(_network)]] = ()
     batch_norm: Many[bool] = (False,)
     init: Literal[INITIALISATIONS] = "default"  # type: ignore[valid-type]
-    precision: Many[Annotated[str, BeforeValidator(_precision)]] = ("float32",)
+    precision: Many[Annotated[str, BeforeValidator(canonical)]] = ("float32",)
     selections: Annotated[dict[str, Many[str]], AfterValidator(_selections)] = {}
     forward: Many[Literal["exact", "compound"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
@@ -170,13 +203,15 @@ class Spec(_Table):
     weight_decay: float = Field(default=5e-4, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    step_size: int = Field(default=30, ge=1)
+    step_size: Positive = 30
     step_factor: float = Field(default=0.1, gt=0)
     epochs: Positive
     batch_size: Positive = 128
-    devices: Positive = 1
+    devices: int = Field(default=1, ge=1, le=64)
     search: SearchTable = SearchTable()
     probe: bool = True
+
+    _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="before")
     @classmethod
@@ -187,11 +222,7 @@ class Spec(_Table):
 
     @model_validator(mode="after")
     def _coherent(self) -> Spec:
-        entry = lookup(self.data)
-        for split in (self.train_split, self._test_split):
-            entry.require_split(split)
-        if self.augment and not entry.augments:
-            raise InputError(f"augment: {self.data} has no augmentation; accepted: false")
+        self._require_task()
         for rate in (self.search, self.learning_rate):
             if isinstance(rate, SearchTable | Uniform) and rate.low > rate.high:
                 raise InputError(f"learning rates: low {rate.low:g} is above high {rate.high:g}")
@@ -205,17 +236,51 @@ class Spec(_Table):
                     "learning_rate: a weight divergence takes a number, a list or "
                     "{low = ..., high = ...}, not 'search'"
                 )
+        if self.devices > self.batch_size:
+            raise InputError(f"devices: {self.devices} are more than batch_size {self.batch_size}")
+        cells = math.prod(len(values) for values in self._axes.values())
+        if cells > MOST_TRIALS:
+            raise InputError(
+                f"the lists of values make {cells:,} trials; a study has at most {MOST_TRIALS:,}"
+            )
+        for number, rule in enumerate(self.exclude, start=1):
+            self._require_rule(number, rule)
+        return self
+
+    def _require_task(self) -> None:
+        """Check the keys that say what is trained."""
+        if self.task is not None:
+            given = [key for key in _OF_IMAGES if key in self.model_fields_set]
+            if given:
+                raise InputError(
+                    f"{given[0]}: is for the classification of images; with a [task] its factory "
+                    "decides, and task.arguments may tell it"
+                )
+            return
+        for key in ("data", "network"):
+            if not getattr(self, key):
+                raise InputError(f"the key {key!r} is missing")
+        entry = self._entry
+        for split in (self.train_split, self._test_split):
+            entry.require_split(split)
+        if self.augment and not entry.augments:
+            raise InputError(f"augment: {self.data} has no augmentation; accepted: false")
         if any(":" in name for name in self.network) and (
             True in self.batch_norm or self.init != "default"
         ):
             raise InputError(
                 "network: batch_norm and init are for built-in networks; let the factory do it"
             )
-        if self.devices > self.batch_size:
-            raise InputError(f"devices: {self.devices} are more than batch_size {self.batch_size}")
-        for number, rule in enumerate(self.exclude, start=1):
-            self._require_rule(number, rule)
-        return self
+
+    @property
+    def folder(self) -> Path:
+        """From which the paths of files are told: that of the spec, or the current one."""
+        return self._folder
+
+    @property
+    def _entry(self) -> Entry:
+        assert self.data is not None
+        return lookup(self.data)
 
     @property
     def _test_split(self) -> str:
@@ -225,7 +290,8 @@ class Spec(_Table):
         """The settings of every trial, in the order in which they run.
 
         Raises:
-            InputError: the rules of ``exclude`` leave nothing, or a compound forward without β.
+            InputError: the rules of ``exclude`` leave nothing, a compound forward without β, or the
+                file of a task is not there.
         """
         rules = [
             {key: self._matching(key, value) for key, value in rule.items()}
@@ -242,7 +308,34 @@ class Spec(_Table):
             if cell["forward"] == "compound":
                 for text in self._side_by_side or (cell.get("max_pool", "native"),):
                     beta_of(text)
-        return tuple(self._settings(cell) for cell in cells)
+        own = self._own
+        return tuple(self._settings(cell, own or self._classification(cell)) for cell in cells)
+
+    @property
+    def _own(self) -> Factory | None:
+        """The user's own task."""
+        if self.task is None:
+            return None
+        file = source_of(self.task.factory, "task", self.folder)
+        return Factory(
+            factory=self.task.factory,
+            digest=hashlib.sha256(file).hexdigest(),
+            arguments=self.task.arguments,
+        )
+
+    def _classification(self, cell: Mapping[str, Any]) -> Classification:
+        augment = self._entry.augments if self.augment is None else self.augment
+        return Classification(
+            data=str(self.data),
+            train_split=self.train_split,
+            test_split=self._test_split,
+            train_images=self.train_images,
+            test_images=self.test_images,
+            augment=augment,
+            network=cell["network"],
+            batch_norm=cell["batch_norm"],
+            init=self.init,
+        )
 
     @property
     def _side_by_side(self) -> tuple[str, ...]:
@@ -258,10 +351,10 @@ class Spec(_Table):
     def _axes(self) -> dict[str, tuple[Any, ...]]:
         """What a trial is one combination of, the slowest first: every seed completes a table."""
         rates = self.learning_rate
+        of_task = {} if self.task else {"network": self.network, "batch_norm": self.batch_norm}
         return {
             "seed": self.seeds,
-            "network": self.network,
-            "batch_norm": self.batch_norm,
+            **of_task,
             "precision": self.precision,
             "optimizer": self.optimizer,
             "forward": self.forward,
@@ -292,10 +385,10 @@ class Spec(_Table):
 
     def _matching(self, key: str, value: Any) -> tuple[Any, ...]:
         """The values of a grid key that a rule speaks of, in canonical form."""
-        canonical = _precision if key == "precision" else _text if key in self.selections else None
-        return tuple(canonical(item) if canonical else item for item in _tuple(value))
+        read = canonical if key == "precision" else _text if key in self.selections else None
+        return tuple(read(item) if read else item for item in _tuple(value))
 
-    def _settings(self, cell: Mapping[str, Any]) -> Settings:
+    def _settings(self, cell: Mapping[str, Any], task: Classification | Factory) -> Settings:
         seed, sgd = cell["seed"], cell["optimizer"] == "sgd"
         rate = cell["learning_rate"]
         if isinstance(self.learning_rate, Uniform):
@@ -303,22 +396,15 @@ class Spec(_Table):
             rate = self.learning_rate.low + share * (
                 self.learning_rate.high - self.learning_rate.low
             )
-        augment = self.augment
-        if augment is None:
-            augment = lookup(self.data).augments
-        varied = self._varied
         return Settings(
-            **{key: value for key, value in cell.items() if key not in varied}
-            | {"learning_rate": rate},
-            selections={family: cell[family] for family in varied},
+            task=task,
             experiment=self.experiment,
-            data=self.data,
-            train_split=self.train_split,
-            test_split=self._test_split,
-            train_images=self.train_images,
-            test_images=self.test_images,
-            augment=augment,
-            init=self.init,
+            precision=cell["precision"],
+            optimizer=cell["optimizer"],
+            forward=cell["forward"],
+            learning_rate=rate,
+            selections={family: cell[family] for family in self._varied},
+            seed=seed,
             momentum=self.momentum if sgd else 0.0,
             weight_decay=self.weight_decay if sgd else 0.0,
             clip_norm=self.clip_norm,
@@ -337,12 +423,13 @@ class Spec(_Table):
         )
 
 
-def parse(text: str, where: str) -> Spec:
+def parse(text: str, where: str, folder: Path = Path()) -> Spec:
     r"""The study that a TOML text declares.
 
     Args:
         text: TOML. The key ``extends`` names a shipped spec whose other keys are taken over.
         where: what to call the text in an error.
+        folder: from which the paths of files are told.
 
     Raises:
         InputError: it is not TOML, or a key is unknown, missing or has a wrong value; one line
@@ -356,13 +443,16 @@ def parse(text: str, where: str) -> Spec:
     try:
         values = _with_base(tomllib.loads(text), where)
         spec = Spec.model_validate(values)
+        spec._folder = folder
         spec.trials()
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where}: is not TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where}: is nested too deeply") from None
     except ValidationError as error:
         raise InputError(f"{where}: {_first(error)}") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    except ValueError as error:  # of tomllib, which lets those of int() pass
+        raise InputError(f"{where}: is not TOML: {error}") from None
     return spec
 
 
@@ -404,12 +494,13 @@ def load(text: str) -> Spec:
     if not _is_toml(text):
         return shipped(text)
     path = Path(text)
+    require_readable(path)
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise InputError(f"{path} cannot be read: {reason}") from None
-    return parse(content, str(path))
+    return parse(content, str(path), path.parent)
 
 
 def warnings(spec: Spec) -> list[str]:
@@ -498,7 +589,8 @@ def _first(error: ValidationError) -> str:
     # An unknown key is likelier a slip than what is missing because of it.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = [str(part) for part in first["loc"] if isinstance(part, str)]
-    key = ".".join(where[:2] if where[:1] in (["search"], ["selections"]) else where[:1])
+    in_table = where[:1] in (["search"], ["selections"], ["task"])
+    key = ".".join(where[:2] if in_table else where[:1])
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
@@ -507,15 +599,19 @@ def _first(error: ValidationError) -> str:
         reason = str(first["ctx"]["error"])
         return f"{key}: {reason}" if key else reason
     message = first["msg"].removeprefix("Input ").replace("should be", "must be")
-    return f"{key}: {message}, not {first['input']!r}"
+    expected = re.findall("'([^']+)'", str(first.get("ctx", {}).get("expected", "")))
+    near = nearest(first["input"], expected)
+    return f"{key}: {message}, not {first['input']!r}{near and ';'}{near}"
 
 
 def _unknown(key: str) -> str:
     accepted: list[str]
     if key.startswith("search."):
         accepted = [f"search.{field.name}" for field in fields(Search)]
+    elif key.startswith("task."):
+        accepted = [f"task.{name}" for name in TaskTable.model_fields]
     else:
         accepted = [*Spec.model_fields, "extends"]
-    close = [f"selections.{key}"] if key in FAMILIES else get_close_matches(key, accepted, n=1)
-    hint = f" did you mean {close[0]!r}?" if close else ""
+    close = [f"selections.{key}"] if key in FAMILIES else ()
+    hint = f" did you mean {close[0]!r}?" if close else nearest(key, accepted)
     return f"unknown key {key!r};{hint} accepted: {', '.join(accepted)}"

@@ -9,16 +9,8 @@ from dataclasses import dataclass, field
 
 from kinkcheck.study.reading import Trial
 
-FACTORS = (
-    "data",
-    "network",
-    "batch_norm",
-    "precision",
-    "optimizer",
-    "learning_rate",
-    "forward",
-)
-"""What tells configurations apart besides their selections: all of a trial but its seed."""
+FACTORS = ("precision", "optimizer", "learning_rate", "forward")
+"""What tells configurations apart besides their task and their selections: all but the seed."""
 
 
 @dataclass
@@ -26,16 +18,17 @@ class Group:
     """The runs of one configuration.
 
     Attributes:
-        factors: the value of each of :data:`FACTORS`.
+        factors: the values of what tells trials of the task apart, and of :data:`FACTORS`.
         selections: by family of operations; a family that is not there is native.
-        accuracies: final test accuracies of the finished runs, from 0 to 1, in the order of seeds.
+        values: how the finished runs are judged in the end, on the test set, in the order of
+            seeds.
         diverged: runs that diverged.
         left: runs that are not over, or failed.
     """
 
     factors: Mapping[str, object]
     selections: Mapping[str, str]
-    accuracies: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     diverged: int = 0
     left: int = 0
 
@@ -47,16 +40,16 @@ class Group:
     @property
     def runs(self) -> int:
         """All runs."""
-        return len(self.accuracies) + self.diverged + self.left
+        return len(self.values) + self.diverged + self.left
 
     @property
     def mean(self) -> float:
-        """Mean accuracy of the finished runs; not a number if there are none.
+        """Mean of the finished runs; not a number if there are none, or one is none.
 
         >>> Group({}, {}, [0.5, 1.0]).mean
         0.75
         """
-        return statistics.fmean(self.accuracies) if self.accuracies else math.nan
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def deviation(self) -> float:
@@ -65,7 +58,7 @@ class Group:
         >>> round(Group({}, {}, [0.5, 1.0]).deviation, 3)
         0.354
         """
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
 
 def groups(trials: Sequence[Trial], *, by_rate: bool = True) -> list[Group]:
@@ -78,15 +71,15 @@ def groups(trials: Sequence[Trial], *, by_rate: bool = True) -> list[Group]:
     """
     found: dict[tuple[object, ...], Group] = {}
     for trial in trials:
-        factors = {
+        factors = dict(trial.task) | {
             name: getattr(trial, name) for name in FACTORS if by_rate or name != "learning_rate"
         }
         new = Group(factors, trial.selections)
         group = found.setdefault(new.key, new)
         if trial.state == "diverged":
             group.diverged += 1
-        elif trial.state == "finished" and trial.test_accuracy is not None:
-            group.accuracies.append(trial.test_accuracy)
+        elif trial.state == "finished":
+            group.values.append(math.nan if trial.value is None else trial.value)
         else:
             group.left += 1
     return list(found.values())

@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
 
 from kinkcheck.arithmetic import precision
+from kinkcheck.interrupts import require_none
 from kinkcheck.study import model
 from kinkcheck.study.determinism import deterministic
 from kinkcheck.study.divergence import distances
-from kinkcheck.study.feed import Feed, feed
-from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Record, Started, State
-from kinkcheck.study.learner import Learner, Score, Spread, on_one_device
+from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Record, Score, Started, State
+from kinkcheck.study.learner import Learner, Spread, on_one_device, untrained
 from kinkcheck.study.probe import Probe, probe
 from kinkcheck.study.provenance import provenance
 from kinkcheck.study.streams import stream
+from kinkcheck.study.task import forward
+from kinkcheck.study.tasks import task_of
 
 OnBeat = Callable[[Beat], None]
 
@@ -28,7 +30,7 @@ _BEAT = 0.5  # seconds between two signs of life
 
 def train(
     job: Job, on_beat: OnBeat = lambda beat: None, spread: Spread = on_one_device
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train one trial.
 
     What comes out depends on the settings, the data, the device and the number of threads, and not
@@ -45,7 +47,7 @@ def train(
         in which a trial diverges has no end.
 
     Raises:
-        InputError: the data cannot be loaded, or the network cannot be built.
+        InputError: the task cannot be made, or the network cannot be built.
 
     >>> from kinkcheck.study.spec import shipped
     >>> settings = shipped("smoke").trials()[2]
@@ -54,13 +56,13 @@ def train(
     ['Started', 'EpochEnd', 'EpochEnd', 'EpochEnd', 'Outcome']
     """
     run = _Run(job, on_beat, spread)
-    accuracies = list(job.accuracies)
+    values = list(job.values)
     if job.state is not None:
         run.restore(job.state)
     yield Started(run.epoch + 1, provenance(job.device, job.threads))
     if job.state is None and job.settings.networks:
         yield run.start()
-    if accuracies and job.stop is not None and job.stop(accuracies):
+    if values and job.stop is not None and job.stop(values):
         # The epoch that stops it was kept, and what came after it was not.
         yield run.outcome("pruned")
         return
@@ -70,8 +72,8 @@ def train(
         if ended is None:
             break
         yield ended
-        accuracies.append(ended.record.test_accuracy)
-        if job.stop is not None and job.stop(accuracies):
+        values.append(ended.record.test.value)
+        if job.stop is not None and job.stop(values):
             yield run.outcome("pruned")
             return
     yield run.outcome("diverged" if run.diverged else "finished")
@@ -85,11 +87,15 @@ class _Run:
         self.epoch = 0
         self._on_beat = on_beat
         self._held = precision.parse(job.settings.precision)
-        self._train, self._test = feeds(job)
+        self._task = task_of(job.settings.task, job.data_dir, job.folder)
+        self._train, self._test = (
+            self._task.feed(part, self._held, job.device) for part in ("train", "test")
+        )
         with deterministic(job.device, job.threads, 0):
             self._learners = [
                 Learner(
-                    model.build(job.settings, self._train.images, job.device, selection),
+                    model.build(job.settings, self._task, job.device, selection),
+                    self._task,
                     job.settings,
                     job.learning_rate,
                     spread,
@@ -110,7 +116,7 @@ class _Run:
     def start(self) -> EpochEnd:
         """The networks before their first step."""
         with deterministic(self.job.device, self.job.threads, 0):
-            nothing = [Score(math.nan, 0.0) for _ in self._learners]
+            nothing = [untrained(self._task.metrics) for _ in self._learners]
             return self._end(nothing, time.perf_counter(), self._learners[0].learning_rate)
 
     def next_epoch(self) -> EpochEnd | None:
@@ -124,11 +130,12 @@ class _Run:
             settings.batch_size,
             self.epoch + 1,
             settings.order_seed,
-            settings.augment_seed if settings.augment else None,
+            settings.augment_seed,
         )
-        for step, (x, y) in enumerate(batches):
+        for step, (batch, samples) in enumerate(batches):
+            require_none()
             for learner in self._learners:
-                learner.step(x, y)
+                learner.step(batch, samples)
             if self.diverged:
                 return None
             if time.perf_counter() - beaten > _BEAT:
@@ -147,10 +154,8 @@ class _Run:
         record = Record(
             epoch=self.epoch,
             learning_rate=learning_rate,
-            train_loss=trained[0].loss,
-            train_accuracy=trained[0].accuracy,
-            test_loss=tested[0].loss,
-            test_accuracy=tested[0].accuracy,
+            train=trained[0],
+            test=tested[0],
             gradient_norm=None if probed is None else probed.gradient_norm,
             ties=() if probed is None else probed.ties,
             distances=(
@@ -163,8 +168,9 @@ class _Run:
         return EpochEnd(record, self._state())
 
     def _probe(self) -> Probe:
-        x, y = next(self._train.in_order(self.job.settings.batch_size))
-        return probe(self._learners[0].model, x, y, self._held)
+        batch, _ = next(self._train.in_order(self.job.settings.batch_size))
+        model = self._learners[0].model
+        return probe(model, lambda: forward(self._task, model, batch)[0], self._held)
 
     def _state(self) -> bytes:
         kept = {"epoch": self.epoch, "networks": [learner.state() for learner in self._learners]}
@@ -187,13 +193,3 @@ class _Run:
         if broken is None:
             return Outcome(state)
         return Outcome(state, broken.step, broken.layer)
-
-
-def feeds(job: Job) -> tuple[Feed, Feed]:
-    """The images to train on and those to test on."""
-    settings = job.settings
-    rest = (job.data_dir, settings.precision, job.device)
-    return (
-        feed(settings.data, settings.train_split, settings.train_images, *rest),
-        feed(settings.data, settings.test_split, settings.test_images, *rest),
-    )

@@ -133,9 +133,9 @@ class Segments:
             found = _run(
                 segment.top, top, [*(self._tensors[leaf] for leaf in segment.leaves), *below]
             )
-            for leaf, gradient in zip(segment.leaves, found, strict=False):
+            top = found.pop() if below else None  # the one before is let go of
+            for leaf, gradient in zip(segment.leaves, found, strict=True):
                 leaves[leaf] = gradient
-            top = found[-1] if below else None
         return leaves
 
 
@@ -208,20 +208,24 @@ def _cut(
     # Entries of the heap: minus the number that counts nodes, the node, the outputs that lead here.
     waiting: dict[Any, set[int]] = {root.node: {root.output_nr}}
     heap = [(-root.node._sequence_nr(), id(root.node), root.node)]
-    beyond = 0
+    beyond, below_kink = 0, False
     while heap:
         number, _, node = heappop(heap)
         outputs = waiting.pop(node)
         kink = kink_at(node)
+        starts = kink is not None and differs(kink)
         if kink is not None:
-            beyond = _BEYOND if differs(kink) else beyond - 1
+            beyond = _BEYOND if starts else beyond - 1
             kink = kink if beyond >= 0 else None
-        alone = not heap and len(outputs) == 1
-        # Cuts elsewhere would only cost memory for the gradients of the first pass.
-        if alone and node is not root.node and (kink is not None or segments[-1].kinks):
+        alone = not heap and len(outputs) == 1 and node is not root.node
+        # Cuts elsewhere would only cost memory for the gradients of the first pass. A kink right
+        # below another one runs again with it, which takes little time.
+        together = kink is not None and below_kink
+        if alone and not together and (starts or segments[-1].kinks):
             segments.append(_Segment(GradientEdge(node, outputs.pop())))
         if kink is not None:
             segments[-1].kinks.append(kink)
+        below_kink = kink is not None
         for follower, output in node.next_functions:
             if follower is None:
                 continue

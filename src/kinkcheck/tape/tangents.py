@@ -8,7 +8,7 @@ the other way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward
+from torch.utils._python_dispatch import _disable_current_modes
 
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import let_through
@@ -27,6 +28,10 @@ Edge = tuple[Any, int]
 """Where the gradient of a tensor arrives: a node of the graph, and the number of its output."""
 
 
+Note = Callable[[Edge, Tensor], None]
+"""What is called with a tangent as it passes: where that is, and the tangent."""
+
+
 @dataclass(frozen=True)
 class Traced:
     """A backward pass and its adjoint along some directions.
@@ -36,7 +41,7 @@ class Traced:
         at_cuts: those that arrived at the cuts.
         arrived: the gradients of tensors, by their edges; nothing where none arrived.
         moved: for each direction the tangents of tensors, by their edges; nothing where a tensor
-            does not move.
+            does not move, and where they were noted elsewhere.
     """
 
     gradients: tuple[Tensor | None, ...]
@@ -63,10 +68,12 @@ def trace(
     tensors: Sequence[Tensor],
     directions: Iterable[Sequence[Tensor]],
     edges: Iterable[Edge] = (),
+    arriving: Iterable[Edge] = (),
     *,
     uncancelled: bool = False,
     cuts: Sequence[GradientEdge] = (),
     bare: bool = False,
+    note: Note | None = None,
 ) -> Traced:
     """Differentiate a loss, and carry tangents along directions through the program.
 
@@ -75,11 +82,14 @@ def trace(
         tensors: what moves.
         directions: for each direction how each tensor moves.
         edges: of the tensors whose tangents are asked for.
+        arriving: of those whose gradients are.
         uncancelled: whether the gradient of each number of these tensors is multiplied by a factor
             drawn at random, lest gradients that come on several ways cancel; tangents are not.
         cuts: where else gradients are asked for.
         bare: whether no hooks but kinkcheck's own are in the graph, nor is a part of it made anew
             in a backward pass: then tangents take less time (:mod:`kinkcheck.tape.adjoints`).
+        note: called with each tangent that is asked for as it passes, in place of keeping it: all
+            of them together may take as much memory as what the forward pass has saved.
 
     Raises:
         InputError: an operation on the way has no forward mode that can be had from its backward
@@ -91,7 +101,10 @@ def trace(
     >>> list(found.moved[0].values())
     [tensor([6.])]
     """
-    wanted: dict[Any, list[int]] = {}
+    wanted: dict[Any, list[int]] = {}  # places where tangents are noted
+    asked: dict[Any, list[int]] = {}  # and gradients
+    for node, place in arriving:
+        asked.setdefault(node, []).append(place)
     own = {id(tensor): place for place, tensor in enumerate(tensors)}
     leaves: dict[Edge, int] = {}
     inner = {edge_of(tensor): place for place, tensor in enumerate(tensors)}
@@ -105,29 +118,39 @@ def trace(
         elif id(leaf) in own:
             leaves[edge] = own[id(leaf)]
     arrived: dict[Edge, Tensor] = {}
-    passing: dict[Edge, Tensor] = {}
+    moved: list[dict[Edge, Tensor]] = []
+
+    def pass_by(edge: Edge, tangent: Tensor) -> None:
+        if note is None:
+            moved[-1][edge] = tangent
+            return
+        # What is done with it is no part of the program.
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            note(edge, tangent)
+
     factors = torch.Generator().manual_seed(0) if uncancelled else None
     start = torch.ones_like(loss, requires_grad=True)
-    moved = []
     try:
         with ExitStack() as stack, let_through(), torch.enable_grad():
-            for node, places in wanted.items():
-                stack.enter_context(alter(node, _noting(node, places, arrived, passing, factors)))
+            for node in wanted | asked:
+                places = wanted.get(node, []), asked.get(node, [])
+                stack.enter_context(alter(node, _noting(node, *places, pass_by, arrived, factors)))
             if bare:
                 stack.enter_context(short(nodes(loss.grad_fn)))
-            found = _run(loss, start, [*tensors, *cuts], create_graph=True)
+            found = _run([loss], [start], [*tensors, *cuts], create_graph=True)
             gradients = found[: len(tensors)]
             stack.close()
             for direction in directions:
-                passing.clear()
-                along = [
-                    (gradient.conj() * each).real.sum()
+                moved.append({})
+                for edge, place in leaves.items():
+                    pass_by(edge, direction[place])
+                moving = {
+                    gradient: each
                     for gradient, each in zip(gradients, direction, strict=True)
                     if gradient is not None and gradient.requires_grad
-                ]
-                if along:
-                    _run(sum(along[1:], along[0]), None, [start], create_graph=False)
-                moved.append(dict(passing) | {e: direction[at] for e, at in leaves.items()})
+                }
+                if moving:
+                    _run([*moving], [*moving.values()], [start], create_graph=False)
     except RuntimeError as error:
         raise InputError(
             f"tangents: the program cannot be differentiated in forward mode: "
@@ -181,10 +204,10 @@ class _Noted(torch.autograd.Function):
         ctx: Any,
         gradient: Tensor,
         edge: Edge,
-        passing: dict[Edge, Tensor],
+        note: Note,
         factors: torch.Generator | None,
     ) -> Tensor:
-        ctx.edge, ctx.passing = edge, passing
+        ctx.edge, ctx.note = edge, note
         if factors is None:
             return gradient.view_as(gradient)
         drawn = torch.rand(gradient.shape, generator=factors, dtype=torch.float64)
@@ -192,43 +215,45 @@ class _Noted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None, None, None]:
-        ctx.passing[ctx.edge] = tangents[0].detach()
+        ctx.note(ctx.edge, tangents[0].detach())
         return tangents[0], None, None, None
 
 
 def _noting(
     node: Any,
-    places: list[int],
+    moving: list[int],
+    arriving: list[int],
+    note: Note,
     arrived: dict[Edge, Tensor],
-    passing: dict[Edge, Tensor],
     factors: torch.Generator | None,
 ) -> Any:
     """A hook of a node that notes what arrives and lets tangents be noted."""
 
     def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         found = list(gradients)
-        for place in places:
+        for place in dict.fromkeys((*arriving, *moving)):
             gradient = found[place]
-            if gradient is not None:
-                if gradient.layout != torch.strided:
-                    raise RuntimeError("a sparse gradient arrives at one of its operations")
+            if gradient is None:
+                continue
+            if gradient.layout != torch.strided:
+                raise RuntimeError("a sparse gradient arrives at one of its operations")
+            if place in arriving:
                 arrived[node, place] = gradient.detach()
-                if gradient.requires_grad:
-                    found[place] = _Noted.apply(gradient, (node, place), passing, factors)
+            if gradient.requires_grad and (place in moving or factors is not None):
+                found[place] = _Noted.apply(gradient, (node, place), note, factors)
         return tuple(found)
 
     return hook
 
 
 def _run(
-    of: Tensor,
-    gradient: Tensor | None,
+    of: Sequence[Tensor],
+    start: Sequence[Tensor],
     inputs: Sequence[Tensor | GradientEdge],
     create_graph: bool,
 ) -> tuple[Tensor | None, ...]:
     # torch.autograd.grad would switch function modes off, which activation checkpointing needs on.
-    start = torch.ones_like(of) if gradient is None else gradient
     found: tuple[Tensor | None, ...] = _engine_run_backward(
-        (of,), (start,), True, create_graph, tuple(inputs), True, accumulate_grad=False
+        tuple(of), tuple(start), True, create_graph, tuple(inputs), True, accumulate_grad=False
     )
     return found

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from kinkcheck import ops
-from kinkcheck.errors import InputError
+from kinkcheck.errors import InputError, nearest
 from kinkcheck.kernels import Ties
 from kinkcheck.ops import Choice, Operation
 from kinkcheck.selection import Limit, Selection, parse
@@ -42,8 +42,8 @@ from kinkcheck.tape.layers import Layers
 from kinkcheck.tape.notes import Notes, Unseen, next_number
 from kinkcheck.tape.parameters import Parameters
 from kinkcheck.tape.segments import Segments, whole_pass
-from kinkcheck.tape.site import Site
-from kinkcheck.tape.tangents import Edge, Traced, pull, trace
+from kinkcheck.tape.site import Site, Sites
+from kinkcheck.tape.tangents import Edge, Note, Traced, pull, trace
 from kinkcheck.tape.watcher import Draw, Watcher
 
 if torch.__version__ < "2.7":
@@ -52,7 +52,7 @@ if torch.__version__ < "2.7":
 
 Choose = str | Selection | Mapping[str, str | Selection] | Mapping[Site, str | Selection]
 
-Watch = Callable[[Site, Operation, Tensor], None]
+Watch = Callable[[Site, Operation], Callable[[Tensor], None]]
 
 
 def record(
@@ -77,8 +77,8 @@ def record(
             module tree names the layers. Without one, whatever is called in the block is recorded,
             and each outermost module names the layers below it; from the second on, under the
             name of its class.
-        watch: called with every new site, the operation as it was before it was carried out, and
-            its output.
+        watch: called with every new site and the operation, before it is carried out; what it
+            returns is called with the output.
         program: what else is left as it was found: functions that the block calls and anything
             that they are given, with what they refer to. Where an entry holds tensors, the block
             finds copies in its place.
@@ -88,11 +88,12 @@ def record(
     Returns:
         The tape, a context manager.
 
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> with record(model) as tape:
     ...     loss = model(torch.zeros(1, 2)).sum()
     >>> tape.sites
-    [Site(layer='1', operation='relu', call=0)]
+    layer  operation  windows  ties
+    1      relu             2     2
     """
     return Tape(model, watch, program, draw)
 
@@ -103,7 +104,13 @@ class Tape:
     Made by :func:`record`.
 
     Attributes:
-        sites: the nonsmooth calls that were recorded, in order.
+        sites: the nonsmooth calls that were recorded, in order: a list, shown as a table.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
+    >>> with record(model) as tape:
+    ...     loss = model(torch.zeros(1, 2)).sum()
+    >>> tape
+    <Tape of Sequential: 1 site, 2 of 2 windows tied>
     """
 
     def __init__(
@@ -113,7 +120,7 @@ class Tape:
         program: list[Any] | None = None,
         draw: Draw | None = None,
     ) -> None:
-        self.sites: list[Site] = []
+        self.sites = Sites()
         self._model = model
         self._watch = watch
         self._program = program
@@ -136,6 +143,12 @@ class Tape:
             self._notes, self._jumps, self._parameters, lambda: self._layers.current, draw
         )
         self._recording = ExitStack()
+
+    def __repr__(self) -> str:
+        named = "" if self._model is None else f" of {type(self._model).__name__}"
+        sites = f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}"
+        tied, windows = (sum(getattr(s, of) for s in self.sites) for of in ("tied", "windows"))
+        return f"<Tape{named}: {sites}, {tied:,} of {windows:,} windows tied>"
 
     @property
     def unseen(self) -> list[Unseen]:
@@ -210,11 +223,18 @@ class Tape:
         self._watch = None  # who watched may hold this tape: a circle, which would keep the graph
 
     @overload
-    def gradient(self, loss: Tensor, *, choose: Choose = ...) -> dict[str, Tensor]: ...
+    def gradient(
+        self, loss: Tensor, *, choose: Choose = ..., remember: bool = ...
+    ) -> dict[str, Tensor]: ...
 
     @overload
     def gradient(
-        self, loss: Tensor, inputs: Tensor | Iterable[Tensor], *, choose: Choose = ...
+        self,
+        loss: Tensor,
+        inputs: Tensor | Iterable[Tensor],
+        *,
+        choose: Choose = ...,
+        remember: bool = ...,
     ) -> tuple[Tensor, ...]: ...
 
     def gradient(
@@ -223,6 +243,7 @@ class Tape:
         inputs: Tensor | Iterable[Tensor] | None = None,
         *,
         choose: Choose = "native",
+        remember: bool = True,
     ) -> dict[str, Tensor] | tuple[Tensor, ...]:
         """The gradient of a recorded loss, under a selection at every site.
 
@@ -251,6 +272,8 @@ class Tape:
             choose: one selection for all sites that have it, the others keeping their own; or a
                 mapping from layer names, or from sites, to selections, all other sites keeping
                 their own.
+            remember: whether to use what other calls found and to keep what this one finds for
+                them, which takes memory for some gradients of activations; else a whole pass.
 
         Returns:
             The gradients by parameter name, or in the order of ``inputs``; zeros where the loss
@@ -270,7 +293,7 @@ class Tape:
         chosen = self._chosen(choose)
         seeds = _seeds(chosen.values())
         with self._under(chosen):
-            segments = self._segments(loss, tensors)
+            segments = self._segments(loss, tensors) if remember or seeds else None
             if seeds:
                 bare = segments is not None and not self._runs_again
                 trace(loss, tensors, [direction(tensors, seeds.pop())], bare=bare)
@@ -286,9 +309,11 @@ class Tape:
         loss: Tensor,
         directions: Iterable[Sequence[Tensor]],
         edges: Iterable[Edge] = (),
+        arriving: Iterable[Edge] = (),
         *,
         choose: Choose = "native",
         uncancelled: bool = False,
+        note: Note | None = None,
     ) -> Traced:
         """The gradient of a recorded loss, and how tensors move when the parameters move.
 
@@ -296,10 +321,12 @@ class Tape:
             loss: a scalar computed inside the block.
             directions: for each direction how each parameter that requires a gradient moves.
             edges: where the gradients of the tensors arrive whose tangents are asked for.
+            arriving: where those of the tensors do whose gradients are.
             choose: as in :meth:`gradient`. A limit is along the direction: of several, each decides
                 for itself.
             uncancelled: whether gradients are kept from cancelling
                 (:func:`kinkcheck.tape.tangents.trace`).
+            note: called with the tangents in place of keeping them (see there).
 
         Raises:
             InputError: an operation on the way has no forward mode.
@@ -317,8 +344,14 @@ class Tape:
             segments = self._segments(loss, tensors)
             bare = segments is not None and not self._runs_again
             if segments is None or segments.begun or uncancelled or _seeds(chosen.values()):
-                return trace(loss, tensors, directions, edges, uncancelled=uncancelled, bare=bare)
-            found = trace(loss, tensors, directions, edges, cuts=segments.cuts, bare=bare)
+                return trace(
+                    loss, tensors, directions, edges, arriving,
+                    uncancelled=uncancelled, bare=bare, note=note,
+                )  # fmt: skip
+            found = trace(
+                loss, tensors, directions, edges, arriving,
+                cuts=segments.cuts, bare=bare, note=note,
+            )  # fmt: skip
             segments.begin([*found.gradients, *found.at_cuts], self._at_ties())
             return found
 
@@ -377,6 +410,21 @@ class Tape:
             deciding = trace(loss, tensors, [along], edges, bare=bare)
             return deciding, trace(loss, tensors, directions, edges, bare=bare)
 
+    def forget(self) -> None:
+        """Let go of what is remembered of backward passes; the next one is a whole one.
+
+        It may take as much memory as what the forward pass has saved.
+
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> with record() as tape:
+        ...     loss = torch.relu(x).sum()
+        >>> before = tape.gradient(loss, [x])
+        >>> tape.forget()
+        >>> tape.gradient(loss, [x]) == before
+        True
+        """
+        self._passes.clear()
+
     @contextmanager
     def _under(self, chosen: Mapping[Site, Selection]) -> Iterator[None]:
         """A context of backward passes in which sites have what is chosen."""
@@ -415,8 +463,12 @@ class Tape:
         for key, text in choose.items():
             sites = [key] if isinstance(key, Site) else [s for s in self.sites if s.layer == key]
             if not sites or sites[0] not in self.sites:
-                layers = ", ".join(dict.fromkeys(site.layer for site in self.sites)) or "none"
-                raise InputError(f"choose: no site in layer {key!r}; layers with sites: {layers}")
+                layers = list(dict.fromkeys(site.layer for site in self.sites))
+                near = nearest(key, layers) if isinstance(key, str) and key else ""
+                raise InputError(
+                    f"choose: no site in layer {key!r};{near} layers with sites: "
+                    f"{', '.join(layers) or 'none'}"
+                )
             for site in sites:
                 chosen[site] = site.row.require(parse(text))
         return chosen
@@ -507,11 +559,11 @@ class Tape:
             with torch._C.DisableTorchFunction():
                 site._ties = operation.ties()
             return ops.call(operation, site)
-        before = operation.before() if self._watch else operation
+        see = self._watch(site, operation) if self._watch else None
         output, site._ties = operation.apply_counting(site)
-        if self._watch:
+        if see is not None:
             with torch._C.DisableTorchFunction():
-                self._watch(site, before, output[0] if isinstance(output, tuple) else output)
+                see(output[0] if isinstance(output, tuple) else output)
         return output
 
     def _look(self, function: Any, args: tuple[Any, ...]) -> None:

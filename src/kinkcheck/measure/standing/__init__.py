@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         certified_exactly,
         smooth,
         standings,
+        tells,
         ties_more,
         told,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "part",
     "smooth",
     "standings",
+    "tells",
     "ties_more",
     "told",
     "told_in_float32",
@@ -47,6 +49,7 @@ import_when_used(
     "kinkcheck.measure.standing.judged:certified_exactly",
     "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
+    "kinkcheck.measure.standing.judged:tells",
     "kinkcheck.measure.standing.judged:ties_more",
     "kinkcheck.measure.standing.judged:told",
     "kinkcheck.measure.standing.part:Part",

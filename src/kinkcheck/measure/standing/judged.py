@@ -36,6 +36,26 @@ _FINE = 2.0**-23
 coarser types rounding makes ties of many branches that are not one function, and the lift tells."""
 
 
+def tells(forward: Forward) -> bool:
+    """Whether the audited precision itself could tell of ties: all is in sight, in 32 bits or more.
+
+    Args:
+        forward: the forward pass.
+
+    >>> import torch
+    >>> model = torch.nn.PReLU(1)
+    >>> tells(Forward(model, lambda: model(-torch.ones(1)).sum()))
+    True
+    >>> _ = model.half()
+    >>> tells(Forward(model, lambda: model(-torch.ones(1).half()).sum()))
+    False
+    """
+    trained = [each for each in forward.model.parameters() if each.requires_grad]
+    met = [kinks.value for kinks in forward.kinks if kinks.value.is_floating_point()]
+    coarse = any(torch.finfo(each.dtype).eps > _FINE for each in (*trained, *met))
+    return not coarse and not any(map(_may_hide, forward.tape.unseen_behind(forward.loss)))
+
+
 def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | None:
     """What the audited precision itself tells of ties.
 
@@ -45,17 +65,14 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
         seed: of the directions.
 
     Returns:
-        None where not all is in sight, and in 16 bits.
+        None where it does not (:func:`tells`), or no tangents pass.
 
     >>> import torch
     >>> model = torch.nn.PReLU(1)
     >>> told(Forward(model, lambda: model(-torch.ones(1)).abs().sum()), "native")
     Told(alike=[], apart=[])
     """
-    trained = [each for each in forward.model.parameters() if each.requires_grad]
-    met = [kinks.value for kinks in forward.kinks if kinks.value.is_floating_point()]
-    coarse = any(torch.finfo(each.dtype).eps > _FINE for each in (*trained, *met))
-    if coarse or any(map(_may_hide, forward.tape.unseen_behind(forward.loss))):
+    if not tells(forward):
         return None
     try:
         program = Program(forward, seed)

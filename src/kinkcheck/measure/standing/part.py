@@ -43,7 +43,7 @@ def told_in_float32(runs: Runs, choose: Chooser, seed: int) -> tuple[Forward | N
         return None, None
     with runs.lifted(to=FLOAT32):
         try:
-            forward = runs.forward()
+            forward = runs.forward(lean=True)
         except InputError:  # as the lift will say
             return None, None
         return forward, told(forward, choose, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -194,7 +195,8 @@ class Program:
     Args:
         forward: the forward pass; in float64, or what is rounding there is not told from truth.
         seed: of the first direction.
-        again: carries the program out once more, with the parameters where they are.
+        again: carries the program out once more, with the parameters where they are; its sites keep
+            their inputs (it is not lean).
 
     Raises:
         InputError: there are ties of which it cannot be seen whether a gradient arrives.
@@ -225,9 +227,9 @@ class Program:
                     f"{kinks.site.operation} is carried out in place on a view, where what arrives "
                     "is not seen"
                 )
-        self._edges = list(
-            dict.fromkeys(e for k in self._kinks for e in (_output(k), *k.sources) if e)
-        )
+        self._sources = list(dict.fromkeys(e for k in self._kinks for e in k.sources if e))
+        self._outputs = list(dict.fromkeys(map(_output, self._kinks)))
+        self._edges = list(dict.fromkeys([*self._sources, *self._outputs]))
 
     @property
     def size(self) -> int:
@@ -249,7 +251,9 @@ class Program:
         """
         if not self._kinks:
             return Census()
-        traced = self.forward.trace(_some_of_all, self._drawn([0]), self._edges, uncancelled=True)
+        traced = self.forward.trace(
+            _some_of_all, self._drawn([0]), self._sources, self._outputs, uncancelled=True
+        )
         norm = float(self.vector(dict(enumerate(traced.gradients))).norm())
         found = Census(scale=norm)
         rows = 0
@@ -258,9 +262,9 @@ class Program:
             if arrived is None or not bool(arrived.any()):
                 continue
             tangents = _moved(kinks, traced.moved[0])
-            rivals = _rivals(kinks, tangents)
+            rivals = _rivals_once(kinks, tangents)
             largest = max((float(each.abs().max()) for each in tangents if each.numel()), default=0)
-            of, gap, own = _gaps(rivals, arrived.numel())
+            of, gap, own = _gaps(rivals)
             arrives = arrived.flatten()[of].abs().double()
             live = arrives > 0
             # What is equal in comparison with the rest of the site is, if the loss cannot tell.
@@ -290,21 +294,36 @@ class Program:
         if not self._kinks:
             return told
         self.passes += 1
+        waiting = {kinks: set(filter(None, kinks.sources)) for kinks in self._kinks}
+        passing: dict[Edge, Tensor] = {}
+        found: dict[Kinks, tuple[Tensor, Tensor]] = {}
+
+        def look() -> None:
+            """Look at sites as soon as all that they are given has passed, and let go of that."""
+            for kinks in [each for each, given in waiting.items() if given <= passing.keys()]:
+                del waiting[kinks]
+                of, gap, _ = _gaps(_rivals_once(kinks, _moved(kinks, passing)))
+                found[kinks] = of[gap == 0], of[gap != 0]
+            for passed in passing.keys() - set().union(*waiting.values()):
+                del passing[passed]
+
+        def note(edge: Edge, tangent: Tensor) -> None:
+            passing[edge] = tangent
+            look()
+
         along = direction(self._tensors, self.seed, self.forward.loss.dtype)
-        traced = self.forward.trace(choose, [along], self._edges)
-        (moved,) = traced.moved
+        traced = self.forward.trace(choose, [along], self._sources, self._outputs, note=note)
+        look()  # also at what is given nothing that moves
         for kinks in self._kinks:
             arrived = traced.arrived.get(_output(kinks))
             if arrived is None:
                 continue
-            if not {edge for edge in kinks.sources if edge is not None} <= moved.keys():
+            if kinks not in found:
                 return None
-            rivals = _rivals(kinks, _moved(kinks, moved))
-            of, gap, _ = _gaps(rivals, arrived.numel())
-            alike = gap == 0
-            told.alike.append((kinks, of[alike & (arrived.flatten()[of] != 0)]))
-            if not bool(alike.all()):
-                told.apart.append((kinks, of[~alike]))
+            alike, apart = found[kinks]
+            told.alike.append((kinks, alike[arrived.flatten()[alike] != 0]))
+            if apart.numel():
+                told.apart.append((kinks, apart))
         return told
 
     def rows(self, census: Census, choose: Chooser | Choose, count: int) -> Table:
@@ -510,9 +529,13 @@ Tangents = tuple[Tensor, ...]
 
 def _moved(kinks: Kinks, moved: dict[Edge, Tensor]) -> Tangents:
     """The tangents of the inputs of a site."""
+    known = [None if edge is None else moved.get(edge) for edge in kinks.sources]
+    found = tuple(each for each in known if each is not None)
+    if len(found) == len(known):
+        return found
     return tuple(
-        torch.zeros_like(each) if edge is None or edge not in moved else moved[edge]
-        for each, edge in zip(kinks.operation.inputs, kinks.sources, strict=True)
+        torch.zeros_like(each) if tangent is None else tangent
+        for each, tangent in zip(kinks.operation.inputs, known, strict=True)
     )
 
 
@@ -531,19 +554,21 @@ def _rivals(kinks: Kinks, tangents: Tangents) -> Rivals:
         return kinks.operation.rivals(kinks.value, tangents)
 
 
-def _gaps(rivals: Rivals, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+def _rivals_once(kinks: Kinks, tangents: Tangents) -> Rivals:
+    """The same, where nobody asks again: the copy of the call takes along what was listed."""
+    with torch.no_grad():
+        return copy(kinks.operation).rivals(kinks.value, tangents)
+
+
+def _gaps(rivals: Rivals) -> tuple[Tensor, Tensor, Tensor]:
     """The tied outputs, how far apart the tangents of each are, and the largest of them."""
-    moved = rivals.tangent.new_zeros(outputs, dtype=torch.float64)
+    of, place = torch.unique(rivals.of, return_inverse=True)
+    moved = rivals.tangent.new_zeros(len(of), dtype=torch.float64)
     most, least = (
-        moved.scatter_reduce(0, rivals.of, rivals.tangent.double(), reduce, include_self=False)
+        moved.scatter_reduce(0, place, rivals.tangent.double(), reduce, include_self=False)
         for reduce in ("amax", "amin")
     )
-    (of,) = (
-        torch.zeros_like(moved, dtype=torch.bool)
-        .index_fill(0, rivals.of, True)
-        .nonzero(as_tuple=True)
-    )
-    return of, (most - least)[of], torch.maximum(most.abs(), least.abs())[of]
+    return of, most - least, torch.maximum(most.abs(), least.abs())
 
 
 def _through(census: Census, tangents: Callable[[Kinks], Tangents]) -> Floats:

@@ -36,6 +36,10 @@ points looked at, 10⁻², rounding is 10⁻¹⁴ of it, and terms of the fifth 
 _DRAWN = 10**6
 """How many numbers all directions may have if there are more than :data:`DIRECTIONS`."""
 
+_NUMBERS, _PASSES = 10**6, 500
+"""How many numbers all tangents together may have, and in how many passes, that are spent on
+finding all limits, if that is more than the effort: seconds, in a small program."""
+
 _FOLLOWED = 5 * 10**7
 """How many numbers all tangents together may have that are spent on limits pulled back from kinks,
 if that is more than the effort."""
@@ -313,6 +317,7 @@ class Search:
         A cell holds the directions along which the same branches stay active. Cells are polyhedral
         cones, and each can be reached from any other through facets.
         """
+        enough = max(self.effort, min(_PASSES, _NUMBERS // self.program.size))
         waiting = deque([self._random.standard_normal(self._count)])
         cells: list[Floats] = []
         solved = 0
@@ -320,7 +325,8 @@ class Search:
             along = waiting.popleft()
             if any(bool((rows @ along > 0).all()) for rows in cells):
                 continue
-            if len(cells) >= self.budget or len(self.limits) >= self._most or self._tired():
+            many = self.program.passes >= enough
+            if len(cells) >= self.budget or len(self.limits) >= self._most or many:
                 return "there are too many"
             found = self._find(along, follow=True)
             if found is None:

@@ -58,10 +58,10 @@ def _either(wins: Any) -> Any:
 EXTREMES: tuple[Row, ...] = (
     Row("max", OF_PICKS, _either("largest")),
     Row("min", OF_PICKS, _either("smallest")),
-    Row("amax", OF_PICKS, _along("largest")),
-    Row("amin", OF_PICKS, _along("smallest")),
-    Row("maximum", OF_PICKS, _between("largest")),
-    Row("minimum", OF_PICKS, _between("smallest")),
+    Row("amax", OF_PICKS, _along("largest"), least=True),
+    Row("amin", OF_PICKS, _along("smallest"), least=True),
+    Row("maximum", OF_PICKS, _between("largest"), least=True),
+    Row("minimum", OF_PICKS, _between("smallest"), least=True),
     Row("fmax", OF_PICKS, _between("largest")),
     Row("fmin", OF_PICKS, _between("smallest")),
 )

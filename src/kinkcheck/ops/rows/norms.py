@@ -115,7 +115,11 @@ def _ball(parts: Callable[..., _Parts | None]) -> Callable[..., Branches | None]
 
 
 def _rows(
-    name: str, parts: Callable[..., _Parts | None], spellings: str = "", once: str = ""
+    name: str,
+    parts: Callable[..., _Parts | None],
+    spellings: str = "",
+    once: str = "",
+    least: bool = False,
 ) -> tuple[Row, ...]:
     def sums(*args: Any, **kwargs: Any) -> Branches | None:
         found = parts(*args, **kwargs)
@@ -127,14 +131,14 @@ def _rows(
 
     spellings = spellings or name
     return (
-        Row(name, OF_BALL, _ball(parts), "norm", spellings, once=once),
-        Row(f"{name}_1", OF_SIDES, sums, "norm_1", spellings, once=once),
-        Row(f"{name}_inf", OF_PICKS, picks, "norm_inf", spellings, once=once),
+        Row(name, OF_BALL, _ball(parts), "norm", spellings, "", once, least),
+        Row(f"{name}_1", OF_SIDES, sums, "norm_1", spellings, "", once, least),
+        Row(f"{name}_inf", OF_PICKS, picks, "norm_inf", spellings, "", once, least),
     )
 
 
 NORMS: tuple[Row, ...] = (
-    *_rows("norm", _norm, "norm linalg.vector_norm linalg_vector_norm"),
+    *_rows("norm", _norm, "norm linalg.vector_norm linalg_vector_norm", least=True),
     Row("abs_complex", OF_BALL, _ball(_modulus), "norm", "abs absolute"),
     Row("std", OF_BALL, _ball(_std), "", "std std_mean"),
     *_rows("dist", _dist),

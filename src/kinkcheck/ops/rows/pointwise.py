@@ -98,11 +98,12 @@ def _quantised_by_channel(
 _STRAIGHT_THROUGH = "rounds; its derivative is a straight-through estimator"
 
 POINTWISE: tuple[Row, ...] = (
-    Row("relu", OF_SIDES),
-    Row("hardtanh", OF_SIDES, _hardtanh),
-    Row("relu6", OF_SIDES, lambda input, inplace=False: _clamp(input, 0, 6), "hardtanh"),
+    Row("relu", OF_SIDES, least=True),
+    Row("hardtanh", OF_SIDES, _hardtanh, least=True),
+    Row("relu6", OF_SIDES, lambda input, inplace=False: _clamp(input, 0, 6), "hardtanh",
+        least=True),
     # What torch.nn.ReLU6 calls.
-    Row("relu6", OF_SIDES, _hardtanh_as_relu6, "hardtanh", "hardtanh"),
+    Row("relu6", OF_SIDES, _hardtanh_as_relu6, "hardtanh", "hardtanh", least=True),
     Row("leaky_relu", OF_SIDES, lambda input, negative_slope=0.01, inplace=False: ops.Sides(
         input, [(0.0, negative_slope, 1.0)])),
     Row("prelu", OF_SIDES, _prelu),
@@ -120,13 +121,15 @@ POINTWISE: tuple[Row, ...] = (
     Row("hardswish", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(-3.0, 0.0, -0.5), (3.0, 1.5, 1.0)])),
     Row("hardsigmoid", OF_SIDES, lambda input, inplace=False: ops.Sides(
-        input, [(-3.0, 0.0, 1 / 6), (3.0, 1 / 6, 0.0)]), once="HardsigmoidBackward0"),
+        input, [(-3.0, 0.0, 1 / 6), (3.0, 1 / 6, 0.0)]), once="HardsigmoidBackward0",
+        least=True),
     Row("elu", OF_SIDES, _elu, spellings="nn.functional.elu"),
     Row("selu", OF_SIDES, lambda input, inplace=False: ops.Sides(
         input, [(0.0, _SELU_SCALE * _SELU_ALPHA, _SELU_SCALE)])),
     Row("softshrink", OF_SIDES, _softshrink),
     Row("threshold", OF_SIDES, _threshold),
-    Row("abs", OF_SIDES, lambda input: ops.Sides(input, [(0.0, -1.0, 1.0)]), "", "abs absolute"),
+    Row("abs", OF_SIDES, lambda input: ops.Sides(input, [(0.0, -1.0, 1.0)]), "", "abs absolute",
+        least=True),
     Row("fake_quantize", OF_SIDES, _quantised, "", "fake_quantize_per_tensor_affine",
         _STRAIGHT_THROUGH),
     Row("fake_quantize_channel", OF_SIDES, _quantised_by_channel, "fake_quantize",

@@ -1,0 +1,264 @@
+"""A Ray cluster: where it is, whether it has room for a piece of work, and what came of the work.
+
+What is handed over is said elsewhere: trials in :mod:`kinkcheck.study.cluster`, points in
+:mod:`kinkcheck.audit.cluster`, parts of experiments in :mod:`kinkcheck.paper.harness.parts`.
+Nothing heavy is imported here, so that a command can say at once what it waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self
+
+from kinkcheck.errors import InputError
+from kinkcheck.extras import require
+
+_PATIENCE = 5.0  # seconds for a connection
+_SILENCE = 1.0  # seconds without a word while a first worker starts
+
+
+class WorkerDiedError(Exception):
+    """The worker of a piece of work has died; the message says of what."""
+
+
+class Cluster:
+    """A connection to a Ray cluster, while the block runs.
+
+    Args:
+        address: ``HOST:PORT`` of a running cluster; ``auto`` for the one that this machine belongs
+            to; ``local`` for a new one of this machine alone, which ends with the block. By default
+            the first of these that is there, the address being that of ``RAY_ADDRESS``. Where Ray
+            is connected already, that is the cluster.
+        gpu_share: part of a GPU that a piece of work on CUDA takes; one on several takes whole
+            ones.
+        say: is told in a line what is being waited for.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+
+    ::
+
+        with Cluster("local") as cluster:
+            run(spec, folder, executor=Trials(cluster))
+    """
+
+    DEATHS = 3
+    """Of workers in a row that one piece of work survives."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        gpu_share: float = 1.0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if not 0 < gpu_share <= 1:
+            raise InputError(f"--gpu-share must be above 0 and at most 1, not {gpu_share:g}")
+        self.say = say
+        self._address = address
+        self._gpu_share = gpu_share
+        self._ray: Any = None
+        self._connected = False
+
+    def __enter__(self) -> Self:
+        if self._address not in (None, "auto", "local"):
+            _require_reachable(self._address)
+        if find_spec("ray") is not None:  # else the complaint is the only line
+            self.say("starting Ray ..." if self._address == "local" else "connecting to Ray ...")
+        self._ray = require("ray", extra="ray")
+        if not self._ray.is_initialized():
+            self._connected = True
+            try:
+                self._connect()
+            except BaseException:
+                self._ray.shutdown()
+                raise
+        machines = self._machines()
+        cpus = sum(int(machine.get("CPU", 0)) for machine in machines)
+        on = "1 machine" if len(machines) == 1 else f"{len(machines)} machines"
+        self.say(f"Ray has {cpus} CPUs on {on}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._connected:
+            self._ray.shutdown()
+
+    def needed(self, what: str, device: str, threads: int, devices: int = 1) -> dict[str, float]:
+        """What a piece of work reserves; Ray would wait for a machine that has as much to be added.
+
+        Args:
+            what: the piece of work, for a complaint.
+            device: where it computes.
+            threads: of the CPU, for each device.
+            devices: how many.
+
+        Raises:
+            InputError: no machine of the cluster has as much.
+        """
+        gpus = float(devices) if devices > 1 else self._gpu_share
+        on_cuda = kind_of(device) == "cuda"
+        needed = {"num_cpus": float(threads * devices), "num_gpus": gpus if on_cuda else 0.0}
+        if not self.room(needed):
+            also = f" and {needed['num_gpus']:g} GPUs" if on_cuda else ""
+            raise InputError(
+                f"--ray: {what} takes {needed['num_cpus']:g} CPUs{also}, and no machine of the "
+                "cluster has as many; --threads sets how many CPUs"
+            )
+        return needed
+
+    def room(self, needed: dict[str, float]) -> int:
+        """For how many pieces of work at a time the cluster has room, if nobody else uses it."""
+        return sum(
+            min(
+                int(machine.get(name, 0) / needed[argument])
+                for name, argument in (("CPU", "num_cpus"), ("GPU", "num_gpus"))
+                if needed[argument]
+            )
+            for machine in self._machines()
+        )
+
+    def put(self, value: Any) -> Any:
+        """Keep a value for workers to fetch, each at most once; a reference to it."""
+        return self._ray.put(value)
+
+    def start(self, function: Callable[..., Any], *arguments: Any, needed: dict[str, float]) -> Any:
+        """Let a worker call a function; a reference to what it returns."""
+        return self._remote(function, needed)(*arguments)
+
+    def stream(
+        self, function: Callable[..., Iterator[Any]], *arguments: Any, needed: dict[str, float]
+    ) -> Iterator[Any]:
+        """Let a worker go through an iterator; an iterator over references to its items."""
+        stream: Iterator[Any] = self._remote(function, needed, num_returns="streaming")(*arguments)
+        return stream
+
+    def call(self, function: Callable[..., Any], *arguments: Any, needed: dict[str, float]) -> Any:
+        """What a function returns on a worker, which may be the first and have to start.
+
+        Raises:
+            InputError: the function raised it, or fails otherwise, or workers die.
+        """
+        reference = self.start(function, *arguments, needed=needed)
+        if not self._ray.wait([reference], timeout=_SILENCE)[0]:
+            self.say("waiting for a worker to find its place and to import PyTorch ...")
+        try:
+            return self.value(reference)
+        except WorkerDiedError as error:
+            raise InputError(f"--ray: no worker could start: {error}") from None
+
+    def first(self, references: Sequence[Any]) -> Any:
+        """The first reference, or stream, that has a value."""
+        ready, _ = self._ray.wait(references, num_returns=1)
+        return ready[0]
+
+    def value(self, reference: Any) -> Any:
+        """The value of a reference, or the next one of a stream.
+
+        Raises:
+            InputError: the function raised it; or it raised something else, which is named.
+            WorkerDiedError: its worker has died, or its machine.
+        """
+        try:
+            stream = isinstance(reference, Iterator)
+            return self._ray.get(next(reference) if stream else reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise _blame(error) from None
+        except (self._ray.exceptions.RayError, StopIteration) as error:
+            raise WorkerDiedError(type(error).__name__) from None
+
+    def require_survived(self, deaths: int, where: str, error: WorkerDiedError) -> None:
+        """Give up a piece of work at which workers keep dying.
+
+        Args:
+            deaths: so far, in a row.
+            where: the piece of work.
+            error: the last one.
+
+        Raises:
+            InputError: they are too many.
+        """
+        if deaths > self.DEATHS:
+            raise InputError(
+                f"--ray: {deaths} workers in a row died at {where}, the last one of {error}; "
+                "memory may be too small"
+            )
+
+    def cancel(self, references: Iterable[Any]) -> None:
+        """End work, and the workers that are at it."""
+        for reference in references:
+            self._ray.cancel(reference, force=True)
+
+    def _remote(self, function: Callable[..., Any], needed: dict[str, float], **how: Any) -> Any:
+        # Ray's own retry would leave out what a stream had told, and try for ever without memory.
+        return self._ray.remote(max_retries=0, **needed, **how)(function).remote
+
+    def _machines(self) -> list[dict[str, float]]:
+        """What each machine has, whoever uses it."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _connect(self) -> None:
+        lost = (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError)
+        try:
+            self._ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+        except lost as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"--ray: no connection to {self._address or 'Ray'}: {reason}"
+            ) from None
+
+
+def settle(folder: str, threads: int | None = None) -> None:
+    """Make a worker stand where the process that hands over the work stands.
+
+    Args:
+        folder: of that process, from where a user's own networks and relative paths are told; one
+            that is not there is passed over.
+        threads: on as many it computes, if that is not said with the work.
+
+    >>> import os
+    >>> settle(os.getcwd())
+    """
+    with suppress(OSError):
+        os.chdir(folder)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def kind_of(device: str) -> str:
+    """The kind of a device: which one of them a worker gets is Ray's choice.
+
+    >>> kind_of("cuda:1"), kind_of("cpu")
+    ('cuda', 'cpu')
+    """
+    return device.partition(":")[0]
+
+
+def _blame(error: Any) -> InputError:
+    """What an error on a worker means."""
+    if isinstance(error.cause, InputError):
+        return error.cause
+    reason = " ".join(str(error.cause).split())[:300]
+    return InputError(f"--ray: a worker failed: {type(error.cause).__name__}: {reason}")
+
+
+def _require_reachable(address: str) -> None:
+    """Check that somebody listens; Ray itself takes long to give up, and tells it in many lines."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise InputError(f"--ray: {address!r} is not an address; accepted: HOST:PORT, auto, local")
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--ray: no connection to {address}: {error}") from None

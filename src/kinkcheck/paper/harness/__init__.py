@@ -1,0 +1,1 @@
+"""What the experiments have in common: rows, cases, comparisons, parts that are kept, a run."""
