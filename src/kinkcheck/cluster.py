@@ -7,17 +7,19 @@ Nothing heavy is imported here, so that a command can say at once what it waits 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
 from kinkcheck.errors import InputError
 from kinkcheck.extras import require
+from kinkcheck.interrupts import held_back
 
 _PATIENCE = 5.0  # seconds for a connection
 _SILENCE = 1.0  # seconds without a word while a first worker starts
@@ -76,7 +78,7 @@ class Cluster:
             try:
                 self._connect()
             except BaseException:
-                self._ray.shutdown()
+                self._disconnect()
                 raise
         machines = self._machines()
         cpus = sum(int(machine.get("CPU", 0)) for machine in machines)
@@ -91,7 +93,7 @@ class Cluster:
         traceback: TracebackType | None,
     ) -> None:
         if self._connected:
-            self._ray.shutdown()
+            self._disconnect()
 
     def needed(self, what: str, device: str, threads: int, devices: int = 1) -> dict[str, float]:
         """What a piece of work reserves; Ray would wait for a machine that has as much to be added.
@@ -129,17 +131,18 @@ class Cluster:
 
     def put(self, value: Any) -> Any:
         """Keep a value for workers to fetch, each at most once; a reference to it."""
-        return self._ray.put(value)
+        with self._asked():
+            return self._ray.put(value)
 
     def start(self, function: Callable[..., Any], *arguments: Any, needed: dict[str, float]) -> Any:
         """Let a worker call a function; a reference to what it returns."""
-        return self._remote(function, needed)(*arguments)
+        return self._remote(function, arguments, needed)
 
     def stream(
         self, function: Callable[..., Iterator[Any]], *arguments: Any, needed: dict[str, float]
     ) -> Iterator[Any]:
         """Let a worker go through an iterator; an iterator over references to its items."""
-        stream: Iterator[Any] = self._remote(function, needed, num_returns="streaming")(*arguments)
+        stream: Iterator[Any] = self._remote(function, arguments, needed, num_returns="streaming")
         return stream
 
     def call(self, function: Callable[..., Any], *arguments: Any, needed: dict[str, float]) -> Any:
@@ -158,7 +161,8 @@ class Cluster:
 
     def first(self, references: Sequence[Any]) -> Any:
         """The first reference, or stream, that has a value."""
-        ready, _ = self._ray.wait(references, num_returns=1)
+        with self._asked():
+            ready, _ = self._ray.wait(references, num_returns=1)
         return ready[0]
 
     def value(self, reference: Any) -> Any:
@@ -196,15 +200,34 @@ class Cluster:
     def cancel(self, references: Iterable[Any]) -> None:
         """End work, and the workers that are at it."""
         for reference in references:
-            self._ray.cancel(reference, force=True)
+            with suppress(self._ray.exceptions.RayError):  # what is lost has ended
+                self._ray.cancel(reference, force=True)
 
-    def _remote(self, function: Callable[..., Any], needed: dict[str, float], **how: Any) -> Any:
+    def _remote(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        needed: dict[str, float],
+        **how: Any,
+    ) -> Any:
         # Ray's own retry would leave out what a stream had told, and try for ever without memory.
-        return self._ray.remote(max_retries=0, **needed, **how)(function).remote
+        with self._asked():
+            return self._ray.remote(max_retries=0, **needed, **how)(function).remote(*arguments)
 
     def _machines(self) -> list[dict[str, float]]:
         """What each machine has, whoever uses it."""
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        with self._asked():
+            nodes = self._ray.nodes()
+        return [node["Resources"] for node in nodes if node["Alive"]]
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """What Ray itself cannot do is a complaint."""
+        try:
+            yield
+        except self._ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"--ray: the cluster fails: {reason}") from None
 
     def _connect(self) -> None:
         lost = (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError)
@@ -215,6 +238,19 @@ class Cluster:
             raise InputError(
                 f"--ray: no connection to {self._address or 'Ray'}: {reason}"
             ) from None
+
+    def _disconnect(self) -> None:
+        # While Ray shuts down, giving up a reference ends the process at once, with exit code 1
+        # (GetCoreWorker in Ray's core_worker_process.cc): garbage is collected before, not then.
+        collects = gc.isenabled()
+        with held_back():
+            gc.collect()
+            gc.disable()
+            try:
+                self._ray.shutdown()
+            finally:
+                if collects:
+                    gc.enable()
 
 
 def settle(folder: str, threads: int | None = None) -> None:

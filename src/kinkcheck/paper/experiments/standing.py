@@ -68,7 +68,8 @@ class Part:
     selections: Sequence[str] = SELECTIONS
 
     def __str__(self) -> str:
-        return f"{self.case.network}, {self.case.size.batch_size} images"
+        images = self.case.size.batch_size
+        return f"{self.case.network}, {'1 image' if images == 1 else f'{images} images'}"
 
 
 def _lenet(size: Size, bits: int | None = None) -> Case:
