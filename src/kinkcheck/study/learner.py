@@ -177,6 +177,7 @@ class Learner:
             self.diverged = True
         if not self.diverged:
             self._schedule.step()
+        self._optimizer.zero_grad()  # as large as the network, while a checkpoint is made of it
         return score
 
     def test(self, feed: Feed) -> Score:
