@@ -73,14 +73,14 @@ class Cluster:
         if find_spec("ray") is not None:  # else the complaint is the only line
             self.say("starting Ray ..." if self._address == "local" else "connecting to Ray ...")
         self._ray = require("ray", extra="ray")
-        if not self._ray.is_initialized():
-            self._connected = True
-            try:
+        try:
+            if not self._ray.is_initialized():
+                self._connected = True
                 self._connect()
-            except BaseException:
-                self._disconnect()
-                raise
-        machines = self._machines()
+            machines = self._machines()
+        except BaseException:
+            self._disconnect()
+            raise
         cpus = sum(int(machine.get("CPU", 0)) for machine in machines)
         on = "1 machine" if len(machines) == 1 else f"{len(machines)} machines"
         self.say(f"Ray has {cpus} CPUs on {on}")
@@ -92,8 +92,7 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._connected:
-            self._disconnect()
+        self._disconnect()
 
     def needed(self, what: str, device: str, threads: int, devices: int = 1) -> dict[str, float]:
         """What a piece of work reserves; Ray would wait for a machine that has as much to be added.
@@ -240,6 +239,9 @@ class Cluster:
             ) from None
 
     def _disconnect(self) -> None:
+        if not self._connected:
+            return
+        self._connected = False
         # While Ray shuts down, giving up a reference ends the process at once, with exit code 1
         # (GetCoreWorker in Ray's core_worker_process.cc): garbage is collected before, not then.
         collects = gc.isenabled()
