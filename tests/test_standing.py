@@ -48,7 +48,8 @@ class Point:
         return self.search.standing(choose, self.forward.gradient(choose))
 
     def gradient(self, choose: str) -> NDArray[np.float64]:
-        return self.program.vector(self.forward.gradient(choose)).numpy()
+        found = self.forward.gradient(choose).values()
+        return torch.cat([each.double().flatten() for each in found]).numpy()
 
     def verified(self, choose: str, standing: Standing) -> list[str]:
         return verify(self.program, standing, choose, self.forward.gradient(choose))

@@ -111,6 +111,108 @@ def test_a_kink_of_the_loss_is_claimed_only_where_it_is_shown() -> None:
     assert "loss itself has a kink" not in verdict(smooth)
     assert "loss itself has a kink" in verdict(audited(F.relu, 0.0))
 
+    # |v|², whose two maxima take each other away: two ties of three entries, no kink of the loss.
+    gone = audited(lambda v: v.max(0).values - v.max(0).values + v.square().sum(), 1.0, 1.0, 1.0)
+    assert "loss itself has a kink" not in verdict(gone)
+
+
+LINE = torch.arange(8.0)[:, None]
+
+
+def linear() -> nn.Module:
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(0.0)
+    return model
+
+
+def kinds(report: AuditReport) -> list[tuple[str, ...]]:
+    return [
+        tuple(each.kind for each in (point.reference_standing, point.standing) if each is not None)
+        for point in report.points
+    ]
+
+
+@pytest.mark.parametrize("precision", ["16", "32", "64"])
+def test_kinks_of_the_loss_behind_the_output_of_the_network_count(precision: str) -> None:
+    # One sample of eight lies on a kink that the loss alone has. The mean of the outputs, written
+    # as relu(f) - relu(-f): the derivative with respect to the bias is 1, AD finds 7/8.
+    def step(model: nn.Module, x: Tensor) -> Tensor:
+        f = model(x)
+        return (F.relu(f) - F.relu(-f)).mean()
+
+    report = kinkcheck.audit(linear(), [LINE], step=step, precisions=[precision])
+    assert kinds(report) == [("wrong", "wrong")]
+    assert [each.wrong for each in verify(report, linear(), [LINE], step=step)] == [[], []]
+    # max(0, 1 - f) at a margin of exactly 0, its slope between -1 and 0: 2 is outside.
+    x = torch.tensor([1.0, 2.0, 0.25, 3.0, 0.5, 5.0, 6.0, 7.0])[:, None]
+    hinge = kinkcheck.audit(
+        linear(),
+        [(x, torch.ones(8, 1))],
+        loss=lambda f, y: F.relu(1 - y * f).mean(),
+        precisions=[precision],
+        selections=["branch:1", "branch:2"],
+    )
+    assert kinds(hinge) == [("limit", "limit"), ("limit", "wrong")]
+    # One sample is fitted exactly: the slope there is between -1 and 1, AD's 0 is inside.
+    fitted = kinkcheck.audit(
+        linear(), [(LINE, 2 * LINE)], loss=F.l1_loss, precisions=[precision], selections=["first"]
+    )
+    assert kinds(fitted) == [("subgradient", "limit")]
+
+
+def twice(x: Tensor, y: Tensor) -> Tensor:
+    """max(x + y/10⁸, x) - max(x - y/10⁸, x), that is y/10⁸; at y = 0 AD may find twice as much."""
+    pairs = [torch.stack([x + sign * 1e-8 * y, x], -1)[:, None] for sign in (1, -1)]
+    above, below = (F.max_pool1d(pair, 2).flatten() for pair in pairs)
+    return above - below
+
+
+def test_what_float32_cannot_tell_apart_is_doubted_in_the_lift() -> None:
+    for selection in ("minimal", "first"):
+        report = kinkcheck.audit(
+            Held(0.7, 0.0),
+            [torch.zeros(1)] * 2,
+            step=lambda model, _: (twice(model.x[:1], model.x[1:]) + model.x[:1]).sum(),
+            selections=[selection],
+            samples=None,
+        )
+        assert not {"derivative", "limit"} & {kind for pair in kinds(report) for kind in pair}
+
+
+def test_a_sample_with_a_kink_hides_nothing_of_the_others() -> None:
+    class Absorbing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, self.y, self.v = (
+                nn.Parameter(torch.tensor(number)) for number in (0.7, 0.0, 0.0)
+            )
+
+        def forward(self, b: Tensor) -> Tensor:
+            return 1e8 * twice(self.x.expand(len(b)), self.y * b[:, 0]) + F.relu(self.v * b[:, 1])
+
+    b = torch.zeros(8, 2)
+    b[1:, 0] = 1
+    b[0, 1] = 1
+    report = kinkcheck.audit(Absorbing(), [b], step=lambda model, b: model(b).mean())
+    assert not {"derivative", "limit"} & set(kinds(report)[0])
+
+
+def test_a_large_gradient_of_one_parameter_hides_nothing_of_another() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.v = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    report = kinkcheck.audit(
+        Two(),
+        [torch.zeros(1)],
+        step=lambda model, _: (1e10 * model.w + odd(model.v)).sum(),
+        samples=None,
+    )
+    assert kinds(report) == [("wrong", "wrong")]
+
 
 def test_branches_that_are_nearly_alike_are_not_taken_for_one() -> None:
     """All of the gradient is in what tells them apart, 10⁻⁹ of what they have in common."""

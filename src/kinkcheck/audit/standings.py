@@ -11,6 +11,7 @@ from kinkcheck.audit.effect import Place, place, places
 from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.standing.records import STANDS, Kind, Standing
+from kinkcheck.measure.zones import Zone
 
 if TYPE_CHECKING:
     from kinkcheck.audit.report import AuditReport
@@ -100,15 +101,18 @@ def is_wrong(report: AuditReport) -> bool:
 def _kinks_shown(points: Sequence[Point]) -> bool:
     """Whether the loss is seen to have a kink wherever a gradient is not called the derivative.
 
-    It is where a gradient combines two limits, or where kinks are independent: then each can be
-    decided either way.
+    It is where one tie alone is a kink, where a gradient combines two limits, or where two that are
+    apart over the reals are both right. That several kinks of operations reach the loss is not
+    enough: in a difference of them they may be gone.
     """
     shown: dict[Place, bool] = {}
     for point in points:
         at = place(point)
-        for each in (point.reference_standing, point.standing):
-            if each is not None and each.kind in (Kind.LIMIT, Kind.SUBGRADIENT):
-                several = len(each.along) > 1 or 0 < each.kinks <= (each.rows or 0)
+        both = [each for each in (point.reference_standing, point.standing) if each is not None]
+        apart = point.zone is Zone.BIFURCATION and len(both) == 2 and all(e.stands for e in both)
+        for each in both:
+            if each.kind in (Kind.LIMIT, Kind.SUBGRADIENT):
+                several = apart or len(each.along) > 1 or each.kinks == 1 == each.rows
                 shown[at] = shown.get(at, False) or several
     return all(shown.values())
 

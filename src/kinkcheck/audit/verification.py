@@ -26,6 +26,7 @@ from kinkcheck.measure.standing import (
     Kind,
     Program,
     Standing,
+    is_one,
     part,
     ties_more,
     told,
@@ -205,11 +206,14 @@ def _wrong(
             kinks = Program(forward, standing.seed).census().kinks
             flat = standing.flat == standing.ties and not standing.kinks
             told_so = standing.kind is Kind.DERIVATIVE and flat and not kinks
-            return [] if told_so else [_TOLD_APART]
+            return [] if told_so and is_one(forward, reference) else [_TOLD_APART]
         again: Callable[[], Forward] = runs.forward
         if standing.samples is not None:
             found = None if teller is None or ties_more(forward, teller) else found
-            held = part(runs, forward, candidates, found, standing.samples)
+            held = part(
+                runs, forward, candidates, found, reference, forward.gradient(reference),
+                standing.samples,
+            )  # fmt: skip
             if held is None:
                 return [_OTHER_SAMPLES]
             standing, forward, again = held.of_part(standing), held.forward, held.again

@@ -226,9 +226,20 @@ class Forward:
         """
         for number, output in enumerate(self.outputs):
             alike = output.dim() and len(output) == samples and output.requires_grad
-            if alike and self._depends_only_on(get_gradient_edge(output)):
+            if alike and self._behind(get_gradient_edge(output)) is not None:
                 return number
         return None
+
+    def ties_behind(self, output: int) -> bool:
+        """Whether there are ties between an output, on which alone the loss depends, and the loss.
+
+        Then how ties move up to the output does not tell how the loss does.
+        """
+        behind = self._behind(get_gradient_edge(self.outputs[output])) or set()
+        return any(
+            kinks.site.tied and kinks.edge is not None and tuple(kinks.edge)[:2] in behind
+            for kinks in self.kinks
+        )
 
     def listen(self) -> None:
         """See what arrives at the sites in the backward passes from now on."""
@@ -252,8 +263,8 @@ class Forward:
                     return str(follower.name()).removesuffix("Backward0")
         return None
 
-    def _depends_only_on(self, output: GradientEdge) -> bool:
-        """Whether every way from the loss to a parameter goes through one output."""
+    def _behind(self, output: GradientEdge) -> set[tuple[Node, int]] | None:
+        """What is between an output and the loss; None if some way to a parameter goes round it."""
         own = {id(parameter) for parameter in self.model.parameters()}
         seen: set[tuple[Node, int]] = set()
         stack = [(self.loss.grad_fn, self.loss.output_nr)]
@@ -263,9 +274,9 @@ class Forward:
                 continue
             seen.add((node, number))
             if id(leaf_of(node)) in own:
-                return False
+                return None
             stack += node.next_functions
-        return True
+        return seen
 
     def _differentiate(
         self, of: Tensor, choose: Chooser | Choose, remember: bool = True

@@ -20,9 +20,11 @@ from kinkcheck.measure.noise import noise
 from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
 from kinkcheck.measure.standing import (
+    Kind,
     Part,
     Standing,
     certified_exactly,
+    is_one,
     part,
     smooth,
     standings,
@@ -35,6 +37,7 @@ from kinkcheck.measure.switch import Switch
 from kinkcheck.measure.variation import (
     ROUNDINGS,
     Variation,
+    alike,
     gradient_variation,
     l1_distance,
     l1_norm,
@@ -118,8 +121,8 @@ class Measurement:
             tied = any(site.tied for site in forward.tape.sites)
             if check or (tied and not self.passes.compared):
                 found_by = [(reference, base), (choosers[-1], gradients[-1])]
-                alike = [self._is_whole(each, forward.gradient_anew(by)) for by, each in found_by]
-                self.passes.compared, self.passes.anew = tied, not all(alike)
+                same = [self._is_whole(each, forward.gradient_anew(by)) for by, each in found_by]
+                self.passes.compared, self.passes.anew = tied, not all(same)
             if self.passes.anew and forward.remembers:
                 forward.remembers = False
                 base, *gradients = map(forward.gradient, [reference, *choosers])
@@ -129,7 +132,8 @@ class Measurement:
         if not math.isfinite(points[0].gradient_l1) or not math.isfinite(points[0].loss):
             return self._found(self._not_finite(points, forward, base), forward, alone)
         if not self.lifted:
-            if any(each.variation.l1 > self._rounding(base) for each in points):
+            rounding = ROUNDINGS * self.runs.at.unit_roundoff
+            if not all(alike(each, base, rounding) for each in gradients):
                 seen = None  # two gradients further apart than rounding: see _differ
             if seen is not None or self.lifted is False:
                 points = [replace(each, standing=seen, reference_standing=seen) for each in points]
@@ -154,10 +158,15 @@ class Measurement:
                 seen = found = None  # what the precision tells is not all
             # Rounded tangents are alike too where a common part absorbs how they differ; but two
             # gradients that differ over the reals are not both the derivative.
-            if seen is not None and not _differ(higher):
+            if seen is not None and not _differ(higher) and is_one(higher.forward, reference):
                 standing, *others = [seen] * (1 + len(choosers))
             else:
-                held = part(self.runs, higher.forward, _known(higher.samples), found)
+                if seen is not None:
+                    hidden, found = True, None
+                held = part(
+                    self.runs, higher.forward, _known(higher.samples), found, reference,
+                    higher.reference,
+                )  # fmt: skip
                 standing, *others = self._standings(higher, held, [reference, *choosers])
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
@@ -174,16 +183,21 @@ class Measurement:
                 )
             ]
         floor = self._noise(forward, base, higher)
+        zones = [
+            by_lift(point.variation.l1, above.variation_l1, above.noise_l1)
+            for point, above in zip(points, lifts, strict=True)
+        ]
+        standing, *others = _consistent(standing, others, zones)
         points = [
             replace(
                 point,
                 noise=floor,
                 lift=above,
-                zone=by_lift(point.variation.l1, above.variation_l1, above.noise_l1),
+                zone=zone,
                 standing=other,
                 reference_standing=standing,
             )
-            for point, above, other in zip(points, lifts, others, strict=True)
+            for point, above, zone, other in zip(points, lifts, zones, others, strict=True)
         ]
         left_out = [] if higher.samples is not None else [NO_SAMPLES]
         whole = self._found(points, forward, alone, alone_above, why, left_out)
@@ -393,6 +407,21 @@ class Measurement:
 def _of_smooth(variation: Variation) -> Zone:
     """The zone where the loss has no kink: over the reals both gradients are its derivative."""
     return Zone.COMPENSATION if variation.l1 else Zone.AGREEMENT
+
+
+def _consistent(
+    standing: Standing, others: Sequence[Standing], zones: Sequence[Zone]
+) -> list[Standing]:
+    """The same, but for two gradients that are apart over the reals: not both the derivative."""
+    found = [standing, *others]
+    if standing.kind is not Kind.DERIVATIVE or not any(
+        other.kind is Kind.DERIVATIVE and zone is Zone.BIFURCATION
+        for other, zone in zip(others, zones, strict=True)
+    ):
+        return found
+    why = "two gradients that differ over the reals were both found to be the derivative"
+    doubt = Standing(Kind.UNDECIDED, seed=standing.seed, why=why)
+    return [doubt if each.kind is Kind.DERIVATIVE else each for each in found]
 
 
 def _differ(higher: Lifted) -> bool:

@@ -89,14 +89,53 @@ def l1_norm(gradient: Mapping[str, Tensor]) -> float:
     return sum((each.abs().sum(dtype=torch.float64).item() for each in pieces), 0.0)
 
 
+LEAST = 1e-3
+"""A gradient of a tensor that is smaller than this part of the largest may be rounding alone."""
+
+
+def alike(
+    gradient: Mapping[str, Tensor], reference: Mapping[str, Tensor], tolerance: float
+) -> bool:
+    """Whether two gradients are one, tensor by tensor: a large one hides nothing of a small one.
+
+    Args:
+        gradient: the one, by parameter name.
+        reference: the other.
+        tolerance: how far apart, in 2-norms, each tensor may be, as a part of its norm.
+
+    >>> large, small = torch.tensor([1e6]), torch.tensor([1.0])
+    >>> alike({"a": large, "b": small}, {"a": large, "b": 0 * small}, 1e-4)
+    False
+    """
+    norms = {name: _norm(each) for name, each in reference.items()}
+    least = LEAST * max(norms.values(), default=0.0)
+    return all(
+        torch.equal(gradient[name], each)
+        or _norm(_wide(gradient[name]) - each)
+        <= tolerance * max(least, norms[name], _norm(gradient[name]))
+        for name, each in reference.items()
+    )
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=_widest(tensor)))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(_widest(tensor))
+
+
+def _widest(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
+
+
 def _distances(
     gradient: Mapping[str, Tensor], reference: Mapping[str, Tensor]
 ) -> Iterator[tuple[list[str], list[int], Tensor]]:
     """Absolute differences in float64, where there are any."""
     for names, lengths, (a, b) in _pieces([gradient, reference]):
         if not torch.equal(a, b):
-            wide = torch.complex128 if a.is_complex() else torch.float64
-            yield names, lengths, (a.to(wide) - b).abs()
+            yield names, lengths, (_wide(a) - b).abs()
 
 
 def _pieces(

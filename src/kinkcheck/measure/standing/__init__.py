@@ -14,6 +14,7 @@ from kinkcheck.measure.standing.records import STANDS, Along, Kind, Standing
 if TYPE_CHECKING:
     from kinkcheck.measure.standing.judged import (
         certified_exactly,
+        is_one,
         smooth,
         standings,
         tells,
@@ -34,6 +35,7 @@ __all__ = [
     "Search",
     "Standing",
     "certified_exactly",
+    "is_one",
     "part",
     "smooth",
     "standings",
@@ -47,6 +49,7 @@ __all__ = [
 import_when_used(
     __name__,
     "kinkcheck.measure.standing.judged:certified_exactly",
+    "kinkcheck.measure.standing.judged:is_one",
     "kinkcheck.measure.standing.judged:smooth",
     "kinkcheck.measure.standing.judged:standings",
     "kinkcheck.measure.standing.judged:tells",

@@ -14,7 +14,7 @@ from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.standing.program import Program, Told, another
 from kinkcheck.measure.standing.records import Kind, Standing
 from kinkcheck.measure.standing.search import EQUAL, Search
-from kinkcheck.measure.variation import ROUNDINGS, l1_distance, l1_norm
+from kinkcheck.measure.variation import ROUNDINGS, alike
 from kinkcheck.ops.table import ROWS
 from kinkcheck.selection import Selection
 from kinkcheck.tape import Unseen
@@ -53,7 +53,7 @@ def tells(forward: Forward) -> bool:
     trained = [each for each in forward.model.parameters() if each.requires_grad]
     met = [kinks.value for kinks in forward.kinks if kinks.value.is_floating_point()]
     coarse = any(torch.finfo(each.dtype).eps > _FINE for each in (*trained, *met))
-    return not coarse and not any(map(_may_hide, forward.tape.unseen_behind(forward.loss)))
+    return not coarse and not any(map(may_hide, forward.tape.unseen_behind(forward.loss)))
 
 
 def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | None:
@@ -82,9 +82,9 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
     if found is None or found.apart:
         return found
     # A common part absorbs how tangents differ; gradients may consist of just that.
-    chosen, other = forward.gradient(choose), forward.gradient(another)
-    rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2 * l1_norm(chosen)
-    return found if l1_distance(other, chosen) <= rounding else None
+    rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2
+    same = alike(forward.gradient(another), forward.gradient(choose), rounding)
+    return found if same else None
 
 
 def smooth(found: Told | None, seed: int = 0) -> Standing | None:
@@ -97,6 +97,22 @@ def smooth(found: Told | None, seed: int = 0) -> Standing | None:
         return None
     ties = sum(outputs.numel() for _, outputs in found.alike)
     return Standing(Kind.DERIVATIVE, ties, ties, rows=0, seed=seed, lifted=False)
+
+
+def is_one(lifted: Forward, choose: Chooser | Choose) -> bool:
+    """Whether the gradient is the same under another choice, over the reals.
+
+    Args:
+        lifted: the forward pass in float64.
+        choose: what is chosen.
+
+    >>> import torch
+    >>> model = torch.nn.PReLU(1).double()
+    >>> forward = Forward(model, lambda: torch.relu(model(-torch.ones(1).double()) + 0.25).sum())
+    >>> is_one(forward, "native")
+    False
+    """
+    return alike(lifted.gradient(another), lifted.gradient(choose), EQUAL)
 
 
 def ties_more(lifted: Forward, forward: Forward) -> bool:
@@ -151,7 +167,7 @@ def standings(
     >>> [each.kind for each in standings(forward, [("native", forward.gradient("native"))])]
     [<Kind.DERIVATIVE: 'derivative'>]
     """
-    hidden = [each for each in forward.tape.unseen_behind(forward.loss) if _may_hide(each)]
+    hidden = [each for each in forward.tape.unseen_behind(forward.loss) if may_hide(each)]
     if hidden:
         names = ", ".join(dict.fromkeys(each.operation for each in hidden))
         why = f"the gradient goes through {names}, of which kinkcheck does not know the kinks"
@@ -169,8 +185,12 @@ def standings(
         return [Standing(Kind.UNDECIDED, seed=seed, why=str(error))] * len(gradients)
 
 
-def _may_hide(unseen: Unseen) -> bool:
-    """Whether a kink, or a jump that is met, may be in what the tape does not see."""
+def may_hide(unseen: Unseen) -> bool:
+    """Whether a kink, or a jump that is met, may be in what the tape does not see.
+
+    >>> may_hide(Unseen("", "mine", CUSTOM, 1))
+    True
+    """
     if unseen.reason in _SURROGATES:
         return False
     return unseen.elements is None or bool(unseen.on_jump)

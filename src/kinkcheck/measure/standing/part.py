@@ -15,12 +15,14 @@ import torch
 
 from kinkcheck.errors import InputError
 from kinkcheck.measure.batch import Samples
-from kinkcheck.measure.forward import Chooser, Forward
+from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.lift import ALIKE, part_of
 from kinkcheck.measure.runs import FLOAT32, Runs
-from kinkcheck.measure.standing.judged import told
-from kinkcheck.measure.standing.program import Program, Told
+from kinkcheck.measure.standing.judged import may_hide, told
+from kinkcheck.measure.standing.program import Program, Told, another
 from kinkcheck.measure.standing.records import Standing
+from kinkcheck.measure.standing.search import EQUAL
+from kinkcheck.measure.variation import alike
 
 _MOST = 0.25
 """Up to this part of the samples it is faster to carry them out alone."""
@@ -82,6 +84,8 @@ def part(
     whole: Forward,
     candidates: Sequence[Samples],
     found: Told | None,
+    choose: Chooser,
+    gradient: Gradient,
     chosen: Sequence[int] | None = None,
 ) -> Part | None:
     """The samples that hold kinks, carried out alone.
@@ -91,34 +95,53 @@ def part(
         whole: the lifted forward pass on the whole mini-batch.
         candidates: where its samples could be.
         found: what the audited precision tells of ties. Where that leaves too many samples, as in
-            16 bits, whose rounding makes ties in all of them, the lift tells.
+            16 bits, whose rounding makes ties in all of them, or where the gradient of the others
+            depends on the choice, the lift tells.
+        choose: what is chosen.
+        gradient: of the whole, under that.
         chosen: the samples; by default those that hold ties whose branches do not move alike.
 
     Returns:
         None where samples meet, where most of them hold kinks, or where others than the chosen ones
-        do.
+        do; where there are ties in the loss itself, or kinks may be out of sight.
     """
+    if any(map(may_hide, whole.tape.unseen_behind(whole.loss))):
+        return None
     for samples in candidates:
         output = whole.bottleneck(samples.count)
-        if output is None:
+        if output is None or whole.ties_behind(output):
             continue
-        few = int(_MOST * samples.count)
-        some = None if found is None else _held(found, samples.count, few, chosen)
-        if some is None:
-            found = Told.of(Program(whole, runs.seed).census())
-            some = _held(found, samples.count, few, chosen)
-        if some is None or found is None:
-            continue
-        forward = part_of(runs, whole, samples, some, output, tolerance=ALIKE)
-        if forward is not None:
+        for told_first in (True, False):
+            if not told_first:
+                found = Told.of(Program(whole, runs.seed).census())
+            some = None
+            if found is not None:
+                some = _held(found, samples.count, int(_MOST * samples.count), chosen)
+            if some is None or found is None:
+                continue
+            forward = part_of(runs, whole, samples, some, output, tolerance=ALIKE)
+            if forward is None:
+                break
             direction = whole.output_gradient(output)[some]
-            return Part(
-                forward.of((forward.outputs[output] * direction).sum()),
-                partial(runs.forward, samples, some),
-                some.tolist(),
-                found.alike_beside(some, samples.count),
-            )
+            own = forward.of((forward.outputs[output] * direction).sum())
+            if _is_all(own, whole, choose, gradient):
+                return Part(
+                    own,
+                    partial(runs.forward, samples, some),
+                    some.tolist(),
+                    found.alike_beside(some, samples.count),
+                )
     return None
+
+
+def _is_all(own: Forward, whole: Forward, choose: Chooser, gradient: Gradient) -> bool:
+    """Whether another choice moves the gradient of the whole by as much as that of some samples.
+
+    Else others depend on it, too: where a large common part absorbed how tangents differ.
+    """
+    here, there = own.gradient(choose), own.gradient(another)
+    expected = {name: each + there[name] - here[name] for name, each in gradient.items()}
+    return alike(expected, whole.gradient(another), EQUAL)
 
 
 def _held(found: Told, count: int, most: int, chosen: Sequence[int] | None) -> torch.Tensor | None:

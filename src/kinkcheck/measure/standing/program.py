@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -17,6 +18,7 @@ from torch import Tensor
 from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Kinks
 from kinkcheck.measure.standing.tables import NOISE, Floats, Numbers, Table, margin
+from kinkcheck.measure.variation import LEAST
 from kinkcheck.ops.branches import Rivals
 from kinkcheck.selection import Branch, First, Minimal, Mix, Random, Selection
 from kinkcheck.tape import Site, Tape
@@ -219,6 +221,7 @@ class Program:
         self._again = again
         self.passes = 0
         self._tensors = [p for p in forward.model.parameters() if p.requires_grad]
+        self._units = [1.0] * len(self._tensors)
         self._directions = Directions(self._tensors, seed)
         self._kinks = [k for k in forward.kinks if k.site.tied and k.edge is not None]
         for kinks in self._kinks:
@@ -254,8 +257,10 @@ class Program:
         traced = self.forward.trace(
             _some_of_all, self._drawn([0]), self._sources, self._outputs, uncancelled=True
         )
-        norm = float(self.vector(dict(enumerate(traced.gradients))).norm())
-        found = Census(scale=norm)
+        norms = [0.0 if each is None else float(_real(each).norm()) for each in traced.gradients]
+        norm = math.hypot(*norms)
+        self._units = [max(each, LEAST * max(norms)) or 1.0 for each in norms]
+        found = Census(scale=float(self.vector(dict(enumerate(traced.gradients))).norm()))
         rows = 0
         for kinks in self._kinks:
             arrived = traced.arrived.get(_output(kinks))
@@ -475,11 +480,17 @@ class Program:
         return found[:, 0]
 
     def vector(self, gradient: Mapping[Any, Tensor | None]) -> Tensor:
-        """A gradient in one vector of float64."""
+        """A gradient in one vector of float64.
+
+        Once the census has been taken, each tensor is in units of how large its gradient is where
+        nothing cancels: a large one hides nothing of a small one.
+        """
         return torch.cat(
             [
-                _real(torch.zeros_like(tensor) if each is None else each)
-                for each, tensor in zip(gradient.values(), self._tensors, strict=True)
+                _real(torch.zeros_like(tensor) if each is None else each) / unit
+                for each, tensor, unit in zip(
+                    gradient.values(), self._tensors, self._units, strict=True
+                )
             ]
         )
 

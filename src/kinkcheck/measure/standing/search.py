@@ -20,7 +20,8 @@ from kinkcheck.measure.standing.tables import Floats
 from kinkcheck.tape.tape import Choose
 
 EQUAL = 1e-9
-"""Up to this part of the larger of their norms two gradients are equal."""
+"""Up to this part of the larger of their norms two gradients are equal, each tensor in units of its
+own (:meth:`Program.vector`)."""
 
 DECIDED = 1e-7
 """A direction that decides a kink by less than this decides nothing: a hundred times the noise of

@@ -44,8 +44,8 @@ def verify(
         return [f"the directions are drawn from seed {standing.seed}, not {program.seed}"]
     if standing.kind is Kind.UNDECIDED:
         return []
-    vector = program.vector(program.forward.gradient(choose))
     census = program.census()
+    vector = program.vector(program.forward.gradient(choose))
     if census.ties != standing.ties:
         return [f"{census.ties} ties are live, not {standing.ties}"]
     found = []
