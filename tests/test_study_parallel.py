@@ -202,6 +202,22 @@ def test_a_network_whose_samples_cannot_be_told_is_refused(
         list(train_parallel(Job("t", settings, 0.02, None, "cpu", 1, folder=str(tmp_path))))
 
 
+def test_a_metric_that_fails_is_the_reason(tmp_path: Path) -> None:
+    fails = OF_ITS_OWN.replace("RETURNED", "error").replace("each.mean()", "1 // 0")
+    (tmp_path / "mine.py").write_text(fails)
+    text = (
+        "seeds = 1\nlearning_rate = 0.02\nepochs = 2\nbatch_size = 4\ndevices = 2\n"
+        '[task]\nfactory = "mine.py:Mine"\n'
+    )
+    (settings,) = spec.parse(text, "t.toml", tmp_path).trials()
+    job = Job("t", settings, 0.02, None, "cpu", 1, folder=str(tmp_path))
+    assert list(train_parallel(job))[-1] == Outcome(
+        "failed",
+        reason="TaskError: metric 'error' failed: ZeroDivisionError: integer division or modulo by "
+        "zero",
+    )
+
+
 def test_a_last_batch_smaller_than_half_the_processes() -> None:
     text = TEXT.replace("devices = 2", "devices = 3").replace("epochs = 3", "epochs = 1")
     job = jobs(text)["float32"]

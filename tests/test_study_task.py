@@ -546,6 +546,35 @@ def test_a_trial_that_diverges_says_where(mine: Path) -> None:
     assert (one.diverged_step, one.diverged_layer) == (0, "loss")
 
 
+# What is right in float32, in which a task is tried before a study starts, and wrong in float16.
+IN_HALF = "error.dtype == torch.float16"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (METRIC, "lambda error: len(error) // (error.dtype == torch.float32)",
+         "metric 'error' failed: ZeroDivisionError: "),
+        (METRIC, f"lambda error: 'half' if {IN_HALF} else 1", "metric 'error' must be a number, n"),
+        (STEP, f"return error.square().mean(), 1 if {IN_HALF} else error",
+         "the step must return a row a sample beside the loss, not int"),
+        (STEP, f"return error.square().mean(), error.T if {IN_HALF} else error",
+         "what the steps return cannot be joined: RuntimeError: "),
+    ],
+)  # fmt: skip
+def test_a_task_that_fails_at_some_data_fails_that_trial_alone(
+    mine: Path, old: str, new: str, reason: str
+) -> None:
+    assert old in MINE
+    (mine / "mine.py").write_text(MINE.replace(old, new))
+    text = 'precision = ["16", "32"]\n' + OF_MINE.replace("batch_size = 8", "batch_size = 7")
+    half, single = run(spec.parse(text, "s.toml"), mine / "s", threads=1)
+    assert (half.state, single.state) == ("failed", "finished")
+    with reading(mine / "s") as study:
+        assert study.trials()[0].reason is not None
+        assert study.trials()[0].reason.startswith(f"TaskError: {reason}")
+
+
 def test_an_exception_later_on_is_an_outcome(mine: Path) -> None:
     counting = (
         "self.n = getattr(self, 'n', 0) + 1\n        if self.n > 5: raise ValueError('too many')"
