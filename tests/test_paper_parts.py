@@ -134,6 +134,20 @@ def test_a_part_that_fails_ends_the_others_and_leaves_what_was_done(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["draw-1.json", "draw-2.json"]
 
 
+def test_what_runs_elsewhere_ends_before_the_error_is_heard_of(tmp_path: Path) -> None:
+    """Whoever hears of it holds its traceback, and gives the cluster up."""
+
+    def stop(name: str, done: int, total: int) -> None:
+        raise InputError("no more")
+
+    workers: Any = Workers(room=3)
+    setup = Setup(tmp_path, cluster=workers, on_progress=stop)
+    try:
+        all_kept(setup, Row, PARTS)
+    except InputError:
+        assert workers.cancelled == [1, 2]
+
+
 def test_workers_that_keep_dying_at_a_part_are_given_up(tmp_path: Path) -> None:
     workers: Any = Workers(room=1, deaths=9)
     with pytest.raises(InputError, match=r"4 workers in a row died at draw 0, .*OutOfMemory"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from kinkcheck.errors import InputError
 from kinkcheck.named import load_named
 from kinkcheck.study import Metric, Task, export, search, spec, trial
 from kinkcheck.study.criteria import ACCURACY, Criterion
+from kinkcheck.study.executor import Inline
 from kinkcheck.study.feed import SampleFeed
-from kinkcheck.study.job import EpochEnd, Job, Outcome
+from kinkcheck.study.job import EpochEnd, Event, Job, Outcome
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
 from kinkcheck.study.search import BelowMedian, Candidate
@@ -535,6 +536,26 @@ def test_a_metric_may_need_more_than_a_mini_batch(mine: Path) -> None:
     (ended,) = run(spec.parse(OF_MINE.replace("batch_size = 8", "batch_size = 7"), "s.toml"),
                    mine / "s", threads=1)  # fmt: skip
     assert ended.state == "finished"
+
+
+def test_what_runs_elsewhere_ends_before_the_error_is_heard_of(mine: Path) -> None:
+    """Whoever hears of it holds its traceback, and gives the cluster up."""
+
+    class Elsewhere(Inline):
+        ended = False
+
+        def run(self, jobs: Any, on_beat: Any) -> Generator[tuple[Job, Event]]:
+            try:
+                yield from super().run(jobs, on_beat)
+            finally:
+                self.ended = True
+
+    elsewhere = Elsewhere()
+    declared = spec.parse(OF_MINE, "s.toml")
+    try:
+        run(declared, mine / "s", threads=1, executor=elsewhere, watcher=StopAfter(1))
+    except Stop:
+        assert elsewhere.ended
 
 
 def test_a_trial_that_diverges_says_where(mine: Path) -> None:

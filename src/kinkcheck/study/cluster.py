@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
@@ -38,7 +38,7 @@ class Trials:
         needed = self._cluster.needed("a trial", device, threads=1)
         self._cluster.call(require_precisions, precisions, kind_of(device), needed=needed)
 
-    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
+    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Generator[tuple[Job, Event]]:
         """See :meth:`kinkcheck.study.executor.Executor.run`."""
         tasks: list[_Task] = []
         try:

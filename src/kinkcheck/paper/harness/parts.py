@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -56,24 +56,25 @@ def all_kept(
     [Sample(mean=0.5, deviation=0.0, runs=1)]
     """
     found: dict[str, list[R]] = {}
-    measured = _here(setup, parts) if setup.cluster is None else _spread(setup, parts)
-    for name, measure in measured:
-        setup.on_progress(name, len(found), len(parts))
-        found[name] = kept(setup, name, row, measure)
+    # What is measured elsewhere ends with this, however this ends.
+    with closing((_here if setup.cluster is None else _spread)(setup, parts)) as measured:
+        for name, measure in measured:
+            setup.on_progress(name, len(found), len(parts))
+            found[name] = kept(setup, name, row, measure)
     setup.on_progress("all parts", len(parts), len(parts))
     return {name: found[name] for name in parts}
 
 
 def _here(
     setup: Setup, parts: Mapping[str, Measure[R]]
-) -> Iterator[tuple[str, Callable[[], list[R]]]]:
+) -> Generator[tuple[str, Callable[[], list[R]]]]:
     for name, measure in parts.items():
         yield name, partial(measure, setup)
 
 
 def _spread(
     setup: Setup, parts: Mapping[str, Measure[R]]
-) -> Iterator[tuple[str, Callable[[], list[R]]]]:
+) -> Generator[tuple[str, Callable[[], list[R]]]]:
     """The parts in the order in which a cluster has done them; those first that are kept."""
     cluster = setup.cluster
     assert cluster is not None
