@@ -3,7 +3,7 @@
 One process a device runs the trial as if it were alone (:func:`kinkcheck.study.trial.train`), but
 for the networks, which compute the outputs of a share and hand them to each other. So all see the
 outputs of the whole mini-batch and reach the same loss, the same verdict on it and, with gradients
-summed by ``DistributedDataParallel``, the same parameters. One of them tells what happens.
+averaged by ``DistributedDataParallel``, the same parameters. One of them tells what happens.
 """
 
 from __future__ import annotations
@@ -207,7 +207,6 @@ class Shared(nn.Module):
         # Were all parameters known to be used, PyTorch would put them in another order after the
         # first step, sum in another order, and a trial that goes on would round differently.
         self._copy = DistributedDataParallel(model, find_unused_parameters=True)
-        self._copy.register_comm_hook(None, lambda _, bucket: _sum(bucket))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs for the whole batch.
@@ -244,7 +243,11 @@ def _samples(value: Any, what: str) -> int:
 
 
 class _Gather(torch.autograd.Function):
-    """All shares, one after the other; each process is answerable for its own."""
+    """All shares, one after the other; each process is answerable for its own.
+
+    The gradient of a share counts once for each process: ``DistributedDataParallel`` takes the mean
+    over them, under which what each computes for itself, a penalty on parameters, stays as it is.
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -254,7 +257,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+        ranks = dist.get_world_size()
+        return gradient.chunk(ranks)[dist.get_rank()] * ranks
 
 
 def _average(buffers: Sequence[Tensor]) -> None:
@@ -265,9 +269,3 @@ def _average(buffers: Sequence[Tensor]) -> None:
         for buffer, mean in zip(buffers, joined.split([b.numel() for b in buffers]), strict=True):
             # Autograd has saved the buffer and would complain, though it does not need the values.
             buffer.data.copy_(mean.view_as(buffer))
-
-
-def _sum(bucket: Any) -> Any:
-    """The sum of the gradients where the default is their mean: the loss is a whole batch's."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda future: future.value()[0])
