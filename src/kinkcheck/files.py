@@ -42,6 +42,31 @@ def require_writable(path: Path, argument: str) -> None:
         raise InputError(f"{argument}: the folder {path.parent} is not writable")
 
 
+def require_other(path: Path, argument: str, source: Path) -> None:
+    """Check that what will be written does not take the place of what is read.
+
+    Args:
+        path: of the file that will be written.
+        argument: that names it.
+        source: the file that is read; of a folder, whatever is in it.
+
+    Raises:
+        InputError: it does.
+
+    >>> folder = getfixture("tmp_path")
+    >>> require_other(folder / "epochs.csv", "--out", folder)
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: --out: ...epochs.csv is in the folder that is read; name another
+    """
+    real, read = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+    if read.is_dir() and read in real.parents:
+        raise InputError(f"{argument}: {path} is in the folder that is read; name another")
+    with suppress(OSError):  # one of them is not there
+        if os.path.samefile(path, source):
+            raise InputError(f"{argument}: {path} is the file that is read; name another")
+
+
 def require_readable(path: Path) -> None:
     """Check that a file can be read later.
 
