@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kinkcheck.cluster import Cluster, WorkerDiedError
 from kinkcheck.errors import InputError
 from kinkcheck.paper.harness.experiment import Setup
 from kinkcheck.paper.harness.parts import all_kept
+from kinkcheck.seal import KEY, sealed
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,24 @@ def test_what_a_killed_process_left_beside_a_part_is_removed(tmp_path: Path) -> 
     (tmp_path / ".draw-0.json.kinkcheck-lock").write_text("process 1")
     assert all_kept(setup, Row, PARTS) == EXPECTED
     assert not list(tmp_path.glob(".*"))
+
+
+def test_parts_of_another_number_of_threads_are_refused(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    setup, file = Setup(tmp_path), tmp_path / "draw-0.json"
+    try:
+        torch.set_num_threads(1)
+        all_kept(setup, Row, {"draw 0": PARTS["draw 0"]})
+        torch.set_num_threads(2)
+        with pytest.raises(InputError, match=r"was measured with threads 1, this is 2; give ano"):
+            all_kept(setup, Row, PARTS)
+        # One of an earlier version does not say.
+        content = json.loads(file.read_text())
+        del content["threads"], content[KEY]
+        file.write_text(json.dumps(sealed(content)))
+        assert all_kept(setup, Row, {**PARTS, "draw 0": refused}) == EXPECTED
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_pipe_in_the_place_of_a_part_is_refused(tmp_path: Path) -> None:
