@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,11 +50,11 @@ class Ray:
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
     monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
     monkeypatch.setattr(cluster, "find_spec", lambda name: made)
-    yield made
+    return made
 
 
 def test_work_that_fits_on_no_machine_any_more_is_given_up(ray: Ray) -> None:

@@ -389,9 +389,7 @@ def test_a_lock_counts_where_there_is_no_room_to_say_whose_it_is(tmp_path: Path)
     assert (tmp_path / "lock").read_bytes() == b""
 
 
-def test_who_may_only_read_is_told_who_writes(
-    begun: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_may_only_read_is_told_who_writes(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open
 
     def read_only(path: Any, mode: str = "r", **how: Any) -> Any:

@@ -176,7 +176,7 @@ class Claim:
 
 
 def say_whose(file: IO[bytes], said: str) -> None:
-    """Write into the file of a lock whose it is: a courtesy, that a full disk may not have room for.
+    """Write into the file of a lock whose it is: a courtesy, for which a disk may have no room.
 
     Args:
         file: opened without a buffer, or what could not be written would be tried again, and fail,

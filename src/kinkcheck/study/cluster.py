@@ -7,16 +7,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeAlias
+from typing import Any
 
 from kinkcheck.arithmetic.precision import require_precisions
 from kinkcheck.cluster import Cluster, WorkerDiedError, kind_of, settle
 from kinkcheck.data.source import ENVIRONMENT
 from kinkcheck.errors import InputError
 from kinkcheck.study.executor import OnBeat, guarded
-from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Started
-
-Told: TypeAlias = Event | Beat | InputError
+from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Started, Told
 
 
 class Trials:

@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -30,14 +30,12 @@ from torch.nn.parallel import DistributedDataParallel
 from kinkcheck.errors import InputError
 from kinkcheck.files import Claim
 from kinkcheck.measure.batch import moved, tensors
-from kinkcheck.study.job import Beat, Event, Job, Outcome
+from kinkcheck.study.job import Beat, Event, Job, Outcome, Told
 from kinkcheck.study.rank import work
 from kinkcheck.study.trial import OnBeat, train
 
 # A process forked from one that has used OpenMP can hang.
 _CONTEXT: SpawnContext | ForkServerContext = get_context("spawn")
-
-Told: TypeAlias = Event | Beat | InputError
 
 
 def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Generator[Event, None, None]:
