@@ -52,7 +52,7 @@ class Ray:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
-    monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", made)
     monkeypatch.setattr(cluster, "find_spec", lambda name: made)
     return made
 
@@ -98,7 +98,7 @@ def test_an_address_is_looked_at_before_ray_is(
     address: str, complaint: str, given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray takes that of its own variable where none is given, and where it is to find one."""
-    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", None)
     argument = "--ray"
     if given != "itself":
         monkeypatch.setenv("RAY_ADDRESS", address)
@@ -110,7 +110,7 @@ def test_an_address_is_looked_at_before_ray_is(
 
 
 def test_an_address_where_somebody_listens_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", None)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listening.getsockname()[1]}")
         with pytest.raises(InputError, match="kinkcheck\\[ray\\]"):
