@@ -311,6 +311,27 @@ def test_versions_are_compared(kinkcheck: Kinkcheck) -> None:
     )
 
 
+@pytest.mark.parametrize(("version", "column_of"), [("1.0.0", "oldest"), ("99.0.0", "newest")])
+def test_a_version_without_a_column_is_compared_with_the_nearest(
+    version: str, column_of: str, kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch,
+    stored: Table,
+) -> None:  # fmt: skip
+    of_torch = [each for each in stored.columns.values() if each.framework == "torch"]
+    known = (min if column_of == "oldest" else max)(of_torch, key=lambda each: each.numbers)
+    (fields,) = (
+        each
+        for each in json.loads(table.FILE.read_text(encoding="utf-8"))["columns"]
+        if (each["framework"], each["version"]) == ("torch", known.version)
+    )
+    monkeypatch.setattr(
+        "kinkcheck.atlas.measuring.column", lambda *_: {**fields, "version": version}
+    )
+    run = kinkcheck("atlas", "run", "torch")
+    assert (run.code, run.text) == (
+        0, f"torch {version} is as {known.name} says (the table has no torch-{version[:-2]}).",
+    )  # fmt: skip
+
+
 def test_what_is_installed_is_compared_with_its_column(
     kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch, stored: Table
 ) -> None:

@@ -468,7 +468,7 @@ def test_volume_goes_on_with_its_file_and_stops_early(kinkcheck: Kinkcheck, fold
         (("--precision", "8"), "--precision: unknown precision '8'; accepted: "),
         (("--selection", "most"), "--selection: "),
         (("--ray", "nobody"), "--ray: 'nobody' is not an address; accepted: HOST:PORT, auto, "),
-        (("--ray", "--gpu-share", 2), "--gpu-share must be above 0 and at most 1, not 2"),
+        (("--ray", "--gpu-share", 2), "--gpu-share must be from 0.0001 to 1, not 2"),
     ],
 )
 def test_volume_complains_in_one_line(

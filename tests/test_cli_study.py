@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -116,6 +117,19 @@ def test_exports_read_back(kinkcheck: Kinkcheck, done: Path, folder: Path) -> No
     import pyarrow.parquet
 
     assert pyarrow.parquet.read_table(folder / "e.parquet").to_pylist() == document["rows"]
+
+
+@pytest.mark.parametrize("name", ["study.db", "e.csv", "checkpoints/e.csv", "../link"])
+def test_an_export_leaves_the_study_alone(
+    kinkcheck: Kinkcheck, done: Path, folder: Path, name: str
+) -> None:
+    shutil.copytree(done, folder / "s")
+    (folder / "link").symlink_to("s/study.db")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    told = kinkcheck("study", "export", "s", "--out", f"s/{name}")
+    complaint = f"--out: s/{name} is in the folder that is read; name another"
+    assert (told.code, told.out, told.err) == (2, "", f"kinkcheck: {complaint}\n")
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
 
 
 def test_a_table_without_rows_has_its_columns(

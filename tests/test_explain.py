@@ -372,6 +372,31 @@ def test_what_is_not_explained_has_another_exit_code(kinkcheck: Kinkcheck, tmp_p
     assert "has batches 0 to 0, not 1" in run.err
 
 
+def test_the_other_gradient_is_not_written_over(kinkcheck: Kinkcheck, tmp_path: Path) -> None:
+    other = tmp_path / "g.npz"
+    other.write_bytes((EXAMPLES / "ported_jax.npz").read_bytes())
+    (tmp_path / "same.npz").symlink_to(other)
+    for name in ("g.npz", "same.npz"):
+        run = kinkcheck(
+            "explain", f"{EXAMPLES}/ported.py:make", "--gradient", str(other),
+            "--json", str(tmp_path / name),
+        )  # fmt: skip
+        complaint = f"--json: {tmp_path / name} is the file that is read; name another"
+        assert (run.code, run.out, run.err) == (2, "", f"kinkcheck: {complaint}\n")
+    assert other.read_bytes() == (EXAMPLES / "ported_jax.npz").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_program_without_batches_is_refused(kinkcheck: Kinkcheck, tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Linear(1, 1), [], print\n"
+    )
+    program = f"{tmp_path}/none.py:make"
+    run = kinkcheck("explain", program, "--gradient", str(EXAMPLES / "ported_jax.npz"))
+    assert (run.code, run.out) == (2, "")
+    assert run.err == f"kinkcheck: PROGRAM: {program} has no batches\n"
+
+
 def test_the_example_has_the_numbers_of_its_port() -> None:
     ported = runpy.run_path(str(EXAMPLES / "ported.py"))
     source = (EXAMPLES / "ported_jax.py").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ class Stopping(Inline):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def run(self, jobs: Any, on_beat: Any) -> Iterator[tuple[Job, Event]]:
+    def run(self, jobs: Any, on_beat: Any) -> Generator[tuple[Job, Event]]:
         for number, (job, event) in enumerate(super().run(jobs, on_beat)):
             if number > self.epochs:
                 raise StopHereError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kinkcheck.cluster import Cluster, WorkerDiedError
 from kinkcheck.errors import InputError
 from kinkcheck.paper.harness.experiment import Setup
 from kinkcheck.paper.harness.parts import all_kept
+from kinkcheck.seal import KEY, sealed
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,24 @@ def test_what_a_killed_process_left_beside_a_part_is_removed(tmp_path: Path) -> 
     assert not list(tmp_path.glob(".*"))
 
 
+def test_parts_of_another_number_of_threads_are_refused(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    setup, file = Setup(tmp_path), tmp_path / "draw-0.json"
+    try:
+        torch.set_num_threads(1)
+        all_kept(setup, Row, {"draw 0": PARTS["draw 0"]})
+        torch.set_num_threads(2)
+        with pytest.raises(InputError, match=r"was measured with threads 1, this is 2; give ano"):
+            all_kept(setup, Row, PARTS)
+        # One of an earlier version does not say.
+        content = json.loads(file.read_text())
+        del content["threads"], content[KEY]
+        file.write_text(json.dumps(sealed(content)))
+        assert all_kept(setup, Row, {**PARTS, "draw 0": refused}) == EXPECTED
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_pipe_in_the_place_of_a_part_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "draw-0.json")
     with pytest.raises(InputError, match=r"draw-0.json cannot be read: it is a pipe or a device"):
@@ -132,6 +153,20 @@ def test_a_part_that_fails_ends_the_others_and_leaves_what_was_done(tmp_path: Pa
     with pytest.raises(InputError, match="network: no"):
         all_kept(Setup(tmp_path, cluster=workers), Row, parts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["draw-1.json", "draw-2.json"]
+
+
+def test_what_runs_elsewhere_ends_before_the_error_is_heard_of(tmp_path: Path) -> None:
+    """Whoever hears of it holds its traceback, and gives the cluster up."""
+
+    def stop(name: str, done: int, total: int) -> None:
+        raise InputError("no more")
+
+    workers: Any = Workers(room=3)
+    setup = Setup(tmp_path, cluster=workers, on_progress=stop)
+    try:
+        all_kept(setup, Row, PARTS)
+    except InputError:
+        assert workers.cancelled == [1, 2]
 
 
 def test_workers_that_keep_dying_at_a_part_are_given_up(tmp_path: Path) -> None:

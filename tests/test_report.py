@@ -113,6 +113,11 @@ def test_page_has_what_the_page_of_the_command_line_has(
     report: AuditReport, kinkcheck: Kinkcheck
 ) -> None:
     report.save("a.json")
+    held = Path("a.json").read_bytes()
+    over = kinkcheck("report", "a.json", "--html", "./a.json")
+    complaint = "kinkcheck: --html: a.json is the file that is read; name another\n"
+    assert (over.code, over.out, over.err) == (2, "", complaint)
+    assert Path("a.json").read_bytes() == held
     assert kinkcheck("report", "a.json", "--html", "a.html").code == 0
     report.to_html("b.html")
     assert Path("a.html").read_text() == Path("b.html").read_text()

@@ -107,7 +107,7 @@ def test_without_ray_one_line_says_how_to_get_it(
         (["--ray", "127.0.0.1:1"], "--ray: no connection to 127.0.0.1:1: "),
         (["--ray", "ray://127.0.0.1:1"], "accepted: HOST:PORT, auto, local"),
         (["--ray", "nobody"], "accepted: HOST:PORT, auto, local"),
-        (["--ray", "--gpu-share", "1.5"], "--gpu-share must be above 0 and at most 1, not 1.5"),
+        (["--ray", "--gpu-share", "1.5"], "--gpu-share must be from 0.0001 to 1, not 1.5"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -187,7 +187,7 @@ def test_bad_input_on_a_worker_is_raised_here(
 def test_a_trial_that_fits_nowhere_is_refused(own: spec.Spec, cluster: Cluster) -> None:
     with pytest.raises(InputError, match="a trial takes 3 CPUs, and no machine"):
         run(own, Path("s"), threads=3, executor=Trials(cluster))
-    with pytest.raises(InputError, match="a trial takes 1 CPUs and 1 GPUs, and no machine"):
+    with pytest.raises(InputError, match="a trial takes 1 CPU and 1 GPU, and no machine"):
         run(own, Path("s"), threads=1, device="cuda", executor=Trials(cluster))
 
 

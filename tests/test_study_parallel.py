@@ -68,6 +68,16 @@ def jobs(text: str = TEXT) -> dict[str, Job]:
     return {s.precision: Job(s.id, s, 0.05, None, "cpu", 1) for s in trials}
 
 
+def of_its_own(folder: Path, task: str) -> Job:
+    (folder / "mine.py").write_text(task)
+    text = (
+        "seeds = 1\nlearning_rate = 0.02\nepochs = 2\nbatch_size = 4\ndevices = 2\n"
+        '[task]\nfactory = "mine.py:Mine"\n'
+    )
+    (settings,) = spec.parse(text, "t.toml", folder).trials()
+    return Job("t", settings, 0.02, None, "cpu", 1, folder=str(folder))
+
+
 def records(events: list[Event]) -> list[Record]:
     return [replace(e.record, seconds=0.0) for e in events if isinstance(e, EpochEnd)]
 
@@ -192,14 +202,30 @@ def test_two_processes_share_the_batches_of_any_task() -> None:
 def test_a_network_whose_samples_cannot_be_told_is_refused(
     tmp_path: Path, returned: str, complaint: str
 ) -> None:
-    (tmp_path / "mine.py").write_text(OF_ITS_OWN.replace("RETURNED", returned))
-    text = (
-        "seeds = 1\nlearning_rate = 0.02\nepochs = 2\nbatch_size = 4\ndevices = 2\n"
-        '[task]\nfactory = "mine.py:Mine"\n'
-    )
-    (settings,) = spec.parse(text, "t.toml", tmp_path).trials()
+    job = of_its_own(tmp_path, OF_ITS_OWN.replace("RETURNED", returned))
     with pytest.raises(InputError, match=f"^devices: {complaint}"):
-        list(train_parallel(Job("t", settings, 0.02, None, "cpu", 1, folder=str(tmp_path))))
+        list(train_parallel(job))
+
+
+def test_a_penalty_on_parameters_counts_once(tmp_path: Path) -> None:
+    penalty = "sum(p.abs().sum() for p in model.parameters())"
+    penalised = OF_ITS_OWN.replace("RETURNED", "error.square()").replace(
+        "return found.mean()", f"return found.mean() + {penalty}"
+    )
+    job = of_its_own(tmp_path, penalised)
+    two, one = records(list(train_parallel(job))), records(list(train(job)))
+    for ours, theirs in zip(two, one, strict=True):
+        assert math.isclose(ours.train.loss, theirs.train.loss, rel_tol=1e-5)
+
+
+def test_a_metric_that_fails_is_the_reason(tmp_path: Path) -> None:
+    fails = OF_ITS_OWN.replace("RETURNED", "error").replace("each.mean()", "1 // 0")
+    job = of_its_own(tmp_path, fails)
+    assert list(train_parallel(job))[-1] == Outcome(
+        "failed",
+        reason="TaskError: metric 'error' failed: ZeroDivisionError: integer division or modulo by "
+        "zero",
+    )
 
 
 def test_a_last_batch_smaller_than_half_the_processes() -> None:

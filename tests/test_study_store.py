@@ -375,6 +375,33 @@ def test_readers_that_ask_who_writes_do_not_see_each_other(begun: Path) -> None:
         assert holder(begun / "lock") is None
 
 
+def test_a_lock_counts_where_there_is_no_room_to_say_whose_it_is(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # no file may grow
+    try:
+        with Lock(tmp_path / "lock"):
+            assert holder(tmp_path / "lock") == -1
+        assert holder(tmp_path / "lock") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "lock").read_bytes() == b""
+
+
+def test_who_may_only_read_is_told_who_writes(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open
+
+    def read_only(path: Any, mode: str = "r", **how: Any) -> Any:
+        if mode != "rb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, **how)
+
+    with Lock(begun / "lock"):
+        monkeypatch.setattr("builtins.open", read_only)  # who is root may write whatever it is
+        assert holder(begun / "lock") == os.getpid()
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(begun: Path, whole: dict[str, bytes]) -> None:
     program = (
         "import os, pathlib, signal, sys\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from kinkcheck.errors import InputError
 from kinkcheck.named import load_named
 from kinkcheck.study import Metric, Task, export, search, spec, trial
 from kinkcheck.study.criteria import ACCURACY, Criterion
+from kinkcheck.study.executor import Inline
 from kinkcheck.study.feed import SampleFeed
-from kinkcheck.study.job import EpochEnd, Job, Outcome
+from kinkcheck.study.job import EpochEnd, Event, Job, Outcome
 from kinkcheck.study.reading import reading
 from kinkcheck.study.run import Silent, run
 from kinkcheck.study.search import BelowMedian, Candidate
@@ -537,6 +538,26 @@ def test_a_metric_may_need_more_than_a_mini_batch(mine: Path) -> None:
     assert ended.state == "finished"
 
 
+def test_what_runs_elsewhere_ends_before_the_error_is_heard_of(mine: Path) -> None:
+    """Whoever hears of it holds its traceback, and gives the cluster up."""
+
+    class Elsewhere(Inline):
+        ended = False
+
+        def run(self, jobs: Any, on_beat: Any) -> Generator[tuple[Job, Event]]:
+            try:
+                yield from super().run(jobs, on_beat)
+            finally:
+                self.ended = True
+
+    elsewhere = Elsewhere()
+    declared = spec.parse(OF_MINE, "s.toml")
+    try:
+        run(declared, mine / "s", threads=1, executor=elsewhere, watcher=StopAfter(1))
+    except Stop:
+        assert elsewhere.ended
+
+
 def test_a_trial_that_diverges_says_where(mine: Path) -> None:
     (mine / "mine.py").write_text(MINE.replace(STEP, "return (error * 1e30).exp().mean(), error"))
     (ended,) = run(spec.parse(OF_MINE, "s.toml"), mine / "s", threads=1)
@@ -544,6 +565,35 @@ def test_a_trial_that_diverges_says_where(mine: Path) -> None:
     with reading(mine / "s") as study:
         (one,) = study.trials()
     assert (one.diverged_step, one.diverged_layer) == (0, "loss")
+
+
+# What is right in float32, in which a task is tried before a study starts, and wrong in float16.
+IN_HALF = "error.dtype == torch.float16"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (METRIC, "lambda error: len(error) // (error.dtype == torch.float32)",
+         "metric 'error' failed: ZeroDivisionError: "),
+        (METRIC, f"lambda error: 'half' if {IN_HALF} else 1", "metric 'error' must be a number, n"),
+        (STEP, f"return error.square().mean(), 1 if {IN_HALF} else error",
+         "the step must return a row a sample beside the loss, not int"),
+        (STEP, f"return error.square().mean(), error.T if {IN_HALF} else error",
+         "what the steps return cannot be joined: RuntimeError: "),
+    ],
+)  # fmt: skip
+def test_a_task_that_fails_at_some_data_fails_that_trial_alone(
+    mine: Path, old: str, new: str, reason: str
+) -> None:
+    assert old in MINE
+    (mine / "mine.py").write_text(MINE.replace(old, new))
+    text = 'precision = ["16", "32"]\n' + OF_MINE.replace("batch_size = 8", "batch_size = 7")
+    half, single = run(spec.parse(text, "s.toml"), mine / "s", threads=1)
+    assert (half.state, single.state) == ("failed", "finished")
+    with reading(mine / "s") as study:
+        assert study.trials()[0].reason is not None
+        assert study.trials()[0].reason.startswith(f"TaskError: {reason}")
 
 
 def test_an_exception_later_on_is_an_outcome(mine: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import kinkcheck
 from kinkcheck import data, networks
+from kinkcheck import nn as knn
 from kinkcheck.arithmetic import precision
 from kinkcheck.data import ImageSet
 from kinkcheck.errors import InputError
@@ -27,6 +28,7 @@ from kinkcheck.study.executor import Inline
 from kinkcheck.study.feed import Feed, ResidentFeed, digest
 from kinkcheck.study.job import EpochEnd, Event, Job, Outcome, Record
 from kinkcheck.study.learner import Broken, Learner
+from kinkcheck.study.probe import Ties, probe
 from kinkcheck.study.settings import Classification, Settings
 from kinkcheck.study.streams import stream
 
@@ -250,6 +252,17 @@ def test_the_probe_does_not_move_the_run() -> None:
         return [(record.train.loss, record.test.loss) for record in records]
 
     assert losses(True) == losses(False)
+
+
+@pytest.mark.parametrize("pool", [knn.MaxPool2d(2), knn.CompoundMaxPool2d(10.0, 2)])
+def test_ties_are_counted_over_all_calls_of_a_pool(pool: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), pool, pool)
+    x = torch.zeros(1, 1, 4, 4)
+    x[..., :2, 0] = 1.0  # the first call has a tie of two ones, and three of four zeros
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+    found = probe(network, lambda: network(x).sum(), precision.parse("32"))
+    assert found.ties == (Ties("1", windows=4 + 1, tied=4 + 0),)
 
 
 def test_the_global_random_state_is_left_alone() -> None:

@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from kinkcheck.interrupts import held_back
 
 _PATIENCE = 5.0  # seconds for a connection
 _SILENCE = 1.0  # seconds without a word while a first worker starts
+_GLANCE = 5.0  # seconds between two looks whether the machines are still there
+_LEAST_SHARE = 1e-4  # of a GPU, that Ray counts
 
 
 class WorkerDiedError(Exception):
@@ -33,12 +36,12 @@ class Cluster:
     """A connection to a Ray cluster, while the block runs.
 
     Args:
-        address: ``HOST:PORT`` of a running cluster; ``auto`` for the one that this machine belongs
-            to; ``local`` for a new one of this machine alone, which ends with the block. By default
-            the first of these that is there, the address being that of ``RAY_ADDRESS``. Where Ray
-            is connected already, that is the cluster.
-        gpu_share: part of a GPU that a piece of work on CUDA takes; one on several takes whole
-            ones.
+        address: ``HOST:PORT`` of a running cluster; ``auto`` for the one that ``RAY_ADDRESS``
+            names or, without it, this machine belongs to; ``local`` for a new one of this machine
+            alone, which ends with the block. By default as ``auto``, or else as ``local``. Where
+            Ray is connected already, that is the cluster.
+        gpu_share: part of a GPU that a piece of work on CUDA takes, from 0.0001 to 1; one on
+            several takes whole ones.
         say: is told in a line what is being waited for.
 
     Raises:
@@ -59,19 +62,22 @@ class Cluster:
         gpu_share: float = 1.0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if not 0 < gpu_share <= 1:
-            raise InputError(f"--gpu-share must be above 0 and at most 1, not {gpu_share:g}")
+        if not _LEAST_SHARE <= gpu_share <= 1:
+            raise InputError(f"--gpu-share must be from {_LEAST_SHARE} to 1, not {gpu_share:g}")
         self.say = say
         self._address = address
         self._gpu_share = gpu_share
         self._ray: Any = None
         self._connected = False
+        self._needed: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        if self._address not in (None, "auto", "local"):
-            _require_reachable(self._address)
+        address = self._address
+        ray: Any = sys.modules.get("ray")
+        if ray is None or not ray.is_initialized():
+            address = _require_reachable(address)
         if find_spec("ray") is not None:  # else the complaint is the only line
-            self.say("starting Ray ..." if self._address == "local" else "connecting to Ray ...")
+            self.say("starting Ray ..." if address == "local" else "connecting to Ray ...")
         self._ray = require("ray", extra="ray")
         try:
             if not self._ray.is_initialized():
@@ -83,7 +89,7 @@ class Cluster:
             raise
         cpus = sum(int(machine.get("CPU", 0)) for machine in machines)
         on = "1 machine" if len(machines) == 1 else f"{len(machines)} machines"
-        self.say(f"Ray has {cpus} CPUs on {on}")
+        self.say(f"Ray has {_counted(cpus, 'CPU')} on {on}")
         return self
 
     def __exit__(
@@ -110,10 +116,9 @@ class Cluster:
         on_cuda = kind_of(device) == "cuda"
         needed = {"num_cpus": float(threads * devices), "num_gpus": gpus if on_cuda else 0.0}
         if not self.room(needed):
-            also = f" and {needed['num_gpus']:g} GPUs" if on_cuda else ""
             raise InputError(
-                f"--ray: {what} takes {needed['num_cpus']:g} CPUs{also}, and no machine of the "
-                "cluster has as many; --threads sets how many CPUs"
+                f"--ray: {what} takes {_told(needed)}, and no machine of the cluster has as many; "
+                "--threads sets how many CPUs"
             )
         return needed
 
@@ -159,10 +164,22 @@ class Cluster:
             raise InputError(f"--ray: no worker could start: {error}") from None
 
     def first(self, references: Sequence[Any]) -> Any:
-        """The first reference, or stream, that has a value."""
-        with self._asked():
-            ready, _ = self._ray.wait(references, num_returns=1)
-        return ready[0]
+        """The first reference, or stream, that has a value.
+
+        Raises:
+            InputError: no machine is left that the work started last could be done on; Ray would
+                wait for one.
+        """
+        while True:
+            with self._asked():
+                ready, _ = self._ray.wait(references, num_returns=1, timeout=_GLANCE)
+            if ready:
+                return ready[0]
+            if not self.room(self._needed):
+                raise InputError(
+                    f"--ray: what is to be done takes {_told(self._needed)}, and no machine that "
+                    "is left of the cluster has as many"
+                )
 
     def value(self, reference: Any) -> Any:
         """The value of a reference, or the next one of a stream.
@@ -197,7 +214,9 @@ class Cluster:
             )
 
     def cancel(self, references: Iterable[Any]) -> None:
-        """End work, and the workers that are at it."""
+        """End work, and the workers that are at it; what was done on a cluster ends with that."""
+        if not self._ray.is_initialized():  # Ray would start another cluster to ask
+            return
         for reference in references:
             with suppress(self._ray.exceptions.RayError):  # what is lost has ended
                 self._ray.cancel(reference, force=True)
@@ -209,6 +228,7 @@ class Cluster:
         needed: dict[str, float],
         **how: Any,
     ) -> Any:
+        self._needed = needed
         # Ray's own retry would leave out what a stream had told, and try for ever without memory.
         with self._asked():
             return self._ray.remote(max_retries=0, **needed, **how)(function).remote(*arguments)
@@ -291,12 +311,38 @@ def _blame(error: Any) -> InputError:
     return InputError(f"--ray: a worker failed: {type(error.cause).__name__}: {reason}")
 
 
-def _require_reachable(address: str) -> None:
-    """Check that somebody listens; Ray itself takes long to give up, and tells it in many lines."""
+def _told(needed: dict[str, float]) -> str:
+    """What a piece of work reserves, in words.
+
+    >>> _told({"num_cpus": 1.0, "num_gpus": 0.0}), _told({"num_cpus": 4.0, "num_gpus": 0.25})
+    ('1 CPU', '4 CPUs and 0.25 GPUs')
+    """
+    cpus, gpus = needed["num_cpus"], needed["num_gpus"]
+    return _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def _require_reachable(address: str | None) -> str | None:
+    """Check that somebody listens; Ray itself takes long to give up, and tells it in many lines.
+
+    Returns:
+        The address that Ray takes: where it is left to it, that of ``RAY_ADDRESS``.
+    """
+    argument = "--ray"
+    if address in (None, "auto") and (named := os.environ.get("RAY_ADDRESS")):
+        argument, address = "--ray: RAY_ADDRESS", named
+    if address in (None, "auto", "local"):
+        return address
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        raise InputError(f"--ray: {address!r} is not an address; accepted: HOST:PORT, auto, local")
+    if not host or not (port.isascii() and port.isdigit()) or "/" in host:
+        raise InputError(
+            f"{argument}: {address!r} is not an address; accepted: HOST:PORT, auto, local"
+        )
     try:
         socket.create_connection((host, int(port)), _PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"--ray: no connection to {address}: {error}") from None
+    except (OSError, OverflowError, ValueError) as error:  # the last of a host that is no name
+        raise InputError(f"{argument}: no connection to {address}: {error}") from None
+    return address

@@ -42,6 +42,31 @@ def require_writable(path: Path, argument: str) -> None:
         raise InputError(f"{argument}: the folder {path.parent} is not writable")
 
 
+def require_other(path: Path, argument: str, source: Path) -> None:
+    """Check that what will be written does not take the place of what is read.
+
+    Args:
+        path: of the file that will be written.
+        argument: that names it.
+        source: the file that is read; of a folder, whatever is in it.
+
+    Raises:
+        InputError: it does.
+
+    >>> folder = getfixture("tmp_path")
+    >>> require_other(folder / "epochs.csv", "--out", folder)
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: --out: ...epochs.csv is in the folder that is read; name another
+    """
+    real, read = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+    if read.is_dir() and read in real.parents:
+        raise InputError(f"{argument}: {path} is in the folder that is read; name another")
+    with suppress(OSError):  # one of them is not there
+        if os.path.samefile(path, source):
+            raise InputError(f"{argument}: {path} is the file that is read; name another")
+
+
 def require_readable(path: Path) -> None:
     """Check that a file can be read later.
 
@@ -95,7 +120,7 @@ class Claim:
         self.path = path
         self._real = _behind_link(path)
         self._lock = self._real.with_name(f".{self._real.name}{_CLAIMED}")
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         if self.path.exists() and not self.path.is_file():
@@ -132,29 +157,40 @@ class Claim:
             raise
         _keep_names(self._real.parent)
 
-    def _taken(self) -> IO[str]:
+    def _taken(self) -> IO[bytes]:
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(_PAUSE)
-            file = open(self._lock, "a+", encoding="utf-8")  # noqa: SIM115 held
+            file = open(self._lock, "a+b", buffering=0)  # noqa: SIM115 held
             # Its owner may have given it back and removed it in between.
             if take(file) and _is_at(file, self._lock):
-                said = f"process {os.getpid()} on {socket.gethostname()}"
-                try:
-                    file.truncate(0)
-                    file.write(said)
-                    file.flush()
-                except OSError:  # the right counts, who has it is a courtesy
-                    with suppress(OSError):
-                        file.truncate(0)
+                say_whose(file, f"process {os.getpid()} on {socket.gethostname()}")
                 return file
             file.seek(0)
-            owner = file.read(200)
+            owner = file.read(200).decode(errors="replace")
             file.close()
         raise InputError(
             f"{self.path} is being written by {owner or 'another process'}; wait for it, or stop "
             "it and try again"
         )
+
+
+def say_whose(file: IO[bytes], said: str) -> None:
+    """Write into the file of a lock whose it is: a courtesy, for which a disk may have no room.
+
+    Args:
+        file: opened without a buffer, or what could not be written would be tried again, and fail,
+            when it is closed.
+        said: what to write.
+
+    >>> with open(getfixture("tmp_path") / "lock", "a+b", buffering=0) as file:
+    ...     say_whose(file, "process 1")
+    ...     _ = file.seek(0); file.read()
+    b'process 1'
+    """
+    with suppress(OSError):
+        file.truncate(0)
+        file.write(said.encode())
 
 
 _CLAIMED, _UNFINISHED = ".kinkcheck-lock", ".kinkcheck-new"

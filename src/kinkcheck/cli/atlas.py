@@ -225,4 +225,4 @@ def _nearest(whole: data.Table, measured: data.Column) -> data.Column:
     of_it = [each for each in whole.columns.values() if each.framework == measured.framework]
     before = [each for each in of_it if each.numbers <= measured.numbers]
     same = [each for each in of_it if each.name == measured.name]
-    return (same or before[-1:] or of_it)[-1]
+    return (same or before[-1:] or of_it[:1])[-1]

@@ -11,7 +11,7 @@ import typer
 
 from kinkcheck.cli.options import Seed, claimed, write
 from kinkcheck.errors import InputError
-from kinkcheck.files import require_readable
+from kinkcheck.files import require_other, require_readable
 from kinkcheck.networks.factory import load_factory
 from kinkcheck.terminal import Terminal, say
 
@@ -51,6 +51,8 @@ def explain(
     Exit code 1 if neither does.
     """
     require_readable(gradient)
+    if json_file is not None:
+        require_other(json_file, "--json", gradient)
     answer = None if json_file is None else ctx.with_resource(claimed("--json", json_file))
     factory = load_factory(program)
     console = Terminal(stderr=True)
@@ -66,6 +68,8 @@ def explain(
             made = drawn(factory, None, None)
     if made.batches is None or made.step is None:
         raise InputError(f"PROGRAM: {program} must return (model, batches, step)")
+    if not len(made.batches):
+        raise InputError(f"PROGRAM: {program} has no batches")
     if not 0 <= batch < len(made.batches):
         raise InputError(
             f"--batch: {program} has batches 0 to {len(made.batches) - 1}, not {batch}"

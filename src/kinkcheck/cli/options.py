@@ -150,8 +150,8 @@ Ray = Annotated[
     str | None,
     typer.Option(
         metavar="[ADDRESS]",
-        help="On a Ray cluster: HOST:PORT, auto (this machine's), local (a new one); without "
-        "ADDRESS the first that is there.",
+        help="On a Ray cluster: HOST:PORT, auto (RAY_ADDRESS, else this machine's), local (a new "
+        "one); without ADDRESS the first that is there.",
     ),
 ]
 GpuShare = Annotated[
@@ -263,6 +263,8 @@ def on_cluster(
     Enter it before what imports PyTorch: it says at once what is waited for.
     """
     if ray is None:
+        if gpu_share != 1.0:
+            raise InputError("--gpu-share: is a part of a GPU of a cluster, and needs --ray")
         return nullcontext()
 
     def say(text: str) -> None:

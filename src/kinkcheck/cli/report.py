@@ -17,7 +17,7 @@ from kinkcheck.cli.options import (
     require_shown,
     write,
 )
-from kinkcheck.files import Claim, require_readable
+from kinkcheck.files import Claim, require_other, require_readable
 from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def report(
 ) -> None:
     """Show an audit again from its JSON."""
     require_shown(verbose, quiet, fail_on)
+    if html_file is not None:
+        require_other(html_file, "--html", json_file)
     page = None if html_file is None else ctx.with_resource(claimed("--html", html_file))
     require_readable(json_file)
 

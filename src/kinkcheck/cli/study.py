@@ -22,7 +22,7 @@ from kinkcheck.cli.options import (
     on_cluster,
 )
 from kinkcheck.errors import InputError, unknown
-from kinkcheck.files import require_writable, write_whole_bytes
+from kinkcheck.files import require_other, require_writable, write_whole_bytes
 from kinkcheck.report import ink
 from kinkcheck.report.study import (
     estimate_sentence,
@@ -232,6 +232,7 @@ def export_(
     asked = _one_of("table", what, exporting.QUERIES)
     if out is not None:
         require_writable(out, "--out")
+        require_other(out, "--out", folder)
     with reading(folder) as opened:
         content = exporting.export(opened, asked, written_as, timing=timing)
     if out is None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeAlias
+from typing import Any
 
 from kinkcheck.arithmetic.precision import require_precisions
 from kinkcheck.cluster import Cluster, WorkerDiedError, kind_of, settle
 from kinkcheck.data.source import ENVIRONMENT
 from kinkcheck.errors import InputError
 from kinkcheck.study.executor import OnBeat, guarded
-from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Started
-
-Told: TypeAlias = Event | Beat | InputError
+from kinkcheck.study.job import Beat, EpochEnd, Event, Job, Outcome, Started, Told
 
 
 class Trials:
@@ -38,7 +36,7 @@ class Trials:
         needed = self._cluster.needed("a trial", device, threads=1)
         self._cluster.call(require_precisions, precisions, kind_of(device), needed=needed)
 
-    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
+    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Generator[tuple[Job, Event]]:
         """See :meth:`kinkcheck.study.executor.Executor.run`."""
         tasks: list[_Task] = []
         try:

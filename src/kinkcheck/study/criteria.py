@@ -8,7 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kinkcheck.errors import InputError, blaming
+from kinkcheck.errors import InputError, one_line
+
+
+class TaskError(Exception):
+    """A task's own code fails, or returns what it should not, at some data.
+
+    Before a study starts that is bad input; in a trial it is this trial's failure.
+    """
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Metric(Criterion):
     >>> Metric("error", lambda each: "large", larger_is_better=False).value((torch.ones(1),))
     Traceback (most recent call last):
     ...
-    kinkcheck.errors.InputError: task: metric 'error' must be a number, not 'large'
+    kinkcheck.study.criteria.TaskError: metric 'error' must be a number, not 'large'
     """
 
     of: Callable[..., Any] = field(repr=False)
@@ -121,14 +128,18 @@ class Metric(Criterion):
             results: what ``of`` takes.
 
         Raises:
-            InputError: the function fails, or does not return a number.
+            TaskError: the function fails, or does not return a number.
         """
-        with blaming(f"task: metric {self.name!r} failed"):
+        try:
             found = self.of(*results)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # it may also leave
+            raise TaskError(f"metric {self.name!r} failed: {one_line(error)}") from error
         try:
             if isinstance(found, str):
                 raise TypeError
             return float(found)
         except (TypeError, ValueError, RuntimeError):
             given = " ".join(repr(found).split())[:60]
-            raise InputError(f"task: metric {self.name!r} must be a number, not {given}") from None
+            raise TaskError(f"metric {self.name!r} must be a number, not {given}") from None

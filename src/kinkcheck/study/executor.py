@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol, TypeAlias
 
@@ -30,7 +30,7 @@ class Executor(Protocol):
             InputError: the device is not there, or does not have a precision.
         """
 
-    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
+    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Generator[tuple[Job, Event]]:
         """The events of each job in their order, those of different jobs mixed as they come.
 
         Every job's last event is its :class:`Outcome`. An exception in a trial is an outcome
@@ -59,7 +59,7 @@ class Inline:
         """See :meth:`Executor.require`."""
         require_precisions(precisions, device)
 
-    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Iterator[tuple[Job, Event]]:
+    def run(self, jobs: Sequence[Job], on_beat: OnBeat) -> Generator[tuple[Job, Event]]:
         """See :meth:`Executor.run`."""
         for job in jobs:
             for event in guarded(job, lambda beat, job=job: on_beat(job, beat)):  # type: ignore[misc]

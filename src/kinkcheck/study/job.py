@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from kinkcheck.errors import one_line
+from kinkcheck.errors import InputError, one_line
 from kinkcheck.study.criteria import Criterion
 from kinkcheck.study.settings import Settings
 
@@ -207,3 +207,6 @@ class Outcome:
 
 Event: TypeAlias = Started | EpochEnd | Outcome
 """What a trial that is being trained says: a start, the end of each epoch, an outcome."""
+
+Told: TypeAlias = Event | Beat | InputError
+"""What another process tells of a trial."""

@@ -126,7 +126,10 @@ class Learner:
         self._optimizer = _optimizer(model, settings, learning_rate)
         self._schedule = _schedule(self._optimizer, settings)
         mixed = self._held.computing is not None
-        self._scaler = torch.amp.GradScaler(self._device.type) if mixed else None
+        # PyTorch's own start. Several devices take n times the gradient of what a network returns
+        # (kinkcheck.study.parallel), which so is as large, and overflows as early, as on one.
+        scale = 2.0**16 / settings.devices
+        self._scaler = torch.amp.GradScaler(self._device.type, init_scale=scale) if mixed else None
         self._meter = _Meter()
 
     @property

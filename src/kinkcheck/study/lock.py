@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from kinkcheck.errors import InputError
-from kinkcheck.files import take
+from kinkcheck.files import say_whose, take
 
 _TRIES, _PAUSE = 5, 0.1  # a reader that asks who writes holds the lock for a moment
 
@@ -39,11 +39,11 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
-            file = open(self._path, "a+", encoding="utf-8")
+            file = open(self._path, "a+b", buffering=0)
         except OSError as error:
             raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
         if not _take_for_good(file):
@@ -53,10 +53,7 @@ class Lock:
                 f"{self._path.parent} is being written by process {told.get('pid', '?')} on "
                 f"{told.get('host', 'this machine')}; wait for it, or stop it and try again"
             )
-        file.seek(0)
-        file.truncate()
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-        file.flush()
+        say_whose(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         self._file = file
         return self
 
@@ -73,7 +70,7 @@ class Lock:
 def holder(path: Path) -> int | None:
     """The id of the process that holds a lock; None if none does."""
     try:
-        file = open(path, "r+", encoding="utf-8")  # noqa: SIM115 closed below
+        file = open(path, "rb")  # noqa: SIM115 closed below
     except OSError:
         return None
     with file:
@@ -93,12 +90,12 @@ def is_lock(path: Path) -> bool:
     >>> path.write_text("mine"), is_lock(path)
     (4, False)
     """
-    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+    with suppress(OSError, ValueError), open(path, "rb") as file:
         return path.stat().st_size == 0 or "pid" in _read(file)
     return False
 
 
-def _take_for_good(file: IO[str]) -> bool:
+def _take_for_good(file: IO[bytes]) -> bool:
     for _ in range(_TRIES - 1):
         if take(file):
             return True
@@ -106,7 +103,7 @@ def _take_for_good(file: IO[str]) -> bool:
     return take(file)
 
 
-def _read(file: IO[str]) -> dict[str, Any]:
+def _read(file: IO[bytes]) -> dict[str, Any]:
     file.seek(0)
     with suppress(ValueError):
         told = json.load(file)

@@ -3,7 +3,7 @@
 One process a device runs the trial as if it were alone (:func:`kinkcheck.study.trial.train`), but
 for the networks, which compute the outputs of a share and hand them to each other. So all see the
 outputs of the whole mini-batch and reach the same loss, the same verdict on it and, with gradients
-summed by ``DistributedDataParallel``, the same parameters. One of them tells what happens.
+averaged by ``DistributedDataParallel``, the same parameters. One of them tells what happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -30,14 +30,12 @@ from torch.nn.parallel import DistributedDataParallel
 from kinkcheck.errors import InputError
 from kinkcheck.files import Claim
 from kinkcheck.measure.batch import moved, tensors
-from kinkcheck.study.job import Beat, Event, Job, Outcome
+from kinkcheck.study.job import Beat, Event, Job, Outcome, Told
 from kinkcheck.study.rank import work
 from kinkcheck.study.trial import OnBeat, train
 
 # A process forked from one that has used OpenMP can hang.
 _CONTEXT: SpawnContext | ForkServerContext = get_context("spawn")
-
-Told: TypeAlias = Event | Beat | InputError
 
 
 def train_parallel(job: Job, on_beat: OnBeat = lambda beat: None) -> Generator[Event, None, None]:
@@ -207,7 +205,6 @@ class Shared(nn.Module):
         # Were all parameters known to be used, PyTorch would put them in another order after the
         # first step, sum in another order, and a trial that goes on would round differently.
         self._copy = DistributedDataParallel(model, find_unused_parameters=True)
-        self._copy.register_comm_hook(None, lambda _, bucket: _sum(bucket))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs for the whole batch.
@@ -244,7 +241,11 @@ def _samples(value: Any, what: str) -> int:
 
 
 class _Gather(torch.autograd.Function):
-    """All shares, one after the other; each process is answerable for its own."""
+    """All shares, one after the other; each process is answerable for its own.
+
+    The gradient of a share counts once for each process: ``DistributedDataParallel`` takes the mean
+    over them, under which what each computes for itself, a penalty on parameters, stays as it is.
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
@@ -254,7 +255,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+        ranks = dist.get_world_size()
+        return gradient.chunk(ranks)[dist.get_rank()] * ranks
 
 
 def _average(buffers: Sequence[Tensor]) -> None:
@@ -265,9 +267,3 @@ def _average(buffers: Sequence[Tensor]) -> None:
         for buffer, mean in zip(buffers, joined.split([b.numel() for b in buffers]), strict=True):
             # Autograd has saved the buffer and would complain, though it does not need the values.
             buffer.data.copy_(mean.view_as(buffer))
-
-
-def _sum(bucket: Any) -> Any:
-    """The sum of the gradients where the default is their mean: the loss is a whole batch's."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda future: future.value()[0])

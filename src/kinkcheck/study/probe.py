@@ -19,7 +19,7 @@ class Ties:
 
     Attributes:
         layer: name of the pool.
-        windows: how many it has.
+        windows: how many it has, over all its calls.
         tied: how many have more than one active branch.
     """
 
@@ -42,7 +42,7 @@ class Probe:
     """What one mini-batch says about a network.
 
     Attributes:
-        ties: of each max pool, in the order of their calls.
+        ties: of each max pool, in the order of their first calls.
         gradient_norm: 2-norm of the gradient of the mean loss, under the network's own selections;
             it is computed in float64 from the gradient in the precision of the run.
     """
@@ -84,7 +84,10 @@ def probe(model: nn.Module, loss: Callable[[], Tensor], held: Precision) -> Prob
     ties: dict[str, Ties] = {}
     for site in forward.tape.sites:
         if site.row.family == "max_pool":
-            parent = site.layer.rpartition(".")[0]
-            layer = parent if parent in compound else site.layer  # its two pools have equal ties
-            ties.setdefault(layer, Ties(layer, site.windows, site.tied))
+            parent, _, child = site.layer.rpartition(".")
+            if parent in compound and child == "native":
+                continue  # the other of its two pools has equal ties
+            layer = parent if parent in compound else site.layer
+            before = ties.get(layer, Ties(layer, 0, 0))
+            ties[layer] = Ties(layer, before.windows + site.windows, before.tied + site.tied)
     return Probe(tuple(ties.values()), norms.norm().item())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -247,18 +248,19 @@ class _Running:
         """Train jobs, keep what they bring, and say which failed."""
         failed = set()
         events = self.executor.run(jobs, lambda job, beat: self.watcher.beat(job.settings, beat))
-        for job, event in events:
-            if isinstance(event, Started):
-                self.store.start(job.trial, event)
-                self.watcher.started(job.settings, event.first_epoch)
-            elif isinstance(event, EpochEnd):
-                self.store.add_epoch(job.trial, event)
-                self.watcher.epoch(job.settings, event.record)
-            else:
-                self.store.end(job.trial, event)
-                self.watcher.ended(job.settings, event)
-                if event.state == "failed":
-                    failed.add(job.trial)
+        with closing(events):  # work elsewhere ends with the run, however that ends
+            for job, event in events:
+                if isinstance(event, Started):
+                    self.store.start(job.trial, event)
+                    self.watcher.started(job.settings, event.first_epoch)
+                elif isinstance(event, EpochEnd):
+                    self.store.add_epoch(job.trial, event)
+                    self.watcher.epoch(job.settings, event.record)
+                else:
+                    self.store.end(job.trial, event)
+                    self.watcher.ended(job.settings, event)
+                    if event.state == "failed":
+                        failed.add(job.trial)
         return failed
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from kinkcheck.arithmetic.precision import Precision
-from kinkcheck.errors import InputError, one_line
+from kinkcheck.errors import one_line
 from kinkcheck.measure.batch import moved
-from kinkcheck.study.criteria import Criterion, Metric
+from kinkcheck.study.criteria import Criterion, Metric, TaskError
 from kinkcheck.study.feed import Feed, SampleFeed, digest_of_samples
 
 Results: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -106,19 +106,19 @@ def forward(task: Task, model: nn.Module, batch: Any) -> tuple[Tensor, tuple[Ten
     """A step, of which nothing is differentiated yet: the loss, and a tuple of what is judged.
 
     Raises:
-        InputError: the step returns something else.
+        TaskError: the step returns something else.
     """
     made = task.step(model, batch)
     if not isinstance(made, tuple) or len(made) != 2:
-        raise InputError(f"task: the step must return the loss and a tensor, not {_kind(made)}")
+        raise TaskError(f"the step must return the loss and a tensor, not {_kind(made)}")
     loss, results = made
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-        raise InputError(f"task: the step must return a loss of one number, not {_kind(loss)}")
+        raise TaskError(f"the step must return a loss of one number, not {_kind(loss)}")
     rows = results if isinstance(results, tuple) else (results,)
     for each in rows:
         if not isinstance(each, Tensor) or not each.dim():
-            raise InputError(
-                f"task: the step must return a row a sample beside the loss, not {_kind(each)}"
+            raise TaskError(
+                f"the step must return a row a sample beside the loss, not {_kind(each)}"
             )
     return loss, tuple(each.detach() for each in rows)
 
@@ -127,7 +127,7 @@ def joined(results: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """What several steps found, as a metric takes it.
 
     Raises:
-        InputError: they do not go together.
+        TaskError: they do not go together.
 
     >>> joined([(torch.zeros(2),), (torch.ones(1),)])
     (tensor([0., 0., 1.]),)
@@ -135,9 +135,7 @@ def joined(results: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     try:
         return tuple(torch.cat(each) for each in zip(*results, strict=True))
     except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"task: what the steps return cannot be joined: {one_line(error)}"
-        ) from error
+        raise TaskError(f"what the steps return cannot be joined: {one_line(error)}") from error
 
 
 def _kind(value: object) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from kinkcheck.arithmetic import precision
 from kinkcheck.errors import InputError, blaming
 from kinkcheck.named import load_named, source_of
 from kinkcheck.study.classification import classification
-from kinkcheck.study.criteria import Metric
+from kinkcheck.study.criteria import Metric, TaskError
 from kinkcheck.study.feed import Batches
 from kinkcheck.study.settings import Classification, Factory
 from kinkcheck.study.task import Task, forward, joined
@@ -102,7 +104,7 @@ def rehearse(task: Task, batch_size: int) -> None:
         InputError: the network cannot be made, a mini-batch is not what the step takes, or the step
             or a metric returns something else than it should.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _refusing():
         with blaming("task: the network cannot be made"):
             model = task.network()
         if not isinstance(model, nn.Module):
@@ -119,9 +121,18 @@ def rehearse(task: Task, batch_size: int) -> None:
         for metric in task.metrics:
             try:
                 metric.value(results)
-            except InputError:
+            except TaskError:
                 # A mini-batch may be too little for it; the whole set is not.
                 metric.value(_on_test(task, model))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What would be a trial's failure is bad input as long as there is no trial."""
+    try:
+        yield
+    except TaskError as error:
+        raise InputError(f"task: {error}") from error
 
 
 def _stepped(
@@ -130,7 +141,7 @@ def _stepped(
     """What a step finds on the first mini-batch."""
     with blaming(f"task: a mini-batch of {part} cannot be made"):
         batch, _ = next(batches)
-    with blaming(f"task: the step cannot take a mini-batch of {part}"):
+    with blaming(f"task: the step cannot take a mini-batch of {part}"), _refusing():
         return forward(task, model, batch)
 
 

@@ -20,11 +20,11 @@ from kinkcheck import nn as knn
 from kinkcheck.arithmetic.precision import parse
 from kinkcheck.data import Images
 from kinkcheck.paper.harness import published_values
-from kinkcheck.paper.harness.case import Case, Network, Size
+from kinkcheck.paper.harness.case import Case, Network, Size, replaced
 from kinkcheck.paper.harness.comparison import Comparison, Sample, of_samples
 from kinkcheck.paper.harness.experiment import Cost, Experiment, Setup
 from kinkcheck.paper.harness.gradients import drawn
-from kinkcheck.paper.harness.loop import endless, seeing, step, tested, with_relus
+from kinkcheck.paper.harness.loop import endless, seeing, step, tested
 from kinkcheck.paper.harness.parts import Measure, all_kept
 from kinkcheck.paper.harness.rows import Line, by
 from kinkcheck.report.ink import INKS, plain_numbers
@@ -139,7 +139,8 @@ def measure(setup: Setup, cases: Sequence[Case] | None = None) -> list[Row]:
 def _train(
     case: Case, alpha: float, backward: str, train: Images, test: Images, setup: Setup
 ) -> list[Row]:
-    model = with_relus(drawn(case.factory(train), 0), partial(BACKWARD[backward], alpha))
+    native = drawn(case.factory(train), 0)
+    model = replaced(native, nn.ReLU, lambda _: BACKWARD[backward](alpha))
     model.to(setup.device).train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=_RATE, momentum=0.9, weight_decay=5e-4

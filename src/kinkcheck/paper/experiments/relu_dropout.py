@@ -14,11 +14,11 @@ from kinkcheck import nn as knn
 from kinkcheck.arithmetic.precision import parse
 from kinkcheck.data import Images
 from kinkcheck.paper.harness import published_values
-from kinkcheck.paper.harness.case import Case, Mlp, Size
+from kinkcheck.paper.harness.case import Case, Mlp, Size, replaced
 from kinkcheck.paper.harness.comparison import Comparison, Sample, of_samples
 from kinkcheck.paper.harness.experiment import Cost, Experiment, Setup
 from kinkcheck.paper.harness.gradients import drawn
-from kinkcheck.paper.harness.loop import seeing, step, tested, with_relus
+from kinkcheck.paper.harness.loop import seeing, step, tested
 from kinkcheck.paper.harness.parts import all_kept
 from kinkcheck.paper.harness.rows import Line, by
 from kinkcheck.report.ink import INKS, LINES, MARKERS
@@ -113,10 +113,10 @@ def measure(setup: Setup, plan: Plan | None = None) -> list[Row]:
 def _train(
     plan: Plan, train: Images, test: Images, dropout: float, alpha: float, run: int, setup: Setup
 ) -> list[Row]:
-    relu = partial(knn.ReLU, selection=Branch(alpha))
-    model = with_relus(
+    model = replaced(
         drawn(partial(plan.network.build, train), run),
-        lambda: nn.Sequential(relu(), nn.Dropout(dropout)),
+        nn.ReLU,
+        lambda _: nn.Sequential(knn.ReLU(selection=Branch(alpha)), nn.Dropout(dropout)),
     ).to(setup.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=_RATE)
     zeros, losses = 0, []

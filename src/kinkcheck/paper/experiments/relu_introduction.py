@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from kinkcheck import nn as knn
 from kinkcheck.arithmetic.precision import PRECISIONS, parse
 from kinkcheck.data import Images
-from kinkcheck.paper.harness.case import Case, Mlp, Size, take
+from kinkcheck.paper.harness.case import Case, Mlp, Size, replaced, take
 from kinkcheck.paper.harness.experiment import Cost, Experiment, Setup
 from kinkcheck.paper.harness.gradients import against_native, drawn
-from kinkcheck.paper.harness.loop import endless, seeing, step, with_relus
+from kinkcheck.paper.harness.loop import endless, seeing, step
 from kinkcheck.paper.harness.parts import Measure, all_kept
 from kinkcheck.paper.harness.rows import Line, by, line
 from kinkcheck.programs import relu1, relu2
@@ -186,7 +186,7 @@ def measure(setup: Setup, plan: Plan | None = None) -> list[Row]:
 
 def _built(case: Case, images: Images, function: str) -> nn.Module:
     model = drawn(case.factory(images), 0)
-    return with_relus(model, nn.ReLU6) if function == "ReLU6" else model
+    return replaced(model, nn.ReLU, lambda _: nn.ReLU6()) if function == "ReLU6" else model
 
 
 def _trained(

@@ -21,7 +21,7 @@ from kinkcheck.study.cluster import Trials
 R = TypeVar("R")
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
     """Nobody is told."""
 
 
@@ -44,7 +44,7 @@ class Setup:
     data_dir: Path | None = None
     device: str = "cpu"
     threads: int | None = None
-    on_progress: Callable[[str, int, int], None] = _silent
+    on_progress: Callable[[str, int, int], None] = silent
     cluster: Cluster | None = None
 
     @property

@@ -109,18 +109,3 @@ def seeing(model: nn.Module, see: Callable[[Tensor], None]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def with_relus(model: nn.Module, made: Callable[[], nn.Module]) -> nn.Module:
-    """A model whose ReLUs are other modules, each made for its place.
-
-    >>> with_relus(nn.Sequential(nn.ReLU()), nn.ReLU6)
-    Sequential(
-      (0): ReLU6()
-    )
-    """
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
-                setattr(parent, name, made())
-    return model

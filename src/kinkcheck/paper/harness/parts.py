@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ import torch
 from kinkcheck.cluster import WorkerDiedError, kind_of, settle
 from kinkcheck.errors import InputError
 from kinkcheck.files import Claim, require_readable, set_aside, write_whole
-from kinkcheck.paper.harness.experiment import Setup
+from kinkcheck.paper.harness.experiment import Setup, silent
 from kinkcheck.paper.harness.rows import decoded, line
 from kinkcheck.seal import KEY, require_intact, say_damaged, sealed
 
@@ -38,7 +38,8 @@ def all_kept(
     """The rows of parts: those in their files, or measured and written there.
 
     Args:
-        setup: where; a part that was measured on another device or by other versions is refused.
+        setup: where; a part that was measured on another device, by other versions or with another
+            number of threads is refused.
         row: the type of a row, as in :class:`kinkcheck.paper.harness.experiment.Experiment`.
         parts: what measures each, by its name, which has to tell it apart from all that share a
             folder, and of all sizes.
@@ -56,30 +57,31 @@ def all_kept(
     [Sample(mean=0.5, deviation=0.0, runs=1)]
     """
     found: dict[str, list[R]] = {}
-    measured = _here(setup, parts) if setup.cluster is None else _spread(setup, parts)
-    for name, measure in measured:
-        setup.on_progress(name, len(found), len(parts))
-        found[name] = kept(setup, name, row, measure)
+    # What is measured elsewhere ends with this, however this ends.
+    with closing((_here if setup.cluster is None else _spread)(setup, parts)) as measured:
+        for name, measure in measured:
+            setup.on_progress(name, len(found), len(parts))
+            found[name] = kept(setup, name, row, measure)
     setup.on_progress("all parts", len(parts), len(parts))
     return {name: found[name] for name in parts}
 
 
 def _here(
     setup: Setup, parts: Mapping[str, Measure[R]]
-) -> Iterator[tuple[str, Callable[[], list[R]]]]:
+) -> Generator[tuple[str, Callable[[], list[R]]]]:
     for name, measure in parts.items():
         yield name, partial(measure, setup)
 
 
 def _spread(
     setup: Setup, parts: Mapping[str, Measure[R]]
-) -> Iterator[tuple[str, Callable[[], list[R]]]]:
+) -> Generator[tuple[str, Callable[[], list[R]]]]:
     """The parts in the order in which a cluster has done them; those first that are kept."""
     cluster = setup.cluster
     assert cluster is not None
     threads = torch.get_num_threads()
     needed = cluster.needed("a part", setup.device, threads)
-    there = replace(setup, device=kind_of(setup.device), cluster=None, on_progress=_silent)
+    there = replace(setup, device=kind_of(setup.device), cluster=None, on_progress=silent)
     if setup.data_dir is not None:
         there = replace(there, data_dir=setup.data_dir.resolve())
     waiting = [name for name in parts if not _path(setup, name).exists()]
@@ -123,17 +125,14 @@ def _given(rows: list[R]) -> list[R]:
     return rows
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """A worker tells nobody."""
-
-
 def kept(
     setup: Setup, name: str, row: type[R] | UnionType, measure: Callable[[], list[R]]
 ) -> list[R]:
     """The rows of a part: those in its file, or measured and written there.
 
     Args:
-        setup: where; a part that was measured on another device or by other versions is refused.
+        setup: where; a part that was measured on another device, by other versions or with another
+            number of threads is refused.
         name: of the part, which has to tell all apart that share a folder, and their sizes.
         row: the type of a row, as in :class:`kinkcheck.paper.harness.experiment.Experiment`.
         measure: the rows.
@@ -152,6 +151,7 @@ def kept(
         "device": setup.device,
         "kinkcheck": version("kinkcheck"),
         "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
     }
     content = _read(path, set(how)) if path.exists() else None
     if content is None:
@@ -164,9 +164,9 @@ def kept(
     with suppress(InputError, OSError), Claim(path):
         pass  # what a killed process left beside it goes
     for key, value in how.items():
-        if content.get(key) != value:
+        if content.get(key, value) != value:
             raise InputError(
-                f"{path} was measured with {key} {content.get(key)}, this is {value}; give another "
+                f"{path} was measured with {key} {content[key]}, this is {value}; give another "
                 "--out, or delete it"
             )
     try:
@@ -184,7 +184,8 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any] | None:
     require_readable(path)
     try:
         content = json.loads(path.read_bytes())
-        if isinstance(content, dict) and {*content, KEY} == {*keys, "rows", KEY}:
+        # Without the threads is one that was measured before they were kept.
+        if isinstance(content, dict) and {*content, KEY, "threads"} == {*keys, "rows", KEY}:
             require_intact(content, str(path))
             return content
     except OSError as error:
