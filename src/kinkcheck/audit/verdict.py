@@ -50,7 +50,7 @@ def verdict(report: AuditReport) -> str:
        selection that is right there; where the choice outweighs rounding, what can give it a name,
        and a higher precision if rounding makes the difference; where it is lost in rounding,
        nothing. A selection is recommended only if its rounding error is the smallest at every point
-       where that was measured;
+       where that was measured, and nothing speaks against its gradient there;
     7. what was not measured, at how many points, and why;
     8. a gradient is not finite at some points, which says nothing of the choice there: how many,
        the first layers and operations where that appears, and whether float64 helps;
