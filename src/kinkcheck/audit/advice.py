@@ -35,7 +35,8 @@ def advice(report: AuditReport) -> list[str]:
       rounding error is the smallest at every point where that was measured, and nothing speaks
       against its gradient there, and not where it is more than rounding that parts them; a higher
       precision only where there is one, and rounding is what makes the difference.
-    * Where the choice is lost in rounding everywhere, and nothing is wrong: nothing.
+    * Where the choice is lost in rounding everywhere, and nothing is wrong: nothing. Not where it
+      moves the gradient over the reals: what rounds may be other parameters.
     * Where nobody knows: what would tell.
 
     >>> from kinkcheck.audit import AuditReport
@@ -85,7 +86,7 @@ def _of_choice(report: AuditReport) -> list[str]:
             cure += ", or compute in a higher precision"
         return [f"Where the choice outweighs rounding, {cure}."]
     lost = {at for at, effect in moves.items() if effect is Effect.ROUNDING}
-    if not lost or Effect.UNKNOWN in moves.values() or is_wrong(report):
+    if not lost or {Effect.BELOW, Effect.UNKNOWN} & set(moves.values()) or is_wrong(report):
         return []
     better = _better(report, lost)
     sentences = ["For the choice at kinks nothing has to be done."]

@@ -159,7 +159,7 @@ class AuditReport:
         """Plot how far each selection moves the gradient at each point, by precision.
 
         Grey lines are the rounding errors that the gradient has anyway, at the points that were
-        lifted: what stays below them cannot matter.
+        lifted: what stays far below them is lost in it, unless it is in parameters that round less.
 
         Args:
             ax: Matplotlib axes to draw on; by default those of a new figure.
