@@ -190,7 +190,8 @@ def test_a_wrong_gradient_is_not_advised_for_its_rounding_error() -> None:
         model, [batch], step=step, samples=None, selections=["branch:2"], precisions=["16"]
     )
     (found,) = seen.points
-    assert found.lift is not None and found.lift.error_reference_l1 is not None
+    assert found.lift is not None
+    assert found.lift.error_reference_l1 is not None
     assert found.lift.error_selection_l1 is not None
     assert found.lift.error_selection_l1 < found.lift.error_reference_l1
     assert "branch:2 has the smaller" not in seen.verdict

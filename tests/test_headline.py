@@ -98,7 +98,8 @@ def test_rounding_in_one_parameter_hides_no_choice_in_another(lifted: bool | Non
     (found,) = seen.points
     assert found.variation.l1 == 1
     if found.lift is not None:
-        assert found.lift.error_reference_l1 is not None and found.lift.error_reference_l1 > 1
+        assert found.lift.error_reference_l1 is not None
+        assert found.lift.error_reference_l1 > 1
     assert headline(seen).kind is not SMALL
     for text in (str(seen), seen.verdict):
         for words in ("lost in rounding", "nothing has to be done", "not matter"):
