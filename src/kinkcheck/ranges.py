@@ -1,8 +1,9 @@
-"""Numbers that have to lie in a range, and the complaint where one does not."""
+"""Numbers that have to lie in a range, lists that hold something, and the complaints."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from kinkcheck.errors import InputError
 
@@ -48,6 +49,23 @@ MOST_THREADS = 1024
 
 MOST_SEED = 2**63 - 1
 """What the random generators take."""
+
+
+def require_list(given: Sequence[object], argument: str) -> None:
+    """Check that an argument is a list, not a text, and holds something.
+
+    Raises:
+        InputError: it is not, or does not; the message begins with ``argument``.
+
+    >>> require_list("minimal", "selections")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: selections: must be a list, not 'minimal'
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(f"{argument}: must be a list, not {given!r}")
+    if not given:
+        raise InputError(f"{argument}: at least one is needed")
 
 
 def require_between(number: int, least: int, most: int, argument: str) -> None:

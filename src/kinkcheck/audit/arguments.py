@@ -16,7 +16,7 @@ from kinkcheck.audit.points import Factory, Grid
 from kinkcheck.errors import InputError
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
-from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between
+from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between, require_list
 from kinkcheck.selection import Selection, parse
 
 Loss = Callable[[Any, Any], Tensor]
@@ -75,8 +75,9 @@ def grid_of(
     (['float16'], 1)
     """
     for name, given in (("precisions", precisions), ("selections", selections)):
-        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
-        _require(bool(given), f"{name}: at least one is needed")
+        require_list(given, name)
+    if operations is not None:
+        require_list(operations, "operations")
     require_between(draws, 1, MOST, "draws:")
     require_between(seed, 0, MOST_SEED, "seed:")
     _require(
