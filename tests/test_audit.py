@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import kinkcheck
 from kinkcheck import audit, data, networks
 from kinkcheck.arithmetic.contractions import float32_contractions
-from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation, verify
 from kinkcheck.errors import InputError
 from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.measure.zones import Zone
@@ -439,6 +439,17 @@ def test_network_without_kinks_has_no_site_and_no_variation(digits: list[Batch])
     assert report.sites == report.unseen == []
     assert [point.variation for point in report.points] == [Variation(0, 0, 0, 0, 0)] * 4
     assert all(point.gradient_l1 > 0 for point in report.points)
+
+
+@pytest.mark.parametrize(
+    "twice", [{"precisions": ["32", "float32"]}, {"selections": ["minimal", "minimal"]}]
+)
+def test_what_is_named_twice_is_measured_once(twice: dict[str, Any], digits: list[Batch]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU())
+    report = audit(network, digits[:1], **twice)
+    assert report == audit(network, digits[:1])
+    assert len(report.points) == 1
+    assert [each.wrong for each in verify(report, network, digits[:1])] == [[], []]
 
 
 # --- draws --------------------------------------------------------------------------------------

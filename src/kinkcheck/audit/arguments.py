@@ -84,9 +84,10 @@ def grid_of(
         draws == 1 or not isinstance(network, nn.Module),
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
-    at = [precision.parse(each) for each in precisions]
+    at = list(dict.fromkeys(precision.parse(each) for each in precisions))
     (executor or Inline()).require(at, place_of(network, device))
-    switch = Switch(parse(reference), [parse(each) for each in selections], operations)
+    chosen = list(dict.fromkeys(parse(each) for each in selections))
+    switch = Switch(parse(reference), chosen, operations)
     _require(
         not exact or (lifted is not False and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",
