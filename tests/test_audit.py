@@ -452,6 +452,26 @@ def test_what_is_named_twice_is_measured_once(twice: dict[str, Any], digits: lis
     assert [each.wrong for each in verify(report, network, digits[:1])] == [[], []]
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"samples": "a"}, "samples: must be the number of a dimension, None, or a tuple, .* 'a'"),
+        ({"samples": (0, 1.5)}, "samples: must be the number of a dimension, .*, not 1.5"),
+        ({"draws": 1.0}, "draws: must be a whole number, not 1.0"),
+        ({"seed": "0"}, "seed: must be a whole number, not '0'"),
+        ({"operations": "relu"}, "operations: must be a list, not 'relu'"),
+        ({"operations": []}, "operations: at least one is needed"),
+        ({"selections": 3}, "selections: must be a list, not 3"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(
+    given: dict[str, Any], complaint: str, digits: list[Batch]
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU())
+    with pytest.raises(InputError, match=f"^{complaint}$"):
+        audit(network, digits[:1], **given)
+
+
 # --- draws --------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 from kinkcheck.errors import InputError
 
@@ -69,10 +70,10 @@ def require_list(given: Sequence[object], argument: str) -> None:
 
 
 def require_between(number: int, least: int, most: int, argument: str) -> None:
-    """Check that a whole number lies in a range, both ends included.
+    """Check that a number is whole and lies in a range, both ends included.
 
     Raises:
-        InputError: it does not; the message begins with ``argument`` and names the end.
+        InputError: it is not, or does not; the message begins with ``argument`` and names the end.
 
     >>> require_between(0, 1, 10, "--draws")
     Traceback (most recent call last):
@@ -83,6 +84,8 @@ def require_between(number: int, least: int, most: int, argument: str) -> None:
     ...
     kinkcheck.errors.InputError: --draws must be at most 1,000,000, not 9,223,372,036,854,775,808
     """
+    if not isinstance(number, Integral):
+        raise InputError(f"{argument} must be a whole number, not {number!r}")
     if number < least:
         raise InputError(f"{argument} must be at least {least:,}, not {number:,}")
     if number > most:

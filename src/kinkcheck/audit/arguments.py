@@ -14,6 +14,7 @@ from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.audit.executor import Executor, Inline
 from kinkcheck.audit.points import Factory, Grid
 from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import require_dims
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
 from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between, require_list
@@ -84,6 +85,7 @@ def grid_of(
         draws == 1 or not isinstance(network, nn.Module),
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
+    require_dims(samples)
     at = list(dict.fromkeys(precision.parse(each) for each in precisions))
     (executor or Inline()).require(at, place_of(network, device))
     chosen = list(dict.fromkeys(parse(each) for each in selections))
