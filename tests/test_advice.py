@@ -174,3 +174,36 @@ def test_sites_with_the_most_live_ties_come_first() -> None:
     assert where(report(sites=(replace(POOL, tied=0),))) == ""
     nobody_knows = "pool (max_pool2d): ties in 60 of 100 windows."
     assert where(report(sites=(POOL,))) == nobody_knows
+
+
+def test_a_wrong_gradient_is_not_advised_for_its_rounding_error() -> None:
+    """2 is no slope of relu at 0, whose subdifferential is [0, 1]; rounding is larger beside it."""
+    torch.manual_seed(4)
+    model = nn.Linear(16, 1).half().float()
+    batch = torch.randn(32, 16)
+    at = model.weight[0, 0].item()
+
+    def step(model: nn.Linear, batch: torch.Tensor) -> torch.Tensor:
+        return model(batch).square().mean() + torch.relu(1e-4 * (model.weight[0, 0] - at))
+
+    seen = kinkcheck.audit(
+        model, [batch], step=step, samples=None, selections=["branch:2"], precisions=["16"]
+    )
+    (found,) = seen.points
+    assert found.lift is not None
+    assert found.lift.error_reference_l1 is not None
+    assert found.lift.error_selection_l1 is not None
+    assert found.lift.error_selection_l1 < found.lift.error_reference_l1
+    assert "branch:2 has the smaller" not in seen.verdict
+    assert "Under branch:2 it is wrong" in seen.verdict
+
+
+@pytest.mark.parametrize("by", [0.1, 10.0])
+def test_a_selection_is_advised_only_where_nothing_speaks_against_it(by: float) -> None:
+    good = point(by, 1.0, 0.9)
+    assert "minimal has the smaller" in said(good)
+    for kind in (Kind.WRONG, Kind.UNDECIDED):
+        assert "minimal has" not in said(good, point(by, 1.0, 0.9, kinds=(Kind.LIMIT, kind)))
+    unjudged = replace(good, zone=Zone.BIFURCATION, standing=None)
+    assert "minimal has" not in said(good, unjudged)
+    assert "keep native" not in said(point(10.0, 1.0, 1.1, kinds=(Kind.WRONG, Kind.LIMIT)))

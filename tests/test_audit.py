@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import kinkcheck
 from kinkcheck import audit, data, networks
 from kinkcheck.arithmetic.contractions import float32_contractions
-from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation
+from kinkcheck.audit import AuditReport, Point, SiteCount, UnseenCount, Variation, verify
 from kinkcheck.errors import InputError
 from kinkcheck.measure.variation import gradient_variation
 from kinkcheck.measure.zones import Zone
@@ -439,6 +439,37 @@ def test_network_without_kinks_has_no_site_and_no_variation(digits: list[Batch])
     assert report.sites == report.unseen == []
     assert [point.variation for point in report.points] == [Variation(0, 0, 0, 0, 0)] * 4
     assert all(point.gradient_l1 > 0 for point in report.points)
+
+
+@pytest.mark.parametrize(
+    "twice", [{"precisions": ["32", "float32"]}, {"selections": ["minimal", "minimal"]}]
+)
+def test_what_is_named_twice_is_measured_once(twice: dict[str, Any], digits: list[Batch]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU())
+    report = audit(network, digits[:1], **twice)
+    assert report == audit(network, digits[:1])
+    assert len(report.points) == 1
+    assert [each.wrong for each in verify(report, network, digits[:1])] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"samples": "a"}, "samples: must be the number of a dimension, None, or a tuple, .* 'a'"),
+        ({"samples": (0, 1.5)}, "samples: must be the number of a dimension, .*, not 1.5"),
+        ({"draws": 1.0}, "draws: must be a whole number, not 1.0"),
+        ({"seed": "0"}, "seed: must be a whole number, not '0'"),
+        ({"operations": "relu"}, "operations: must be a list, not 'relu'"),
+        ({"operations": []}, "operations: at least one is needed"),
+        ({"selections": 3}, "selections: must be a list, not 3"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(
+    given: dict[str, Any], complaint: str, digits: list[Batch]
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU())
+    with pytest.raises(InputError, match=f"^{complaint}$"):
+        audit(network, digits[:1], **given)
 
 
 # --- draws --------------------------------------------------------------------------------------

@@ -340,7 +340,11 @@ def counting() -> Function:
         (counting(), leaf(1), {}, "function: returns other values each time"),
         (nn.Linear(1, 1), torch.ones(1, requires_grad=True), {}, "function: fails on its inputs"),
         (torch.relu, leaf(0), {"eps": 0}, "eps: must be a number above 0, not 0"),
+        (torch.relu, leaf(0), {"eps": "a"}, "eps: must be a number above 0, not 'a'"),
+        (torch.relu, leaf(0), {"atol": None}, "atol: must be a number above 0, not None"),
         (torch.relu, leaf(0), {"selections": ["hybird:1"]}, "unknown selection 'hybird:1'"),
+        (torch.relu, leaf(0), {"selections": "native"}, "selections: must be a list, not 'native'"),
+        (torch.relu, leaf(0), {"selections": []}, "selections: at least one is needed"),
     ],
 )
 def test_complaints(function: Function, inputs: Any, options: dict[str, Any], words: str) -> None:
@@ -348,6 +352,20 @@ def test_complaints(function: Function, inputs: Any, options: dict[str, Any], wo
         check(function, inputs, **options)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_tensor_inside_of_an_input_is_not_passed_over() -> None:
+    """relu(y) - relu(-y) is y, whose derivative 1 autograd takes for 0."""
+
+    def wrong(x: Tensor, ys: list[Tensor]) -> Tensor:
+        return x + torch.relu(ys[0]) - torch.relu(-ys[0])
+
+    x, y = leaf(0), leaf(0)
+    for nested in ([y], {"y": (y,)}):
+        with pytest.raises(InputError, match=r"^inputs: number 1, a (list|dict), holds a tensor"):
+            check(wrong, [x, nested])
+    assert check(wrong, [x, [y.detach() + 1]])
+    assert not check(lambda x, y: wrong(x, [y]), [x, y], raise_exception=False)
 
 
 def test_errors_of_the_function_are_its_own() -> None:

@@ -68,6 +68,44 @@ def test_right_and_moved_by_less_than_rounding_does_not_matter() -> None:
     assert found.text == "right at 2 of 2 points; the choice is lost in rounding at 1"
 
 
+@pytest.mark.parametrize("zone", [Zone.BIFURCATION, Zone.UNDECIDED])
+def test_what_moves_over_the_reals_is_not_called_lost_in_rounding(zone: Zone) -> None:
+    below = point(moved(1e-7), Kind.LIMIT, error=1e-6, zone=zone)
+    found = headline(report(below))
+    assert found.kind is RIGHT
+    whole = "moves it by less than the rounding error of the whole gradient at 1"
+    assert found.text == f"right at the one point; the choice {whole}"
+    lost = point(moved(1e-7), error=1e-6, zone=Zone.COMPENSATION)
+    found = headline(report(lost, below))
+    assert found.kind is RIGHT
+    assert found.text.endswith(f"; the choice is lost in rounding at 1 and {whole}")
+
+
+@pytest.mark.parametrize("lifted", [None, False])
+def test_rounding_in_one_parameter_hides_no_choice_in_another(lifted: bool | None) -> None:
+    """The slope of relu at 0 is all of the gradient of v: native takes 0, branch:1 takes 1."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    model.v = torch.nn.Parameter(torch.zeros(1))
+
+    def step(model: torch.nn.Sequential, batch: torch.Tensor) -> torch.Tensor:
+        return 1e3 * model[0](batch).square().mean() + torch.relu(model.v).sum()
+
+    seen = kinkcheck.audit(
+        model, [100 * torch.randn(32, 64)], step=step, samples=None, selections=["branch:1"],
+        lifted=lifted,
+    )  # fmt: skip
+    (found,) = seen.points
+    assert found.variation.l1 == 1
+    if found.lift is not None:
+        assert found.lift.error_reference_l1 is not None
+        assert found.lift.error_reference_l1 > 1
+    assert headline(seen).kind is not SMALL
+    for text in (str(seen), seen.verdict):
+        for words in ("lost in rounding", "nothing has to be done", "not matter"):
+            assert words not in text
+
+
 def test_a_choice_that_outweighs_rounding_is_to_be_looked_at_however_right() -> None:
     found = headline(
         report(point(error=1e-6), point(moved(1e-6), error=1e-6), point(moved(0.2), error=0.1))

@@ -527,7 +527,9 @@ def test_two_processes_at_one_file_lose_no_record(suffix: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every": 0}, "every: must be at least 1, not 0"),
+        ({"every": 0}, "every: must be a whole number of at least 1, not 0"),
+        ({"every": "a"}, "every: must be a whole number of at least 1, not 'a'"),
+        ({"every": 1.5}, "every: must be a whole number of at least 1, not 1.5"),
         ({"selections": ("native",)}, r"selections: must be two, not \('native',\)"),
         ({"selections": "minimal"}, "selections: must be two, not 'minimal'"),
         ({"selections": ("native", "best")}, "unknown selection 'best'"),

@@ -74,6 +74,30 @@ def test_floor_with_batch_norm_is_that_of_another_order(at: str, digits: Batch) 
     assert noise_of(lenet(batch_norm=True), digits, at) == by_hand
 
 
+class Rows(nn.Module):
+    """Takes mini-batches of a multiple of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.linear(x.view(4, -1, 3))).view(-1, 2)
+
+
+def test_a_program_that_takes_no_halves_runs_in_another_order() -> None:
+    torch.manual_seed(0)
+    model, x, y = Rows(), torch.randn(20, 3), torch.zeros(20, dtype=torch.long)
+    order = another_order(20, seed=0)
+
+    def plain(x: Tensor) -> dict[str, Tensor]:
+        loss = F.cross_entropy(model(x), y)
+        gradient = torch.autograd.grad(loss, list(model.parameters()))
+        return dict(zip(dict(model.named_parameters()), gradient, strict=True))
+
+    assert noise_of(model, (x, y)) == gradient_variation(plain(x[order]), plain(x))
+
+
 def test_sums_that_do_not_round_have_no_noise() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     for parameter in model.parameters():

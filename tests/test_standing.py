@@ -450,6 +450,54 @@ def test_conditions_of_a_theorem(
     assert (found.unmet, found.apply) == (unmet, not unmet)
 
 
+class Difference(nn.Module):
+    """relu(h) - relu(-h) is h, whose derivative 1 autograd takes for 0 where h is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.linear(x)
+        returned: Tensor = self.act(h) - self.act(-h)
+        return returned
+
+
+LINEAR = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [
+        (Difference(), [""]),
+        (nn.Sequential(nn.Flatten(), Difference()), ["1"]),
+        (nn.RNN(2, 3, nonlinearity="relu"), [""]),  # whose biases are those of every time
+        (nn.TransformerEncoderLayer(4, 2), [""]),
+        (nn.Sequential(LINEAR, nn.ReLU(), nn.Sequential(LINEAR)), ["2.0"]),
+        (nn.Sequential(nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.ReLU()), ["0", "3"]),
+        (nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1)), ["1"]),
+    ],
+)  # fmt: skip
+def test_conditions_are_not_called_met_where_calls_are_not_known(
+    model: nn.Module, unknown: list[str]
+) -> None:
+    found = conditions(model, 1)
+    assert (found.unmet, found.unknown, found.apply) == ([], unknown, False)
+    assert str(found) == "nothing in the modules speaks against it"
+    assert str(conditions(model, 2)) == "not met: a batch of 2, not 1"
+
+
+def test_a_wrong_gradient_is_not_one_of_a_network_that_meets_the_conditions() -> None:
+    model, x = Difference().double(), torch.zeros(1, 1, dtype=torch.float64)
+    torch.nn.init.zeros_(model.linear.bias)
+    assert Point(model, lambda: model(x).sum()).standing("native").kind is Kind.WRONG
+    hooked = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+    assert conditions(hooked, 1).apply
+    hooked[1].register_forward_hook(lambda module, inputs, output: output - torch.relu(-inputs[0]))
+    assert conditions(hooked, 1).unknown == ["1"]
+
+
 def test_where_the_theorem_applies_gradients_are_right() -> None:
     """Its parameters are machine numbers, many of them 0, at which ReLUs meet their kinks."""
     for seed in range(20):

@@ -222,6 +222,17 @@ def test_samples_that_are_none_are_not_believed() -> None:
     report = kinkcheck.audit(Times(), [(x, y)], samples=(0, 0))
     assert report.points[0].noise is None
     assert report.left_out
+    assert report.batch_size is None
+    assert kinkcheck.audit(Times(), [(x, y)], samples=(1, 0)).batch_size == 5
+
+
+def test_rows_that_each_have_their_own_weight_are_no_samples() -> None:
+    def step(model: nn.Module, batch: Tensor) -> Tensor:
+        return (model(batch).flatten() * torch.arange(5.0)).sum()
+
+    found = kinkcheck.audit(nn.Linear(3, 1), [torch.randn(5, 3)], step=step)
+    assert any("no samples were found" in each.what for each in found.left_out)
+    assert found.to_json()["batch_size"] is None
 
 
 def test_a_module_that_keeps_what_it_computed_is_audited() -> None:

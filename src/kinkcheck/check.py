@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from kinkcheck.measure.quotients import ELEMENTS, Floats, Slopes, Values, unit
 from kinkcheck.measure.standing import STANDS, Kind, Program, Search
 from kinkcheck.measure.standing.dependence import dependent
 from kinkcheck.measure.switch import Switch
+from kinkcheck.ranges import require_list
 from kinkcheck.selection import Native, Selection, parse
 from kinkcheck.tape import Site, Unseen
 from kinkcheck.tape.as_found import as_found
@@ -182,7 +184,8 @@ def check(
         function: takes the inputs and returns a tensor, or several. It is called often, each time
             from the same random state, and what it refers to is left as it was found.
         inputs: a tensor, or a sequence of tensors and other values. Checked are the gradients with
-            respect to tensors that require one. Tensors of less than float64 are lifted to it.
+            respect to tensors that require one, which may lie in no list. Tensors of less than
+            float64 are lifted to it.
         eps: the step of the difference quotients; for an element above 1, in units of it.
         atol: how far apart two equal slopes may be, beside ``rtol`` and what rounding does.
         rtol: the same, in units of the slope.
@@ -213,8 +216,9 @@ def check(
     1 more of 2 gradients do not stand either.
     """
     for name, given in (("eps", eps), ("atol", atol), ("rtol", rtol)):
-        if not 0 < given < np.inf:
-            raise InputError(f"{name}: must be a number above 0, not {given}")
+        if not isinstance(given, Real) or not 0 < given < np.inf:
+            raise InputError(f"{name}: must be a number above 0, not {given!r}")
+    require_list(selections, "selections")
     chosen = [parse(each) for each in selections]
     with as_found(None, [function]), torch.enable_grad():
         recorded = Function(function, inputs)

@@ -1,8 +1,10 @@
-"""Numbers that have to lie in a range, and the complaint where one does not."""
+"""Numbers that have to lie in a range, lists that hold something, and the complaints."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
 
 from kinkcheck.errors import InputError
 
@@ -50,11 +52,28 @@ MOST_SEED = 2**63 - 1
 """What the random generators take."""
 
 
-def require_between(number: int, least: int, most: int, argument: str) -> None:
-    """Check that a whole number lies in a range, both ends included.
+def require_list(given: Sequence[object], argument: str) -> None:
+    """Check that an argument is a list, not a text, and holds something.
 
     Raises:
-        InputError: it does not; the message begins with ``argument`` and names the end.
+        InputError: it is not, or does not; the message begins with ``argument``.
+
+    >>> require_list("minimal", "selections")
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: selections: must be a list, not 'minimal'
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(f"{argument}: must be a list, not {given!r}")
+    if not given:
+        raise InputError(f"{argument}: at least one is needed")
+
+
+def require_between(number: int, least: int, most: int, argument: str) -> None:
+    """Check that a number is whole and lies in a range, both ends included.
+
+    Raises:
+        InputError: it is not, or does not; the message begins with ``argument`` and names the end.
 
     >>> require_between(0, 1, 10, "--draws")
     Traceback (most recent call last):
@@ -65,6 +84,8 @@ def require_between(number: int, least: int, most: int, argument: str) -> None:
     ...
     kinkcheck.errors.InputError: --draws must be at most 1,000,000, not 9,223,372,036,854,775,808
     """
+    if not isinstance(number, Integral):
+        raise InputError(f"{argument} must be a whole number, not {number!r}")
     if number < least:
         raise InputError(f"{argument} must be at least {least:,}, not {number:,}")
     if number > most:

@@ -32,10 +32,11 @@ def advice(report: AuditReport) -> list[str]:
       compared, if it is right at all these points.
     * Where the choice matters: to give it a name, with what can act there: ``nn.convert`` where
       modules make the calls, ``record`` where functions do. A selection is recommended only if its
-      rounding error is the smallest at every point where that was measured, and not where it is
-      more than rounding that parts them; a higher precision
-      only where there is one, and rounding is what makes the difference.
-    * Where the choice is lost in rounding everywhere, and nothing is wrong: nothing.
+      rounding error is the smallest at every point where that was measured, and nothing speaks
+      against its gradient there, and not where it is more than rounding that parts them; a higher
+      precision only where there is one, and rounding is what makes the difference.
+    * Where the choice is lost in rounding everywhere, and nothing is wrong: nothing. Not where it
+      moves the gradient over the reals: what rounds may be other parameters.
     * Where nobody knows: what would tell.
 
     >>> from kinkcheck.audit import AuditReport
@@ -85,7 +86,7 @@ def _of_choice(report: AuditReport) -> list[str]:
             cure += ", or compute in a higher precision"
         return [f"Where the choice outweighs rounding, {cure}."]
     lost = {at for at, effect in moves.items() if effect is Effect.ROUNDING}
-    if not lost or Effect.UNKNOWN in moves.values() or is_wrong(report):
+    if not lost or {Effect.BELOW, Effect.UNKNOWN} & set(moves.values()) or is_wrong(report):
         return []
     better = _better(report, lost)
     sentences = ["For the choice at kinks nothing has to be done."]
@@ -104,7 +105,8 @@ def _is_rounding(point: Point) -> bool:
 def _better(report: AuditReport, at: set[Place]) -> str | None:
     """The program whose rounding error is the smallest at each of some places where it is known.
 
-    None if none is at all of them, or nobody knows.
+    None if none is at all of them, or nobody knows, or its gradient may be wrong at one of them: a
+    wrong gradient is computed with a small rounding error as well as a right one.
     """
     errors: dict[Place, dict[str, float]] = {}
     for point in report.points:
@@ -121,7 +123,23 @@ def _better(report: AuditReport, at: set[Place]) -> str | None:
         if error == min(here.values())
     )
     unbeaten = [name for name, count in least.items() if count == len(errors)]
-    return unbeaten[0] if len(unbeaten) == 1 else None
+    doubtful = _doubtful(report, at)
+    return unbeaten[0] if len(unbeaten) == 1 and unbeaten[0] not in doubtful else None
+
+
+def _doubtful(report: AuditReport, at: set[Place]) -> set[str]:
+    """The programs that do not stand at one of some places, or differ there and nobody looked."""
+    found = set()
+    for point in report.points:
+        if place(point) not in at:
+            continue
+        reference, standing = point.reference_standing, point.standing
+        if reference is not None and reference.kind not in STANDS:
+            found.add(report.reference)
+        differs = point.zone is Zone.BIFURCATION
+        if differs if standing is None else standing.kind not in STANDS:
+            found.add(point.selection)
+    return found
 
 
 def _naming(report: AuditReport, selection: str | None, at: set[Place]) -> str:

@@ -14,9 +14,10 @@ from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.audit.executor import Executor, Inline
 from kinkcheck.audit.points import Factory, Grid
 from kinkcheck.errors import InputError
+from kinkcheck.measure.batch import require_dims
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
-from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between
+from kinkcheck.ranges import MOST, MOST_POINTS, MOST_SEED, require_between, require_list
 from kinkcheck.selection import Selection, parse
 
 Loss = Callable[[Any, Any], Tensor]
@@ -75,17 +76,20 @@ def grid_of(
     (['float16'], 1)
     """
     for name, given in (("precisions", precisions), ("selections", selections)):
-        _require(not isinstance(given, str), f"{name}: must be a list, not {given!r}")
-        _require(bool(given), f"{name}: at least one is needed")
+        require_list(given, name)
+    if operations is not None:
+        require_list(operations, "operations")
     require_between(draws, 1, MOST, "draws:")
     require_between(seed, 0, MOST_SEED, "seed:")
     _require(
         draws == 1 or not isinstance(network, nn.Module),
         f"draws: {draws} parameter draws need a function that returns a network, not a module",
     )
-    at = [precision.parse(each) for each in precisions]
+    require_dims(samples)
+    at = list(dict.fromkeys(precision.parse(each) for each in precisions))
     (executor or Inline()).require(at, place_of(network, device))
-    switch = Switch(parse(reference), [parse(each) for each in selections], operations)
+    chosen = list(dict.fromkeys(parse(each) for each in selections))
+    switch = Switch(parse(reference), chosen, operations)
     _require(
         not exact or (lifted is not False and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",

@@ -9,6 +9,7 @@ from enum import IntEnum
 from kinkcheck.arithmetic import precision
 from kinkcheck.audit.summary import ratio
 from kinkcheck.measure.records import Point
+from kinkcheck.measure.standing.records import Kind
 from kinkcheck.measure.zones import Zone
 
 ROUNDING = 10
@@ -57,18 +58,34 @@ def roundings(relative: float, name: str) -> float:
     return relative / precision.parse(name).unit_roundoff
 
 
+def is_rounding(point: Point) -> bool:
+    """Whether the two gradients of a point are known to be one over the reals.
+
+    >>> from kinkcheck.measure.variation import Variation
+    >>> is_rounding(Point("float32", 0, 0, "minimal", 2.3, 5.0, Variation(*[0.0] * 5)))
+    False
+    """
+    if point.zone is not None:
+        return point.zone in (Zone.AGREEMENT, Zone.COMPENSATION)
+    standings = point.standing, point.reference_standing
+    return all(each is not None and each.kind is Kind.DERIVATIVE for each in standings)
+
+
 class Effect(IntEnum):
     """What the choice does to the gradient, from the least that is to be said to the most.
 
-    ``NONE``: nothing. ``ROUNDING``: it moves it by less than rounding does anyway. ``UNKNOWN``: it
-    moves it, nobody knows how far that is beside rounding. ``MATTERS``: by as much as rounding
-    does, or more.
+    ``NONE``: nothing. ``ROUNDING``: over the reals it does not move it, in the precision by less
+    than rounding does anyway. ``BELOW``: over the reals it moves it, as far as anybody knows, by
+    less than the rounding error of the whole gradient; that may sit in other parameters than what
+    moves. ``UNKNOWN``: it moves it, nobody knows how far that is beside rounding. ``MATTERS``: by
+    as much as rounding does, or more.
     """
 
     NONE = 0
     ROUNDING = 1
-    UNKNOWN = 2
-    MATTERS = 3
+    BELOW = 2
+    UNKNOWN = 3
+    MATTERS = 4
 
 
 def effects(points: Sequence[Point]) -> dict[Place, Effect]:
@@ -97,12 +114,13 @@ def _effect(point: Point, yardstick: Yardstick) -> Effect:
         return Effect.UNKNOWN
     if point.variation.l1 == 0:
         return Effect.NONE
+    below = Effect.ROUNDING if is_rounding(point) else Effect.BELOW
     errors = yardstick.errors(point)
     if errors is not None:
-        return Effect.MATTERS if errors >= 1 else Effect.ROUNDING
+        return Effect.MATTERS if errors >= 1 else below
     if point.zone is None and point.precision in precision.PRECISIONS:
         beyond = roundings(point.variation.relative_l1, point.precision) > ROUNDING
-        return Effect.MATTERS if beyond else Effect.ROUNDING
+        return Effect.MATTERS if beyond else below
     by_zone = {Zone.COMPENSATION: Effect.ROUNDING, Zone.BIFURCATION: Effect.MATTERS}
     return Effect.UNKNOWN if point.zone is None else by_zone.get(point.zone, Effect.UNKNOWN)
 

@@ -55,9 +55,12 @@ def headline(report: AuditReport) -> Headline:
     is where ties are rounding alone; or something with kinks or jumps was not switched.
 
     ``DOES NOT MATTER``: the gradient is right at every point (the derivative, a limit or between
-    limits), and the choice moves it at some, by less than rounding does anyway.
+    limits), and the choice moves it at some, nowhere over the reals, and by less than rounding does
+    anyway.
 
-    ``RIGHT``: it is right at every point, and the choice moves it at none.
+    ``RIGHT``: it is right at every point, and the choice moves it at none; or it moves it over the
+    reals, by less than the rounding error of the whole gradient. Whether that matters nobody knows:
+    the rounding may be in other parameters.
 
     Right is meant of the reference's gradient; the choice is between the selections that were
     compared, at the operations that were switched; what is not recognised as a kink nobody looked
@@ -86,10 +89,16 @@ def headline(report: AuditReport) -> Headline:
             weighing.append(f"at {none_left} rounding makes ties, and outweighs the gradient")
         return Headline(Answer.CANNOT_SAY, "; ".join([*known, *weighing, *not_switched]))
     of = f" at kinks of {listed(report.operations)}" if report.operations else ""
-    moved = sum(effect is Effect.ROUNDING for effect in moves.values())
+    lost, below = (
+        sum(effect is each for effect in moves.values()) for each in (Effect.ROUNDING, Effect.BELOW)
+    )
+    moved = [f"the choice{of} is lost in rounding at {lost}"] if lost else []
+    if below:
+        by = f"it by less than the rounding error of the whole gradient at {below}"
+        moved += [f"and moves {by}" if lost else f"the choice{of} moves {by}"]
     if moved:
-        lost = f"the choice{of} is lost in rounding at {moved}"
-        return Headline(Answer.DOES_NOT_MATTER, "; ".join([*known, lost]))
+        kind = Answer.RIGHT if below else Answer.DOES_NOT_MATTER
+        return Headline(kind, "; ".join([*known, " ".join(moved)]))
     if not any(each.reference_standing and each.reference_standing.ties for each in report.points):
         return Headline(Answer.RIGHT, f"{known[0]}; {no_tie_lives(report)}")
     compared = listed(list(dict.fromkeys([report.reference, *report.selections])))

@@ -70,7 +70,8 @@ class AuditReport:
         ties_picture: where the first image met ties; None where there is no image.
         settings: what the command line said; None for an audit made in Python.
         batches: how many mini-batches; None if that was not kept, as what follows.
-        batch_size: how many samples the first mini-batch holds.
+        batch_size: how many samples the first mini-batch holds; None also where no samples were
+            found.
         date: when the audit began, in UTC, as in ``2026-01-31T12:00:00Z``.
         command: the command line; None for an audit made in Python.
     """
@@ -159,7 +160,7 @@ class AuditReport:
         """Plot how far each selection moves the gradient at each point, by precision.
 
         Grey lines are the rounding errors that the gradient has anyway, at the points that were
-        lifted: what stays below them cannot matter.
+        lifted: what stays far below them is lost in it, unless it is in parameters that round less.
 
         Args:
             ax: Matplotlib axes to draw on; by default those of a new figure.

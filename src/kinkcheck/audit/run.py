@@ -24,6 +24,7 @@ from kinkcheck.audit.report import AuditReport
 from kinkcheck.errors import InputError
 from kinkcheck.interrupts import held_back
 from kinkcheck.measure.batch import candidates
+from kinkcheck.measure.point import NO_SAMPLES
 from kinkcheck.measure.records import Point
 from kinkcheck.measure.runs import Step, device_of
 from kinkcheck.nn import converts
@@ -147,7 +148,8 @@ def audit(
             left_out += Counter(found.left_out)
             watching.on_point(len(points), len(places))
         picture = _picture(model, drawn[0][0], grid.precisions[0], device) if of_pairs else None
-        sized = [] if samples is None else candidates(drawn[0], samples)
+        told = samples is not None and NO_SAMPLES not in left_out
+        sizes = {each.count for each in candidates(drawn[0], samples)} if told else set()
 
     return AuditReport(
         kinkcheck=version("kinkcheck"),
@@ -172,7 +174,7 @@ def audit(
         left_out=[LeftOut(what, count) for what, count in left_out.items()],
         ties_picture=picture,
         batches=len(drawn),
-        batch_size=sized[0].count if sized else None,
+        batch_size=sizes.pop() if len(sizes) == 1 else None,
         date=date,
     )
 

@@ -78,7 +78,8 @@ class Summary:
             a lift, as what follows.
         error_selection: the same of the selection's gradient.
         variation_in_errors: spread of ``variation.l1`` divided by the rounding error of the
-            reference's gradient: far below 1 the choice cannot matter, whatever the zone.
+            reference's gradient: far below 1 the choice is lost in it, unless it moves
+            other parameters than those that round.
         error_ratio: spread of the selection's rounding error divided by the reference's: above 1
             the selection's gradient is farther from the lifted one than the reference's.
         above_measured: the points whose variation exceeds ``threshold_measured``, of those that are

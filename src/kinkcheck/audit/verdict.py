@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from kinkcheck.audit.advice import advice, known, switched
 from kinkcheck.audit.counts import LeftOut, SiteCount, UnseenCount
-from kinkcheck.audit.effect import ROUNDING, Yardstick, is_finite, places, roundings
+from kinkcheck.audit.effect import (
+    ROUNDING,
+    Yardstick,
+    is_finite,
+    is_rounding,
+    places,
+    roundings,
+)
 from kinkcheck.audit.standings import answer
 from kinkcheck.audit.words import listed
 from kinkcheck.measure.records import Point
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from kinkcheck.audit.report import AuditReport
 
 _NAMED = 4  # operations
+
+_OTHERS = "It may matter all the same: what rounds may be other parameters than what moves."
 
 
 def verdict(report: AuditReport) -> str:
@@ -44,13 +53,15 @@ def verdict(report: AuditReport) -> str:
           of rounding, above 10 u more;
        b. if they were, or need not be, that all of it is rounding if every point that moved is in
           compensation, and where the variation reaches the rounding error that the reference's
-          gradient has anyway;
+          gradient has anyway; where it does not, and it moves the gradient over the reals, that the
+          rounding may be in other parameters;
 
     6. what to do, after any of these: where the gradient is wrong, what names the calls, and a
        selection that is right there; where the choice outweighs rounding, what can give it a name,
-       and a higher precision if rounding makes the difference; where it is lost in rounding,
-       nothing. A selection is recommended only if its rounding error is the smallest at every point
-       where that was measured;
+       and a higher precision if rounding makes the difference; where it is lost in rounding, and
+       nowhere moves the gradient over the reals, nothing. A selection is recommended only if its
+       rounding error is the smallest at every point where that was measured, and nothing speaks
+       against its gradient there;
     7. what was not measured, at how many points, and why;
     8. a gradient is not finite at some points, which says nothing of the choice there: how many,
        the first layers and operations where that appears, and whether float64 helps;
@@ -300,6 +311,7 @@ def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
         )
         text = f", all of it rounding{' (float64 by its own noise floor)' if unjudged else ''}."
     reached, lost = [], []
+    below: list[Point] = []
     for name, points in by_precision.items():
         yardstick = Yardstick([p for p in report.points if p.precision == name])
         in_errors = [(yardstick.errors(point), point) for point in points]
@@ -310,6 +322,7 @@ def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
             reached.append((counted, yardstick))
         elif known and len(known) == len(points):
             lost.append((name, yardstick))
+            below += [point for point in points if not is_rounding(point)]
     if reached:
         text += (
             f" At {listed([counted for counted, _ in reached])} that is as much as rounding moves "
@@ -318,10 +331,11 @@ def _of_judged(moved: Sequence[Point], report: AuditReport) -> str:
     elif lost:
         names = listed([name for name, _ in lost])
         where = "That" if len(lost) == len(by_precision) else f"At {names} that"
-        text += (
-            f" {where} is less than the rounding error that it has anyway"
-            f"{_measured([by for _, by in lost])}."
-        )
+        error = "of the whole gradient" if below else "that it has anyway"
+        text += f" {where} is less than the rounding error {error}"
+        text += f"{_measured([by for _, by in lost])}."
+        if below:
+            text += f" {_OTHERS}"
     return text
 
 

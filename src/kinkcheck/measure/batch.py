@@ -179,6 +179,29 @@ def _stacked(items: list[Any], dim: int, count: int) -> bool:
     return bool(held) and all(t.dim() > dim and t.shape[dim] == count for t in held)
 
 
+def require_dims(dims: Any) -> None:
+    """Check that something says which dimensions count samples, in whatever batch.
+
+    Raises:
+        InputError: it does not.
+
+    >>> require_dims({"x": 1, "y": (0, None)})
+    >>> require_dims([0, 1.5])
+    Traceback (most recent call last):
+    ...
+    kinkcheck.errors.InputError: samples: must be the number of a dimension, None, or a tuple, list
+    or dict of these in the structure of the batch, not 1.5
+    """
+    if isinstance(dims, list | tuple | Mapping):
+        for each in dims.values() if isinstance(dims, Mapping) else dims:
+            require_dims(each)
+    elif not isinstance(dims, int | None):
+        raise InputError(
+            "samples: must be the number of a dimension, None, or a tuple, list or dict of these "
+            f"in the structure of the batch, not {dims!r}"
+        )
+
+
 def candidates(batch: Any, dims: Any = 0) -> list[Samples]:
     """Where the samples of a batch could be, the likeliest first; whether they are is to be seen.
 

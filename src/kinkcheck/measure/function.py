@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kinkcheck.errors import InputError, one_line
+from kinkcheck.measure.batch import tensors
 from kinkcheck.measure.forward import Forward
 from kinkcheck.tape.as_found import as_found
 
@@ -39,7 +40,7 @@ class Function:
     Args:
         function: takes the inputs and returns a tensor or several.
         inputs: a tensor, or a sequence of tensors and other values. Those that require a gradient
-            are differentiated with respect to.
+            are differentiated with respect to; in the other values none may.
 
     Attributes:
         forward: the recorded forward pass.
@@ -64,6 +65,13 @@ class Function:
             raise InputError(
                 f"inputs: must be a tensor or a sequence of some, not {type(given).__name__}"
             )
+        for number, each in enumerate(given):
+            if not isinstance(each, Tensor) and any(t.requires_grad for t in tensors(each)):
+                raise InputError(
+                    f"inputs: number {number}, a {type(each).__name__}, holds a tensor that "
+                    "requires a gradient, which would not be checked; give that tensor as an input "
+                    "of its own"
+                )
         self._function = function
         self._inputs = [_lifted(each, number) for number, each in enumerate(given)]
         self._moving = [

@@ -1,8 +1,9 @@
 """The noise floor: how far gradients spread over runs that are equal over the reals.
 
 Such a run takes the samples in another order and, where they do not meet (no batch norm in training
-mode), in two halves whose gradients are added; on CUDA there is one more in the same order, since
-some kernels add in no fixed order. Each sample keeps what was drawn for it.
+mode), in two halves whose gradients are added, if the program takes batches of that size; on CUDA
+there is one more in the same order, since some kernels add in no fixed order. Each sample keeps
+what was drawn for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kinkcheck.errors import InputError
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.variation import Variation, gradient_variation, largest
 
@@ -66,8 +68,11 @@ def noise(
     order = another_order(samples, seed)
     again = [torch.arange(samples)] if repeat else []
     found = []
+    halves = None
     if bottleneck is not None and samples > 1:
-        found.append(_split(run, order, *bottleneck, reference))
+        halves = _split(run, order, *bottleneck, reference)
+    if halves is not None:
+        found.append(halves)
     else:
         again.append(order)
     return spread(found + [run(each).gradient(reference) for each in again], base)
@@ -79,11 +84,18 @@ def _split(
     output: int,
     direction: Tensor,
     reference: Chooser,
-) -> Gradient:
-    """The sum of the gradients of two random halves."""
+) -> Gradient | None:
+    """The sum of the gradients of two random halves; None if the program takes none."""
     total: Gradient = {}
     for half in order.chunk(2):
-        (found,) = run(half).gradients_along(output, direction[half], [reference])
+        try:
+            forward = run(half)
+        except InputError:  # whoever views 20 samples as 4 rows cannot do so with 10
+            return None
+        outputs = forward.outputs
+        if len(outputs) <= output or outputs[output].shape != direction[half].shape:
+            return None
+        (found,) = forward.gradients_along(output, direction[half], [reference])
         total = {name: total[name] + g for name, g in found.items()} if total else found
     return total
 

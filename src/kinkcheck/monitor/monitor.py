@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ class Monitor:
         file: str | Path | None = None,
         on_record: Callable[[Record], object] | None = None,
     ) -> None:
-        if every < 1:
-            raise InputError(f"every: must be at least 1, not {every}")
+        if not isinstance(every, Integral) or every < 1:
+            raise InputError(f"every: must be a whole number of at least 1, not {every!r}")
         if loss is not None and step is not None:
             raise InputError("step: takes the place of loss; give one of them")
         if isinstance(selections, str) or len(selections) != 2:

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from kinkcheck.audit import Answer, AuditReport, headline
 from kinkcheck.audit.advice import advice, where, why_undecided
+from kinkcheck.audit.effect import effects
 from kinkcheck.audit.standings import answer, told
 from kinkcheck.audit.verdict import beside
 from kinkcheck.report.tables import answer_table, audit_tables, site_table
@@ -64,11 +65,11 @@ def notes(report: AuditReport) -> list[tuple[str, str]]:
     >>> notes(AuditReport(*names, 0, "native", ["minimal"], [], [], []))
     []
     """
-    right = headline(report).kind is Answer.RIGHT
+    still = headline(report).kind is Answer.RIGHT and not any(effects(report.points).values())
     found = (
         ("Undecided", why_undecided(report)),
         ("What to do", " ".join(advice(report))),
-        ("Where to look", "" if right else where(report)),
+        ("Where to look", "" if still else where(report)),
         ("Beware", " ".join([*told(report), *beside(report)])),
     )
     return [(heading, text) for heading, text in found if text]

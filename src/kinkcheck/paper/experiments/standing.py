@@ -124,8 +124,8 @@ class Row:
         ties, flat, kinks, distance, excess, why: see
             :class:`kinkcheck.measure.standing.records.Standing`.
         theorem: whether the conditions of a published theorem are met by which native gradients
-            are right (:mod:`kinkcheck.measure.standing.conditions`), and which are not; None where
-            it was not asked, as in files of earlier versions.
+            are right (:mod:`kinkcheck.measure.standing.conditions`), and which are not, or that
+            nothing speaks against it; None where it was not asked, as in files of earlier versions.
     """
 
     setting: str
