@@ -215,8 +215,9 @@ def check(
     Kinks there, which depend on each other: relu (call 0), relu (call 1).
     1 more of 2 gradients do not stand either.
     """
-    for name, given in (("eps", eps), ("atol", atol), ("rtol", rtol)):
-        if not isinstance(given, Real) or not 0 < given < np.inf:
+    sizes: dict[str, Any] = {"eps": eps, "atol": atol, "rtol": rtol}
+    for name, given in sizes.items():
+        if not (isinstance(given, Real) and 0 < float(given) < np.inf):
             raise InputError(f"{name}: must be a number above 0, not {given!r}")
     require_list(selections, "selections")
     chosen = [parse(each) for each in selections]

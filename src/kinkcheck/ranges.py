@@ -69,6 +69,15 @@ def require_list(given: Sequence[object], argument: str) -> None:
         raise InputError(f"{argument}: at least one is needed")
 
 
+def is_whole(number: object) -> bool:
+    """Whether something is a whole number.
+
+    >>> is_whole(2), is_whole(2.0)
+    (True, False)
+    """
+    return isinstance(number, Integral)
+
+
 def require_between(number: int, least: int, most: int, argument: str) -> None:
     """Check that a number is whole and lies in a range, both ends included.
 
@@ -84,7 +93,7 @@ def require_between(number: int, least: int, most: int, argument: str) -> None:
     ...
     kinkcheck.errors.InputError: --draws must be at most 1,000,000, not 9,223,372,036,854,775,808
     """
-    if not isinstance(number, Integral):
+    if not is_whole(number):
         raise InputError(f"{argument} must be a whole number, not {number!r}")
     if number < least:
         raise InputError(f"{argument} must be at least {least:,}, not {number:,}")

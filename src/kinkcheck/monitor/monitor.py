@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kinkcheck.measure.runs import Step, pairs
 from kinkcheck.measure.standing import Kind
 from kinkcheck.monitor.lines import appender
 from kinkcheck.monitor.measure import Record, measure
+from kinkcheck.ranges import is_whole
 from kinkcheck.selection import Selection, parse
 
 
@@ -69,7 +69,7 @@ class Monitor:
         file: str | Path | None = None,
         on_record: Callable[[Record], object] | None = None,
     ) -> None:
-        if not isinstance(every, Integral) or every < 1:
+        if not is_whole(every) or every < 1:
             raise InputError(f"every: must be a whole number of at least 1, not {every!r}")
         if loss is not None and step is not None:
             raise InputError("step: takes the place of loss; give one of them")
