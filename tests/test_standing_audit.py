@@ -199,6 +199,26 @@ def test_a_sample_with_a_kink_hides_nothing_of_the_others() -> None:
     assert not {"derivative", "limit"} & set(kinds(report)[0])
 
 
+@pytest.mark.parametrize("precision", ["16", "32"])
+def test_ties_where_no_gradient_is_seen_to_arrive_are_left_undecided(precision: str) -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 4)
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h: Tensor = self.linear(x) * 1.0
+            h[:, :2].relu_()
+            return h
+
+    batch = torch.ones(8, 2), torch.zeros(8, dtype=torch.long)
+    report = kinkcheck.audit(InPlace(), [batch], precisions=[precision])
+    assert kinds(report) == [("undecided", "undecided")]
+    assert "in place on a view" in str(report.points[0].reference_standing)
+
+
 def test_a_large_gradient_of_one_parameter_hides_nothing_of_another() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:

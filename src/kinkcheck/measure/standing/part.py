@@ -113,7 +113,10 @@ def part(
             continue
         for told_first in (True, False):
             if not told_first:
-                found = Told.of(Program(whole, runs.seed).census())
+                try:
+                    found = Told.of(Program(whole, runs.seed).census())
+                except InputError:  # as will be said of the whole
+                    return None
             some = None
             if found is not None:
                 some = _held(found, samples.count, int(_MOST * samples.count), chosen)
