@@ -377,22 +377,6 @@ def pairs(rows: Sequence[Trained]) -> Cells:
     ]  # fmt: skip
 
 
-def alphas(rows: Sequence[Trained]) -> Cells:
-    """Mean accuracies by α; in brackets how many runs diverged."""
-    return [
-        ("network", "images", "optimizer", "precision", "runs", "α", "accuracy, %"),
-        *(
-            (
-                f"{named(row.network)}{', batch norm' * row.batch_norm}", named(row.data),
-                row.optimizer, row.precision, str(row.runs),
-                f"{row.varied[1]:g}".replace("-", "−"), _runs(row),
-            )
-            for row in rows
-            if isinstance(row, Final) and row.varied is not None
-        ),
-    ]  # fmt: skip
-
-
 def networks(rows: Sequence[weight_divergence.Row]) -> Cells:
     """Distance and accuracy of each network at the end, by precision."""
     return [
@@ -580,10 +564,6 @@ _PAIRED = (
     "accuracy-vgg11-cifar10", "accuracy-vgg11-svhn", "accuracy-resnet18-cifar10",
     "accuracy-densenet121-cifar10", "accuracy-resnet50-imagenet",
 )  # fmt: skip
-_BY_ALPHA = (
-    "relu-training-mnist", "relu-training-cifar10", "relu-training-svhn",
-    "relu-training-imagenet",
-)  # fmt: skip
 VIEWS: dict[tuple[str, str], Callable[[Any], Cells]] = {
     ("programs", "zero"): zero,
     ("tied-windows", "causes"): causes,
@@ -608,7 +588,6 @@ VIEWS: dict[tuple[str, str], Callable[[Any], Cells]] = {
     ("threshold-against-lift", "settings"): settings,
     ("accuracy-lenet5-mnist", "accuracies"): accuracies,
     **{(name, "pairs"): pairs for name in _PAIRED},
-    **{(name, "alphas"): alphas for name in _BY_ALPHA},
     ("weight-divergence", "networks"): networks,
     ("relu-volumes", "draws"): draws,
     ("relu-sample-volumes", "met"): met,
