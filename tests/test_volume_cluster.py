@@ -255,7 +255,7 @@ def test_a_collection_while_ray_ends_does_not_end_the_process() -> None:
 def test_a_point_that_fits_nowhere_is_refused(cluster: Cluster) -> None:
     for changes, complaint in (
         ({"threads": 3}, "a point takes 3 CPUs, and no machine"),
-        ({"device": "cuda"}, "a point takes 1 CPUs and 1 GPUs, and no machine"),
+        ({"device": "cuda"}, "a point takes 1 CPU and 1 GPU, and no machine"),
     ):
         with (
             of_threads(changes.pop("threads", None)),
