@@ -181,6 +181,52 @@ def test_what_float32_cannot_tell_apart_is_doubted_in_the_lift() -> None:
         assert not {"derivative", "limit"} & {kind for pair in kinds(report) for kind in pair}
 
 
+@pytest.mark.parametrize("selection", ["first", "random:0", "last"])
+def test_a_permutation_that_native_takes_is_not_the_only_other_choice(selection: str) -> None:
+    # The larger of (x + y/10⁸, x), minus x, and the same with -y: y over the reals.
+    def sorted_twice(x: Tensor) -> Tensor:
+        pairs = [torch.stack([x[0] + sign * 1e-8 * x[1], x[0]]) for sign in (1, -1)]
+        above, below = (1e8 * (pair.sort(0).values[-1] - x[0]) for pair in pairs)
+        return above - below
+
+    report = audited(sorted_twice, 1.0, 0.0, selections=[selection])
+    assert not {"derivative", "limit"} & set(kinds(report)[0])
+    (point,) = report.points
+    told = Standing(Kind.DERIVATIVE, ties=2, flat=2, kinks=0, rows=0, lifted=False)
+    forged = replace(report, points=[replace(point, standing=told)])
+    found = verify(forged, Held(1.0, 0.0), [torch.zeros(1)], step=of(sorted_twice), samples=None)
+    assert all(each.wrong for each in found)
+
+
+def test_maxima_along_another_dimension_have_their_ties_at_their_places() -> None:
+    # Only the first column is tied, in its second row, and there what comes before is as large.
+    x = [[1.0, 2.0], [1.0, 3.0], [0.0, 1.0]]
+    model = nn.ParameterList([nn.Parameter(torch.tensor(x))])
+    weights = torch.tensor([[0.0, 5.0], [1.0, 5.0], [0.0, 5.0]])
+
+    def step(model: nn.Module, _: Tensor) -> Tensor:
+        (held,) = model.parameters()
+        return (weights * torch.cummax(held, 0).values).sum()
+
+    report = kinkcheck.audit(model, [torch.zeros(1)], step=step, samples=None)
+    assert report.points[0].reference_standing is not None
+    assert (report.points[0].reference_standing.kinks, kinds(report)) == (
+        1, [("limit", "subgradient")],
+    )  # fmt: skip
+
+
+def test_distances_between_a_parameter_and_what_is_made_of_it_are_lifted() -> None:
+    report = audited(lambda x: torch.cdist(x[None], x[None] * 2), 0.0, 0.0)
+    assert kinds(report) == [("subgradient", "subgradient")]
+    model = nn.ParameterList([nn.Parameter(torch.zeros(1, 2))])
+
+    def step(model: nn.Module, _: Tensor) -> Tensor:
+        (held,) = model.parameters()
+        return torch.cdist(held, held * 2).sum()
+
+    assert kinds(kinkcheck.audit(model, [torch.zeros(1)], step=step, samples=None)) == kinds(report)
+
+
 def test_a_sample_with_a_kink_hides_nothing_of_the_others() -> None:
     class Absorbing(nn.Module):
         def __init__(self) -> None:

@@ -206,7 +206,7 @@ def _wrong(
             kinks = Program(forward, standing.seed).census().kinks
             flat = standing.flat == standing.ties and not standing.kinks
             told_so = standing.kind is Kind.DERIVATIVE and flat and not kinks
-            return [] if told_so and is_one(forward, reference) else [_TOLD_APART]
+            return [] if told_so and is_one(forward, program) else [_TOLD_APART]
         again: Callable[[], Forward] = runs.forward
         if standing.samples is not None:
             found = None if teller is None or ties_more(forward, teller) else found

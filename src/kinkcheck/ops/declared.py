@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -128,9 +129,21 @@ class Declared(Operation):
 
     def _value(self) -> Tensor:
         with torch.no_grad():
-            result = self.compute(*self.args, **self.kwargs)
+            result = self.compute(*_of_one_type(self.args), **self.kwargs)
         value: Tensor = result[0] if isinstance(result, tuple) else result
         return value.detach()
+
+
+def _of_one_type(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of one type, also where a parameter has been lifted since the call was made."""
+    found = [each for each in args if isinstance(each, Tensor) and each.is_floating_point()]
+    if len({each.dtype for each in found}) < 2:
+        return args
+    widest = reduce(torch.promote_types, (each.dtype for each in found))
+    return tuple(
+        each.to(widest) if isinstance(each, Tensor) and each.is_floating_point() else each
+        for each in args
+    )
 
 
 def _may_ask() -> bool:

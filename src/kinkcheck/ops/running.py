@@ -142,7 +142,7 @@ class ActiveRunning(Active):
                 torch.arange(tied.numel(), device=moved.device).view(tied.shape), self.dim
             )
             wins = Rivals.LARGEST if self.largest else Rivals.SMALLEST
-            return Rivals.listed(to_last(number, self.dim), compete, moved, wins)
+            return Rivals.listed(number, compete, moved, wins)
         least = self._gathered(torch.where(self.attains, moved, torch.inf), torch.minimum)
         most = self._gathered(torch.where(self.attains, moved, -torch.inf), torch.maximum)
         return Rivals.ends(self.tied(), self._shaped(least), self._shaped(most))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
 
+OTHERS: tuple[Chooser | Choose, ...] = (another, "minimal")
+"""Choices that what is chosen is compared with: one of them is another one at every tie."""
+
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
 
@@ -83,8 +86,7 @@ def told(forward: Forward, choose: Chooser | Choose, seed: int = 0) -> Told | No
         return found
     # A common part absorbs how tangents differ; gradients may consist of just that.
     rounding = ROUNDINGS * torch.finfo(forward.loss.dtype).eps / 2
-    same = alike(forward.gradient(another), forward.gradient(choose), rounding)
-    return found if same else None
+    return found if _is_one(forward, choose, rounding) else None
 
 
 def smooth(found: Told | None, seed: int = 0) -> Standing | None:
@@ -112,7 +114,12 @@ def is_one(lifted: Forward, choose: Chooser | Choose) -> bool:
     >>> is_one(forward, "native")
     False
     """
-    return alike(lifted.gradient(another), lifted.gradient(choose), EQUAL)
+    return _is_one(lifted, choose, EQUAL)
+
+
+def _is_one(forward: Forward, choose: Chooser | Choose, tolerance: float) -> bool:
+    chosen = forward.gradient(choose)
+    return all(alike(forward.gradient(other), chosen, tolerance) for other in OTHERS)
 
 
 def ties_more(lifted: Forward, forward: Forward) -> bool:

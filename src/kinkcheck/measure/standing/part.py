@@ -18,8 +18,8 @@ from kinkcheck.measure.batch import Samples
 from kinkcheck.measure.forward import Chooser, Forward, Gradient
 from kinkcheck.measure.lift import ALIKE, part_of
 from kinkcheck.measure.runs import FLOAT32, Runs
-from kinkcheck.measure.standing.judged import may_hide, told
-from kinkcheck.measure.standing.program import Program, Told, another
+from kinkcheck.measure.standing.judged import OTHERS, may_hide, told
+from kinkcheck.measure.standing.program import Program, Told
 from kinkcheck.measure.standing.records import Standing
 from kinkcheck.measure.standing.search import EQUAL
 from kinkcheck.measure.variation import alike
@@ -142,9 +142,13 @@ def _is_all(own: Forward, whole: Forward, choose: Chooser, gradient: Gradient) -
 
     Else others depend on it, too: where a large common part absorbed how tangents differ.
     """
-    here, there = own.gradient(choose), own.gradient(another)
-    expected = {name: each + there[name] - here[name] for name, each in gradient.items()}
-    return alike(expected, whole.gradient(another), EQUAL)
+    here = own.gradient(choose)
+    for other in OTHERS:
+        there = own.gradient(other)
+        expected = {name: each + there[name] - here[name] for name, each in gradient.items()}
+        if not alike(expected, whole.gradient(other), EQUAL):
+            return False
+    return True
 
 
 def _held(found: Told, count: int, most: int, chosen: Sequence[int] | None) -> torch.Tensor | None:
