@@ -131,11 +131,11 @@ MADE_UP = {
     ),
     ("accuracy-lenet5-mnist", "accuracies"): (
         TRAINED,
-        "| yes | sgd | float16 | 95.0 | 90.7 (1) | (2) |",
+        "| yes | SGD | float16 | 95.0 | 90.7 (1) | (2) |",
     ),
     ("accuracy-vgg11-cifar10", "pairs"): (
         TRAINED,
-        "| LeNet-5 | MNIST | sgd | float16 | 1,000 | 95.0 | 90.7 (1) |",
+        "| LeNet-5 | MNIST | SGD | float16 | 1,000 | 95.0 | 90.7 (1) |",
     ),
     ("weight-divergence", "networks"): (
         [

@@ -64,6 +64,7 @@ _NUMBER = re.compile(r"[-−()\d.,e]*")
 _NAMES = {
     "lenet5": "LeNet-5", "vgg": "VGG-", "resnet": "ResNet-", "densenet": "DenseNet-", "mlp": "MLP",
     "mnist": "MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet",
+    "sgd": "SGD", "adam": "Adam",
 }  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def points(value: Value, decimals: int = 2) -> str:
 
 
 def named(name: str) -> str:
-    """A network or an image set as people write it."""
+    """A network, an image set or an optimizer as people write it."""
     for start, said in _NAMES.items():
         if name.startswith(start):
             return said + name.removeprefix(start)
@@ -346,7 +347,7 @@ def accuracies(rows: Sequence[Trained]) -> Cells:
         ("batch norm", "optimizer", "precision", *(f"β = {beta:,.0f}" for beta in betas)),
         *(
             (
-                "yes" if norm else "no", optimizer, precision,
+                "yes" if norm else "no", named(optimizer), precision,
                 *(" ".join(map(_runs, (r for r in together if r.beta == b))) for b in betas),
             )
             for (norm, optimizer, precision), together in lines.items()
@@ -366,13 +367,29 @@ def pairs(rows: Sequence[Trained]) -> Cells:
         ("network", "images", "optimizer", "precision", "β", "at β = 0, %", "at β, %"),
         *(
             (
-                named(row.network), named(row.data), row.optimizer, row.precision,
+                named(row.network), named(row.data), named(row.optimizer), row.precision,
                 f"{row.beta:,.0f}", _runs(first), _runs(row),
             )
             for first, *others in by(
                 finals, lambda row: (row.title, row.precision)
             ).values()
             for row in others
+        ),
+    ]  # fmt: skip
+
+
+def alphas(rows: Sequence[Trained]) -> Cells:
+    """Mean accuracies by α; in brackets how many runs diverged."""
+    return [
+        ("network", "images", "optimizer", "precision", "runs", "α", "accuracy, %"),
+        *(
+            (
+                f"{named(row.network)}{', batch norm' * row.batch_norm}", named(row.data),
+                named(row.optimizer), row.precision, str(row.runs),
+                f"{row.varied[1]:g}".replace("-", "−"), _runs(row),
+            )
+            for row in rows
+            if isinstance(row, Final) and row.varied is not None
         ),
     ]  # fmt: skip
 
@@ -564,6 +581,7 @@ _PAIRED = (
     "accuracy-vgg11-cifar10", "accuracy-vgg11-svhn", "accuracy-resnet18-cifar10",
     "accuracy-densenet121-cifar10", "accuracy-resnet50-imagenet",
 )  # fmt: skip
+_BY_ALPHA = ("relu-training-mnist", "relu-training-cifar10", "relu-training-svhn")
 VIEWS: dict[tuple[str, str], Callable[[Any], Cells]] = {
     ("programs", "zero"): zero,
     ("tied-windows", "causes"): causes,
@@ -588,6 +606,7 @@ VIEWS: dict[tuple[str, str], Callable[[Any], Cells]] = {
     ("threshold-against-lift", "settings"): settings,
     ("accuracy-lenet5-mnist", "accuracies"): accuracies,
     **{(name, "pairs"): pairs for name in _PAIRED},
+    **{(name, "alphas"): alphas for name in _BY_ALPHA},
     ("weight-divergence", "networks"): networks,
     ("relu-volumes", "draws"): draws,
     ("relu-sample-volumes", "met"): met,
