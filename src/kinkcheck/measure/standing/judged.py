@@ -29,7 +29,8 @@ EFFORT = 32
 """About how many times tangents are carried through a network for the standing of one gradient."""
 
 OTHERS: tuple[Chooser | Choose, ...] = (another, "minimal")
-"""Choices that what is chosen is compared with: one of them is another one at every tie."""
+"""Choices that what is chosen is compared with. They differ at every tie of an operation that has
+more than one, so that what is chosen is like one of them at most."""
 
 _SURROGATES = {row.surrogate for row in ROWS if row.surrogate}
 
