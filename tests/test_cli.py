@@ -438,6 +438,9 @@ def test_volume_says_how_likely_each_zone_is(kinkcheck: Kinkcheck, folder: Path)
     settings = json.loads(head)["settings"]
     assert settings["batch_size"] == 4
     assert settings["network"] == "my_nets.py:smooth"
+    alone = kinkcheck("volume", "my_nets.py:smooth", *options, "--no-standing")
+    assert "Is the gradient right?" in run.text
+    assert (alone.code, alone.text) == (0, run.text[run.text.index("Zones, in %") :])
 
 
 def test_volume_goes_on_with_its_file_and_stops_early(kinkcheck: Kinkcheck, folder: Path) -> None:

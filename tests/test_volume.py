@@ -99,6 +99,20 @@ def test_points_are_those_of_the_audit(digits: list[Batch]) -> None:
     ]
 
 
+@pytest.mark.parametrize("lifted", [False, True])
+def test_zones_alone_are_those_beside_standings(lifted: bool, digits: list[Batch]) -> None:
+    arguments: dict[str, Any] = {"precisions": ["float16", "float32"], "lifted": lifted}
+    alone = measure(digits, standing=False, **arguments)
+    beside = measure(digits, **arguments)
+    assert any(point.standing for point in beside.points)
+    assert alone.points == [
+        replace(point, standing=None, reference_standing=None) for point in beside.points
+    ]
+    assert "Is the gradient right?" in str(beside)
+    assert "Is the gradient right?" not in str(alone)
+    assert alone.settings["standing"] is False
+
+
 def test_points_of_a_step_are_those_of_the_audit_and_of_plain_pytorch() -> None:
     torch.manual_seed(0)
     batches = [{"x": torch.rand(n, 3), "name": "any"} for n in (2, 5)]
@@ -330,18 +344,18 @@ def test_another_number_of_threads_is_refused(digits: list[Batch], tmp_path: Pat
         measure(digits, out)
 
 
-def test_a_file_of_an_earlier_version_goes_on_with_any_number_of_threads(
+def test_a_file_of_an_earlier_version_goes_on_without_what_it_does_not_say(
     digits: list[Batch], tmp_path: Path
 ) -> None:
     out = tmp_path / "v.jsonl"
     with pytest.raises(Killed):
         measure(digits, out, on_point=interrupt(1))
     head, *points = map(json.loads, out.read_text().splitlines())
-    del head["settings"]["threads"], head["digest"]
+    del head["settings"]["threads"], head["settings"]["standing"], head["digest"]
     out.write_text("".join(json.dumps(line) + "\n" for line in (head, *points)))
     goes_on = measure(digits, out)
     assert goes_on.points == measure(digits).points
-    assert "threads" not in goes_on.settings
+    assert not {"threads", "standing"} & set(goes_on.settings)
 
 
 def test_other_batches_are_refused(digits: list[Batch], tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def grid_of(
     samples: Any = 0,
     layers: bool = False,
     lifted: bool | None = None,
+    standing: bool = True,
     exact: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -109,7 +110,7 @@ def grid_of(
         step = pairs(loss or F.cross_entropy)
     return Grid(
         network, held, step, switch, at, samples=samples, layers=layers, lifted=lifted,
-        exact=exact, device=device, seed=seed, on_memory=on_memory,
+        standing=standing, exact=exact, device=device, seed=seed, on_memory=on_memory,
     )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ class Journal:
 _ENTRIES = TypeAdapter(list[Point])
 _UNSEEN = TypeAdapter(list[Unseen])
 _LEFT_OUT = TypeAdapter(list[str])
-_SINCE = ("threads",)
+_SINCE = ("threads", "standing")
 """Settings that earlier versions did not write."""
 
 _MARK = SCHEMA.partition("/")[0].encode()

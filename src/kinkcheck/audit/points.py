@@ -74,6 +74,7 @@ class Grid:
         lifted: also evaluate every point in float64; None for the first one of each precision, and
             those where the precision itself does not tell the standing. Where the first one has
             ties that rounding hides, it does at none.
+        standing: also judge what the gradients are.
         exact: let the exact arbiter decide the zones.
         device: where to run; None for where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
@@ -96,6 +97,7 @@ class Grid:
         samples: Any = 0,
         layers: bool = False,
         lifted: bool | None = None,
+        standing: bool = True,
         exact: bool = False,
         device: str | None = None,
         seed: int = 0,
@@ -109,6 +111,7 @@ class Grid:
         self._samples = samples
         self._layers = layers
         self._lifted = True if exact else lifted
+        self._standing = standing
         self._exact = exact
         self._device = device
         self._seed = seed
@@ -174,7 +177,7 @@ class Grid:
         runs = self.runs(place)
         measurement = Measurement(
             runs, self.switch, place.draw, place.batch, self.candidates(runs), self._layers, lifted,
-            self._exact, passes=self._passes[place.precision],
+            self._standing, self._exact, passes=self._passes[place.precision],
         )  # fmt: skip
         if check:
             with runs.audited():

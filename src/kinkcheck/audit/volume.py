@@ -91,6 +91,7 @@ def estimate_volume(
     operations: Sequence[str] | None = None,
     samples: Any = 0,
     lifted: bool = True,
+    standing: bool = True,
     device: str | None = None,
     seed: int = 0,
     confidence: float = 0.95,
@@ -135,6 +136,7 @@ def estimate_volume(
         operations: names or families of the operations to switch; by default all.
         samples: where samples are in a batch, as in :func:`kinkcheck.audit.audit`.
         lifted: also judge every point by the lift; the threshold alone takes a third of the time.
+        standing: also judge what the gradients are; zones alone take less time and memory.
         device: where to run; by default where the network is.
         seed: parameters of draw ``d`` are drawn with seed ``seed + d``.
         confidence: of every interval, between 0 and 1.
@@ -187,8 +189,8 @@ def estimate_volume(
         grid = grid_of(
             network, batches, loss=loss, step=step, precisions=precisions, selections=selections,
             reference=reference, operations=operations, draws=draws, samples=samples,
-            lifted=lifted, device=device, seed=seed, on_memory=watching.on_memory,
-            executor=executor,
+            lifted=lifted, standing=standing, device=device, seed=seed, executor=executor,
+            on_memory=watching.on_memory,
         )  # fmt: skip
         stack.enter_context(torch.random.fork_rng())
         at = grid.precisions
@@ -206,6 +208,7 @@ def estimate_volume(
             "operations": None if operations is None else list(operations),
             "loss": name_of((loss or F.cross_entropy) if of_pairs else by),
             "lifted": lifted,
+            "standing": standing,
             "seed": seed,
             "device": grid.device,
             "threads": torch.get_num_threads(),

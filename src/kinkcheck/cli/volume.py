@@ -57,6 +57,14 @@ def volume(
         float | None,
         typer.Option(metavar="W", help="Stop when every interval is as narrow, such as 0.05."),
     ] = None,
+    standing: Annotated[
+        bool,
+        typer.Option(
+            "--standing/--no-standing",
+            help="Judge whether gradients are right too, or zones alone, which takes less time.",
+            show_default=False,
+        ),
+    ] = True,
     device: Device = "cpu",
     threads: Threads = None,
     ray: Ray = None,
@@ -100,6 +108,7 @@ def volume(
                 selections=chosen,
                 reference=compared,
                 operations=switched,
+                standing=standing,
                 device=device,
                 seed=seed,
                 confidence=confidence,

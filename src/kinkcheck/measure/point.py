@@ -21,8 +21,8 @@ from kinkcheck.measure.records import Found, Lift, Point, SiteRecord
 from kinkcheck.measure.runs import Runs
 from kinkcheck.measure.standing import (
     Kind,
-    Part,
     Standing,
+    Told,
     certified_exactly,
     is_one,
     part,
@@ -80,6 +80,7 @@ class Measurement:
         layers: also switch one site at a time.
         lifted: also evaluate it in float64 and measure the noise floors; None for where the audited
             precision does not tell that all ties are flat.
+        standing: also judge what the gradients are.
         exact: let the exact arbiter decide the zones.
         plain: the gradient as plain autograd returns it, to be compared with; None if it was.
         passes: what is known of its backward passes from earlier points.
@@ -92,6 +93,7 @@ class Measurement:
     samples: Sequence[Samples] = ()
     layers: bool = False
     lifted: bool | None = None
+    standing: bool = True
     exact: bool = False
     plain: Gradient | None = None
     passes: Passes = field(default_factory=Passes)
@@ -109,11 +111,12 @@ class Measurement:
             check = self.plain is not None
             if self.plain is not None:
                 # What is told of ties comes with a first pass to remember, and takes most memory.
-                first = forward.gradient_anew if tells(forward) else forward.gradient
+                telling = self.standing and tells(forward)
+                first = forward.gradient_anew if telling else forward.gradient
                 self._require_plain(first({}), self.plain)
                 self.plain = None
             reference, *choosers = self.switch.programs()
-            found = told(forward, reference, self.runs.seed)
+            found = told(forward, reference, self.runs.seed) if self.standing else None
             seen = smooth(found, self.runs.seed)
             base, *gradients = map(forward.gradient, [reference, *choosers])
             alone = self.switch.alone(forward, base) if self.layers else {}
@@ -144,50 +147,40 @@ class Measurement:
 
         highest = self.runs.at.name == "float64"
         teller: Forward | None = forward
-        if found is None:
+        if self.standing and found is None:
             teller, found = told_in_float32(self.runs, reference, self.runs.seed)
+        programs = [reference, *choosers]
         selections = (self.switch.reference, *self.switch.selections)
         amplified, *gains = map(gain, selections)
         gains = [max(amplified, each) for each in gains]
+        kinds: list[Standing] | None = None
+        hidden = False
         with lift(self.runs, reference, choosers, self.samples, gains) as higher:
             alone_above = self._alone(higher) if self.layers else {}
             why = causes(forward, None if highest else higher.forward)
-            hidden = teller is not None and ties_more(higher.forward, teller)
-            teller = None  # a forward pass of its own takes as much memory as the lift
-            if hidden:
-                seen = found = None  # what the precision tells is not all
-            # Rounded tangents are alike too where a common part absorbs how they differ; but two
-            # gradients that differ over the reals are not both the derivative.
-            if seen is not None and not _differ(higher) and is_one(higher.forward, reference):
-                standing, *others = [seen] * (1 + len(choosers))
-            else:
-                if seen is not None:
-                    hidden, found = True, None
-                held = part(
-                    self.runs, higher.forward, _known(higher.samples), found, reference,
-                    higher.reference,
-                )  # fmt: skip
-                standing, *others = self._standings(higher, held, [reference, *choosers])
+            if self.standing:
+                hidden = teller is not None and ties_more(higher.forward, teller)
+                teller = None  # a forward pass of its own takes as much memory as the lift
+                if hidden:
+                    seen = found = None  # what the precision tells is not all
+                kinds, against = self._standings(higher, programs, found, seen)
+                hidden = hidden or against
             lifts = _lifts(higher, None if highest else [base, *gradients])
             if direction is not None:
                 along = higher.forward.gradients_along(0, direction.double(), [reference])
         if direction is not None:
             point = self._exact(forward, higher.forward, direction, along[0])
             lifts = self._arbitrated(lifts, point, direction)
-            standing, *others = [
+            kinds = kinds and [
                 certified_exactly(each, point, direction, selection, self.switch.reference)
-                for each, selection in zip(
-                    [standing, *others],
-                    [self.switch.reference, *self.switch.selections],
-                    strict=True,
-                )
+                for each, selection in zip(kinds, selections, strict=True)
             ]
         floor = self._noise(forward, base, higher)
         zones = [
             by_lift(point.variation.l1, above.variation_l1, above.noise_l1)
             for point, above in zip(points, lifts, strict=True)
         ]
-        standing, *others = _consistent(standing, others, zones)
+        standing, *others = [None] * len(programs) if kinds is None else _consistent(kinds, zones)
         points = [
             replace(
                 point,
@@ -204,16 +197,37 @@ class Measurement:
         return replace(whole, hidden=hidden)
 
     def _standings(
-        self, higher: Lifted, held: Part | None, programs: Sequence[Chooser]
-    ) -> list[Standing]:
-        """The standing of every program: of the samples alone that hold kinks, if it can be."""
+        self,
+        higher: Lifted,
+        programs: Sequence[Chooser],
+        found: Told | None,
+        seen: Standing | None,
+    ) -> tuple[list[Standing], bool]:
+        """The standing of every program, and whether the lift is against what was told.
+
+        Args:
+            higher: the lift.
+            programs: the reference and what is compared with it.
+            found: what was told of ties without the lift.
+            seen: the standing of all, where that says that every tie is flat.
+        """
+        # Rounded tangents are alike too where a common part absorbs how they differ; but two
+        # gradients that differ over the reals are not both the derivative.
+        if seen is not None and not _differ(higher) and is_one(higher.forward, programs[0]):
+            return [seen] * len(programs), False
+        against = seen is not None
+        held = part(
+            self.runs, higher.forward, _known(higher.samples), None if against else found,
+            programs[0], higher.reference,
+        )  # fmt: skip
         if held is None:
             lifted = [higher.reference, *higher.selections]
             of = list(zip(programs, lifted, strict=True))
-            return standings(higher.forward, of, self.runs.seed, self.runs.forward)
+            return standings(higher.forward, of, self.runs.seed, self.runs.forward), against
+        # Of the samples alone that hold kinks.
         of = [(program, held.forward.gradient(program)) for program in programs]
-        found = standings(held.forward, of, self.runs.seed, held.again)
-        return [held.of_whole(each) for each in found]
+        judged = standings(held.forward, of, self.runs.seed, held.again)
+        return [held.of_whole(each) for each in judged], against
 
     def _points(
         self, forward: Forward, base: Gradient, gradients: Sequence[Gradient]
@@ -409,11 +423,9 @@ def _of_smooth(variation: Variation) -> Zone:
     return Zone.COMPENSATION if variation.l1 else Zone.AGREEMENT
 
 
-def _consistent(
-    standing: Standing, others: Sequence[Standing], zones: Sequence[Zone]
-) -> list[Standing]:
+def _consistent(found: list[Standing], zones: Sequence[Zone]) -> list[Standing]:
     """The same, but for two gradients that are apart over the reals: not both the derivative."""
-    found = [standing, *others]
+    standing, *others = found
     if standing.kind is not Kind.DERIVATIVE or not any(
         other.kind is Kind.DERIVATIVE and zone is Zone.BIFURCATION
         for other, zone in zip(others, zones, strict=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         ties_more,
         told,
     )
-    from kinkcheck.measure.standing.part import Part, part, told_in_float32
-    from kinkcheck.measure.standing.program import Program
+    from kinkcheck.measure.standing.part import part, told_in_float32
+    from kinkcheck.measure.standing.program import Program, Told
     from kinkcheck.measure.standing.search import Search
     from kinkcheck.measure.standing.verification import verify
 
@@ -30,10 +30,10 @@ __all__ = [
     "STANDS",
     "Along",
     "Kind",
-    "Part",
     "Program",
     "Search",
     "Standing",
+    "Told",
     "certified_exactly",
     "is_one",
     "part",
@@ -55,10 +55,10 @@ import_when_used(
     "kinkcheck.measure.standing.judged:tells",
     "kinkcheck.measure.standing.judged:ties_more",
     "kinkcheck.measure.standing.judged:told",
-    "kinkcheck.measure.standing.part:Part",
     "kinkcheck.measure.standing.part:part",
     "kinkcheck.measure.standing.part:told_in_float32",
     "kinkcheck.measure.standing.program:Program",
+    "kinkcheck.measure.standing.program:Told",
     "kinkcheck.measure.standing.search:Search",
     "kinkcheck.measure.standing.verification:verify",
 )

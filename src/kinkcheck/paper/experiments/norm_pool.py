@@ -90,6 +90,7 @@ def measure(setup: Setup, case: Case | None = None) -> list[Row]:
         precisions=PRECISIONS,
         selections=[_ONES, _ON_THE_SPHERE],
         operations=["norm_pool"],
+        standing=False,
         device=setup.device,
         out=setup.work / f"{case.size}.jsonl",
         network_name="lenet5-norm-pool",

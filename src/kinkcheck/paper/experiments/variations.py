@@ -111,6 +111,7 @@ def _native_and_minimal(
         precisions=PRECISIONS,
         operations=["max_pool"],
         lifted=False,
+        standing=False,
         device=setup.device,
         out=setup.work / f"{_file(what)}-{size}.jsonl",
         network_name="lenet5",

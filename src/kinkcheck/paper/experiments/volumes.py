@@ -112,6 +112,7 @@ def estimated(setup: Setup, bar: Bar, *, lifted: bool) -> Volume:
         precisions=bar.precisions,
         operations=["max_pool"],
         lifted=lifted,
+        standing=False,
         device=setup.device,
         out=setup.work / f"{name}.jsonl",
         network_name=name,
