@@ -98,6 +98,28 @@ def test_a_program_that_takes_no_halves_runs_in_another_order() -> None:
     assert noise_of(model, (x, y)) == gradient_variation(plain(x[order]), plain(x))
 
 
+class Sorted(nn.Module):
+    """Takes all 20 samples in falling order alone, or up to 8 of them in any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        falling = bool((x.diff(dim=0) <= 0).all())
+        if len(x) > 8 and not (falling and len(x) == 20):
+            raise ValueError("samples must fall")
+        return torch.relu(self.linear(x))
+
+
+def test_a_program_that_takes_neither_halves_nor_another_order_has_no_floor() -> None:
+    torch.manual_seed(0)
+    x, y = torch.arange(20.0).flip(0)[:, None], torch.zeros(20, dtype=torch.long)
+    report = audit(Sorted(), [(x, y)], precisions=["32"])
+    assert [point.noise for point in report.points] == [None]
+    assert [each.points for each in report.left_out if "noise floor" in each.what] == [1]
+
+
 def test_sums_that_do_not_round_have_no_noise() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     for parameter in model.parameters():

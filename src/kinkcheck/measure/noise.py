@@ -39,7 +39,7 @@ def noise(
     bottleneck: tuple[int, Tensor] | None = None,
     seed: int = 0,
     repeat: bool = False,
-) -> Variation:
+) -> Variation | None:
     """The noise floor of the reference gradient at a point.
 
     Args:
@@ -54,7 +54,7 @@ def noise(
         repeat: also run the batch as it is once more, for kernels that are not deterministic.
 
     Returns:
-        The largest distance from ``base`` in every norm.
+        The largest distance from ``base`` in every norm; None if the program takes no other run.
 
     >>> model, x = torch.nn.Linear(3, 1), torch.rand(8, 3)
     >>> def run(order):
@@ -75,7 +75,12 @@ def noise(
         found.append(halves)
     else:
         again.append(order)
-    return spread(found + [run(each).gradient(reference) for each in again], base)
+    for each in again:
+        try:
+            found.append(run(each).gradient(reference))
+        except InputError:  # whoever wants the longest sample first, say
+            continue
+    return spread(found, base) if found else None
 
 
 def _split(

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 NO_SAMPLES = (
     "the noise floor, by other orders of the samples and by parts of the mini-batch: no samples "
-    "were found whose order, with what was drawn for them, leaves the gradient as it is"
+    "were found whose order, with what was drawn for them, leaves the gradient as it is, and which "
+    "the network takes in another one or in parts"
 )
 
 
@@ -192,7 +193,7 @@ class Measurement:
             )
             for point, above, zone, other in zip(points, lifts, zones, others, strict=True)
         ]
-        left_out = [] if higher.samples is not None else [NO_SAMPLES]
+        left_out = [NO_SAMPLES] if floor is None else []
         whole = self._found(points, forward, alone, alone_above, why, left_out)
         return replace(whole, hidden=hidden)
 
