@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +15,13 @@ import pytest
 
 from command_line import Kinkcheck
 from kinkcheck import cluster
+from kinkcheck.arithmetic.precision import parse
+from kinkcheck.audit.cluster import Points
 from kinkcheck.cluster import Cluster
 from kinkcheck.errors import InputError
+from kinkcheck.paper.harness.experiment import Setup
+from kinkcheck.paper.harness.parts import all_kept
+from kinkcheck.study.cluster import Trials
 
 
 class Lost(Exception):  # noqa: N818
@@ -33,6 +41,12 @@ class Ray:
     def is_initialized(self) -> bool:
         return self.connected
 
+    def init(self, **how: Any) -> None:
+        self.connected = True
+
+    def shutdown(self) -> None:
+        self.connected = False
+
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": machine} for machine in self.machines]
 
@@ -49,6 +63,29 @@ class Ray:
         self.cancelled.append(reference)
 
 
+class Late(Ray):
+    """Does what it is asked to, but has nothing yet the first times that it is waited for."""
+
+    def __init__(self, silences: int) -> None:
+        super().__init__()
+        self.silences = silences
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def remote(self, **how: Any) -> Any:
+        return lambda function: SimpleNamespace(remote=partial(partial, function))
+
+    def wait(self, references: Sequence[Any], *, num_returns: int, timeout: float) -> Any:
+        if not self.silences:
+            return references[:1], references[1:]
+        self.silences -= 1
+        return [], references
+
+    def get(self, reference: Any) -> Any:
+        return reference()
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
@@ -63,6 +100,72 @@ def test_work_that_fits_on_no_machine_any_more_is_given_up(ray: Ray) -> None:
         with pytest.raises(InputError, match=r"^--ray: .* takes 2 CPUs, and no machine that is le"):
             connected.first([work])
     assert ray.machines == [{"CPU": 1.0}]
+
+
+@dataclass(frozen=True)
+class Row:
+    number: int
+
+
+def _parts(cluster: Cluster, folder: Path) -> None:
+    parts = {f"draw {number}": lambda setup: [Row(2)] for number in range(3)}
+    assert list(all_kept(Setup(folder, cluster=cluster), Row, parts).values()) == [[Row(2)]] * 3
+
+
+def _points(cluster: Cluster, folder: Path) -> None:
+    Points(cluster).require([parse("32")], "cpu")
+
+
+def _trials(cluster: Cluster, folder: Path) -> None:
+    Trials(cluster).require(["float32"], "cpu")
+
+
+@pytest.mark.parametrize("silences", [0, 1, 3])
+@pytest.mark.parametrize("work", [_parts, _points, _trials])
+def test_whatever_waits_for_a_first_result_says_so_once(
+    ray: Ray,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    work: Callable[[Cluster, Path], None],
+    silences: int,
+) -> None:
+    late = Late(silences)
+    monkeypatch.setitem(sys.modules, "ray", late)
+    said: list[str] = []
+    with Cluster(say=said.append) as connected:
+        work(connected, tmp_path)
+        late.silences = 2  # a later result may take as long as it does
+        _trials(connected, tmp_path)
+    waits = [text for text in said if text.startswith("waiting for a first result; before it a w")]
+    assert len(waits) == min(silences, 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "expected"),
+    [
+        (None, None, ["connecting to Ray, or starting it ..."]),
+        (None, "local", ["starting Ray ..."]),
+        ("auto", None, ["connecting to Ray ..."]),
+        ("local", None, ["starting Ray ..."]),
+    ],
+)
+@pytest.mark.parametrize("connected", [False, True])
+def test_what_ray_does_first_is_said(
+    ray: Ray,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    named: str | None,
+    expected: list[str],
+    connected: bool,
+) -> None:
+    """Without an address it may do either; where it is connected it does neither."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    ray.connected = connected
+    said: list[str] = []
+    with Cluster(address, say=said.append):
+        assert said == [*([] if connected else expected), "Ray has 9 CPUs on 3 machines"]
 
 
 def test_what_is_left_of_work_is_not_looked_for_on_another_cluster(ray: Ray) -> None:

@@ -42,6 +42,7 @@ from kinkcheck.paper.experiments import (
 from kinkcheck.paper.harness import gradients
 from kinkcheck.paper.harness.case import Case, Mlp, Network, Size, take
 from kinkcheck.paper.harness.experiment import Experiment, Setup
+from kinkcheck.paper.harness.first_hits import first_hits
 from kinkcheck.paper.harness.rows import by, decoded, line
 from kinkcheck.report.ink import save
 from kinkcheck.selection import Branch, Minimal
@@ -609,6 +610,18 @@ def test_a_draw_counts_from_its_first_mini_batch_on(
     rows = relu_volumes.measure(setup, case, {}, (16, 32, 48, 64))
     found = [row.differing for row in rows if row.precision == "float32"]
     assert found == [0, 0, 3, 3]
+
+
+def test_no_mini_batch_after_the_first_hit_is_looked_at(tmp_path: Path) -> None:
+    happens = {"float32": [[False, False, True], [False] * 4], "float16": [[True], [False, True]]}
+    answers = [happens[name][draw] for draw in range(2) for name in happens]
+    told = iter([each for run in answers for each in run])
+    case = Case(Network("mlp"), "mnist-sample", Size(2, 4, 2))
+    firsts = first_hits(
+        Setup(tmp_path), "x", case, case.images(None), tuple(happens), lambda forward: next(told)
+    )
+    assert firsts == {"float32": [2, None], "float16": [0, 1]}
+    assert not list(told)  # it was asked no oftener than so, or `next` had failed
 
 
 def test_zeros_at_relu_are_counted_by_network(pictures: None, setup: Setup) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from kinkcheck.errors import InputError
 from kinkcheck.paper.catalogue import EXPERIMENTS
@@ -21,7 +23,8 @@ from kinkcheck.paper.experiments import (
     training_by_beta,
     weight_divergence,
 )
-from kinkcheck.paper.harness import trainings
+from kinkcheck.paper.harness import training_figures, trainings
+from kinkcheck.paper.harness.comparison import Sample, of_samples
 from kinkcheck.paper.harness.experiment import Experiment, Setup
 from kinkcheck.paper.harness.rows import by, decoded, line
 from kinkcheck.paper.harness.running import read
@@ -288,6 +291,43 @@ def test_norms_and_signs_as_ink() -> None:
     )
     assert_kept(EXPERIMENTS["norm-against-sign"], rows)
     assert save(lambda: norm_against_sign.draw(rows), "svg")
+
+
+def test_how_much_one_run_varies_is_not_known(tmp_path: Path) -> None:
+    known = Sample(99.0, 0.1, 10)
+    for one in (Sample.of([99.0]), Sample(99.0, 0.0, 1)):
+        for pair in ((one, known), (known, one)):
+            found = of_samples("x", *pair)
+            assert (found.low, found.high, found.within) == (None, None, None)
+    spec = trainings.changed("smoke", epochs="1", train_images="64", seeds="1", precision='"32"')
+    rows = trainings.train(Setup(tmp_path, threads=1), "s", spec)
+    epochs = [row for row in rows if isinstance(row, Epoch)]
+    assert [(row.runs, row.loss_low, row.loss_high) for row in epochs] == [(1, None, None)] * 2
+    assert_kept(training_by_beta.ACCURACIES[0], rows)
+    assert save(lambda: training_figures.draw(rows), "svg")
+    # Earlier files have the loss there; nothing else is said of them.
+    content = [line(row) | {"loss_low": row.loss, "loss_high": row.loss} for row in epochs]
+    old = decoded(Epoch, content, "old")
+    assert [row.sample for row in old] == [row.sample for row in epochs]
+    assert {row.sample.deviation for row in old} == {None}
+
+
+def test_an_interval_that_is_not_known_is_not_drawn() -> None:
+    axes = Figure().subplots()
+    accuracies = ("99.2 99.3", "99.1")
+    rows = [final(runs=len(text.split()), accuracies=text) for text in accuracies]
+    rows[1] = replace(rows[1], max_pool="hybrid:10")
+    training_figures.accuracy_panel(axes, rows)
+    (drawn,) = axes.containers
+    assert isinstance(drawn, ErrorbarContainer)
+    _, (low, high), _ = drawn.lines
+    ends = np.stack([low.get_ydata(orig=False), high.get_ydata(orig=False)])
+    assert np.isfinite(ends).tolist() == [[True, False], [True, False]]
+    # By hand: 12.706 is the quantile of one degree of freedom, and 0.05 the error of the mean.
+    assert ends[:, 0] == pytest.approx([99.25 - 12.706 * 0.05, 99.25 + 12.706 * 0.05], abs=1e-3)
+    pair = [final(max_pool=name, accuracies="99.2") for name in ("hybrid:-8", "hybrid:10")]
+    _, row = norm_against_sign.with_partners(pair)
+    assert (row.difference, row.low, row.high) == (0, None, None)
 
 
 def test_a_study_that_is_not_over_gives_no_numbers(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ factory = "regression_task.py:Cars"
 trials = 2
 epochs = 1
 """
+TEXT = """
+seeds = 1
+selections.max_pool = ["native", "hybrid:100"]
+optimizer = "adam"
+learning_rate = 0.002
+epochs = 2
+batch_size = 16
+[task]
+factory = "text_task.py:Novels"
+arguments = { layers = 1 }
+"""
 
 
 def exports(folder: Path) -> dict[str, bytes]:
@@ -128,9 +139,14 @@ def test_a_cluster_finds_what_this_process_finds(tmp_path: Path, cluster: Cluste
     assert exports(tmp_path / "there") == exports(tmp_path / "here")
 
 
-def test_a_worker_makes_a_user_s_own_task_again(tmp_path: Path, cluster: Cluster) -> None:
+@pytest.mark.parametrize("text", [REGRESSION, TEXT], ids=["regression", "text"])
+def test_a_worker_makes_a_user_s_own_task_again(
+    tmp_path: Path, cluster: Cluster, text: str
+) -> None:
+    if text is TEXT:
+        pytest.importorskip("transformers", exc_type=ImportError, reason="the example's model")
     examples = Path(__file__).parents[1] / "examples"
-    declared = spec.parse(REGRESSION, "s.toml", examples)
+    declared = spec.parse(text, "s.toml", examples)
     run(declared, tmp_path / "here", threads=1)
     run(declared, tmp_path / "there", threads=1, executor=Trials(cluster))
     assert exports(tmp_path / "there") == exports(tmp_path / "here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -103,6 +104,23 @@ def job(settings: Settings, **changes: Any) -> Job:
 def exports(folder: Path) -> dict[str, bytes]:
     with reading(folder) as study:
         return {t: export.export(study, t, "csv") for t in export.QUERIES if t != "sessions"}
+
+
+@pytest.fixture
+def text(request: pytest.FixtureRequest) -> str:
+    """The spec of a study of a shipped task, where its model can be made."""
+    spec: str = request.param
+    if spec is TEXT:
+        pytest.importorskip("transformers", exc_type=ImportError, reason="the example's model")
+    return spec
+
+
+shipped = pytest.mark.parametrize(
+    "text",
+    [REGRESSION, pytest.param(TEXT, marks=pytest.mark.slow)],
+    indirect=True,
+    ids=["regression", "text"],
+)
 
 
 class Stop(Exception):  # noqa: N818
@@ -214,12 +232,8 @@ def test_a_text_classifier_is_the_plain_loop_bit_for_bit() -> None:
 # --- going on ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text", [REGRESSION, pytest.param(TEXT, marks=pytest.mark.slow)], ids=["regression", "text"]
-)
+@shipped
 def test_a_stopped_study_of_any_task_goes_on(tmp_path: Path, text: str) -> None:
-    if text is TEXT:
-        pytest.importorskip("transformers", exc_type=ImportError, reason="the example's model")
     run(declared(text), tmp_path / "whole", threads=1)
     for _ in range(2):
         with pytest.raises(Stop):
@@ -336,19 +350,24 @@ def test_a_network_s_file_that_changed_is_not_gone_on_with(mine: Path) -> None:
 # --- the metric decides --------------------------------------------------------------------------
 
 
-def test_a_search_picks_the_smallest_where_smaller_is_better(tmp_path: Path) -> None:
-    text = REGRESSION.replace("learning_rate = 0.02", "").replace('["16", "32"]', '"32"')
+@shipped
+def test_a_search_picks_what_the_metric_calls_best(tmp_path: Path, text: str) -> None:
+    metric, best = ("accuracy", max) if text is TEXT else ("rmse", min)
+    text = re.sub("(learning_rate|precision) = .*", "", text)
     text += "[search]\ntrials = 6\nepochs = 2\nlow = 1e-4\nhigh = 10.0\n"
     run(declared(text), tmp_path / "s", threads=1)
     with reading(tmp_path / "s") as study:
         trials, tried = study.trials(), study.trials(candidates=True)
-        ((found,),) = ([row["test_rmse"]] for row in study.rows("SELECT * FROM searches"))
+        (row,) = study.rows("SELECT * FROM searches")
     assert len(tried) == 6
-    whole = [one for one in tried if one.state == "finished" and one.value is not None]
-    least = min(whole, key=lambda one: one.value or math.inf)
-    assert {one.learning_rate for one in trials} == {least.learning_rate}
-    assert found == least.value
-    assert max(one.value or 0.0 for one in whole) > least.value  # the others were worse
+    values = {
+        one.learning_rate: one.value
+        for one in tried
+        if one.state == "finished" and one.value is not None
+    }
+    (rate,) = {one.learning_rate for one in trials}
+    assert row[f"test_{metric}"] == values[rate] == best(values.values())
+    assert len(set(values.values())) > 1  # the others were worse
 
 
 def test_what_diverged_or_is_no_number_is_the_worst() -> None:
@@ -410,6 +429,27 @@ def test_every_reader_speaks_of_the_metric(kinkcheck: Kinkcheck, mine: Path) -> 
     drawn = kinkcheck("study", "plot", "s", "--out", "p", "--format", "svg")
     assert drawn.out.split() == ["p/mean_error.svg", "p/loss.svg"]
     assert "final test mean error" in (mine / "p" / "mean_error.svg").read_text()
+
+
+@shipped
+def test_every_reader_reads_a_shipped_task(kinkcheck: Kinkcheck, folder: Path, text: str) -> None:
+    metric, factor = ("accuracy", 100) if text is TEXT else ("rmse", 1)
+    run(declared(text), folder / "s", threads=1)
+    rows = list(csv.DictReader(io.StringIO(kinkcheck("study", "export", "s").out)))
+    epochs = declared(text).epochs
+    last = [float(row[f"test_{metric}"]) for row in rows if row["epoch"] == str(epochs)]
+    with reading(folder / "s") as study:
+        assert [one.value for one in study.trials()] == last
+    lines = kinkcheck("study", "table", "s").out.splitlines()
+    assert f"test {metric}{' %' * (text is TEXT)}  runs  diverged  left" in lines[0]
+    shown = [float(line.split()[-4]) for line in lines[1 : 1 + len(last)]]
+    assert shown == pytest.approx([factor * value for value in last], rel=1e-3)
+    status = kinkcheck("study", "status", "s").out
+    assert status.splitlines()[1].split() == ["finished", str(len(last)), str(len(rows)), "of",
+                                              str(len(rows))]  # fmt: skip
+    drawn = kinkcheck("study", "plot", "s", "--out", "p", "--format", "svg")
+    assert drawn.out.split() == [f"p/{metric}.svg", "p/loss.svg"]
+    assert f"final test {metric}" in (folder / "p" / f"{metric}.svg").read_text()
 
 
 def test_networks_that_start_equal_may_have_any_task(mine: Path, kinkcheck: Kinkcheck) -> None:

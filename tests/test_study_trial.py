@@ -431,6 +431,8 @@ def test_networks_start_equal_and_the_control_stays_equal(digits: ImageSet) -> N
     records, outcome = split(events)
     assert outcome == Outcome("finished")
     assert [record.epoch for record in records] == [0, 1, 2, 3]
+    known = [math.isfinite(number) for number in records[0].train.numbers().values()]
+    assert known == [False, False]  # nothing was trained before it
     table = [[d.l1 for d in record.distances] for record in records]
     assert table[0] == [0.0, 0.0, 0.0]
     assert all(row[0] == row[2] == 0.0 < row[1] for row in table[1:])

@@ -23,7 +23,7 @@ from kinkcheck.extras import require
 from kinkcheck.interrupts import held_back
 
 _PATIENCE = 5.0  # seconds for a connection
-_SILENCE = 1.0  # seconds without a word while a first worker starts
+_SILENCE = 1.0  # seconds without a word until a first result
 _GLANCE = 5.0  # seconds between two looks whether the machines are still there
 _LEAST_SHARE = 1e-4  # of a GPU, that Ray counts
 
@@ -70,14 +70,14 @@ class Cluster:
         self._ray: Any = None
         self._connected = False
         self._needed: dict[str, float] = {}
+        self._heard = False
 
     def __enter__(self) -> Self:
-        address = self._address
         ray: Any = sys.modules.get("ray")
         if ray is None or not ray.is_initialized():
-            address = _require_reachable(address)
-        if find_spec("ray") is not None:  # else the complaint is the only line
-            self.say("starting Ray ..." if address == "local" else "connecting to Ray ...")
+            address = _require_reachable(self._address)
+            if find_spec("ray") is not None:  # else the complaint is the only line
+                self.say(_begun(address))
         self._ray = require("ray", extra="ray")
         try:
             if not self._ray.is_initialized():
@@ -150,29 +150,37 @@ class Cluster:
         return stream
 
     def call(self, function: Callable[..., Any], *arguments: Any, needed: dict[str, float]) -> Any:
-        """What a function returns on a worker, which may be the first and have to start.
+        """What a function returns on a worker.
 
         Raises:
-            InputError: the function raised it, or fails otherwise, or workers die.
+            InputError: the function raised it, or fails otherwise, or workers die, or no machine
+                is left for it.
         """
         reference = self.start(function, *arguments, needed=needed)
-        if not self._ray.wait([reference], timeout=_SILENCE)[0]:
-            self.say("waiting for a worker to find its place and to import PyTorch ...")
         try:
-            return self.value(reference)
+            return self.value(self.first([reference]))
         except WorkerDiedError as error:
             raise InputError(f"--ray: no worker could start: {error}") from None
 
     def first(self, references: Sequence[Any]) -> Any:
         """The first reference, or stream, that has a value.
 
+        What is waited for until the first of all is said, if that takes a while.
+
         Raises:
             InputError: no machine is left that the work started last could be done on; Ray would
                 wait for one.
         """
         while True:
+            timeout = _GLANCE if self._heard else _SILENCE
             with self._asked():
-                ready, _ = self._ray.wait(references, num_returns=1, timeout=_GLANCE)
+                ready, _ = self._ray.wait(references, num_returns=1, timeout=timeout)
+            if not ready and not self._heard:
+                self.say(
+                    "waiting for a first result; before it a worker has to find its place and to "
+                    "import PyTorch ..."
+                )
+            self._heard = True
             if ready:
                 return ready[0]
             if not self.room(self._needed):
@@ -319,6 +327,17 @@ def _told(needed: dict[str, float]) -> str:
     """
     cpus, gpus = needed["num_cpus"], needed["num_gpus"]
     return _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
+
+
+def _begun(address: str | None) -> str:
+    """What Ray is about to do, at an address as it takes it.
+
+    >>> _begun("local"), _begun("10.0.0.1:6379"), _begun(None)
+    ('starting Ray ...', 'connecting to Ray ...', 'connecting to Ray, or starting it ...')
+    """
+    if address is None:  # only Ray knows whether this machine belongs to a cluster
+        return "connecting to Ray, or starting it ..."
+    return "starting Ray ..." if address == "local" else "connecting to Ray ..."
 
 
 def _counted(number: float, what: str) -> str:

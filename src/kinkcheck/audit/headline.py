@@ -158,9 +158,11 @@ def _none_left(report: AuditReport) -> int:
     """
     alone = {site.precision for site in report.sites if site.rounding}
     errors = {
-        place(point): (point.lift.error_reference_l1 or 0.0, point.gradient_l1)
+        place(point): (point.lift.error_reference_l1, point.gradient_l1)
         for point in report.points
-        if point.precision in alone and point.lift is not None
+        if point.precision in alone
+        and point.lift is not None
+        and point.lift.error_reference_l1 is not None
     }
     return sum(0 < error >= gradient for error, gradient in errors.values())
 

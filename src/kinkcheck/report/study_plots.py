@@ -157,7 +157,7 @@ def _label(criterion: Criterion) -> str:
 
 _BANDS = (
     "Line: mean over the n runs that got so far. Band: one standard deviation (n − 1) on each "
-    "side, not below the least run."
+    "side where n > 1, not below the least run."
 )
 
 

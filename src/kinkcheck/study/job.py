@@ -61,8 +61,7 @@ class Score:
 
     Attributes:
         loss: mean loss of a sample.
-        metrics: by criterion, the one that decides first. Not a number before the first epoch,
-            where a share is 0.
+        metrics: by criterion, the one that decides first. Not a number before the first epoch.
     """
 
     loss: float

@@ -68,8 +68,8 @@ class _Meter:
 
 
 def untrained(metrics: Sequence[Metric], loss: float = math.nan) -> Score:
-    """The score where there was no step: not a number, but 0 where it is a share."""
-    return Score(loss, {each.criterion: 0.0 if each.share else math.nan for each in metrics})
+    """The score where there was no step: no number."""
+    return Score(loss, {each.criterion: math.nan for each in metrics})
 
 
 class Learner:

@@ -116,8 +116,9 @@ class Band:
 
     Attributes:
         mean: of the runs that got that far, epoch by epoch.
-        low: mean - standard deviation (n - 1), but no less than the least run.
-        high: mean + standard deviation.
+        low: mean - standard deviation (n - 1), but no less than the least run; not a number where
+            one run does not tell.
+        high: mean + standard deviation, or not a number.
         runs: how many got that far.
     """
 
@@ -131,7 +132,7 @@ def band(curves: Sequence[Sequence[float]]) -> Band:
     """Mean and deviation by epoch; numbers that are not finite are left out and not counted.
 
     >>> band([[1.0, 2.0], [3.0]])
-    Band(mean=(2.0, 2.0), low=(1.0, 2.0), high=(3.414..., 2.0), runs=(2, 1))
+    Band(mean=(2.0, 2.0), low=(1.0, nan), high=(3.414..., nan), runs=(2, 1))
     """
     columns: list[tuple[float, float, float, int]] = []
     for epoch in range(max(map(len, curves), default=0)):
@@ -140,7 +141,10 @@ def band(curves: Sequence[Sequence[float]]) -> Band:
             columns.append((math.nan, math.nan, math.nan, 0))
             continue
         mean = statistics.fmean(there)
-        deviation = statistics.stdev(there) if len(there) > 1 else 0.0
+        if len(there) == 1:
+            columns.append((mean, math.nan, math.nan, 1))
+            continue
+        deviation = statistics.stdev(there)
         columns.append((mean, max(mean - deviation, min(there)), mean + deviation, len(there)))
     mean_, low, high, runs = zip(*columns, strict=True) if columns else ((), (), (), ())
     return Band(mean_, low, high, runs)

@@ -106,7 +106,7 @@ def with_partners(rows: Sequence[Final]) -> list[Row]:
         if partner in runs:
             apart = [a - b for a, b in zip(runs[row.selection], runs[partner], strict=True)]
             mean, reach = fmean(apart), half(apart)
-            if reach:  # one run, or equal differences, say nothing of how much they vary
+            if reach > 0:  # one run, or equal differences, say nothing of how much they vary
                 low, high = mean - reach, mean + reach
         found.append(
             Row(

@@ -94,12 +94,12 @@ class Sample:
 
     Attributes:
         mean: their mean.
-        deviation: their standard deviation.
+        deviation: their standard deviation; None where one run does not tell.
         runs: how many, at least one.
     """
 
     mean: float
-    deviation: float
+    deviation: float | None
     runs: int
 
     @staticmethod
@@ -108,9 +108,22 @@ class Sample:
 
         >>> Sample.of([1.0, 3.0])
         Sample(mean=2.0, deviation=1.414..., runs=2)
+        >>> Sample.of([1.0])
+        Sample(mean=1.0, deviation=None, runs=1)
         """
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        deviation = statistics.stdev(values) if len(values) > 1 else None
         return Sample(statistics.fmean(values), deviation, len(values))
+
+    @property
+    def variance_of_mean(self) -> float | None:
+        """How much the mean varies; None where that is not known, whatever deviation was given.
+
+        >>> Sample(2.0, 3.0, 9).variance_of_mean, Sample(2.0, 0.0, 1).variance_of_mean
+        (1.0, None)
+        """
+        if self.deviation is None or self.runs < 2:
+            return None
+        return self.deviation**2 / self.runs
 
 
 def of_samples(what: str, ours: Sample, published: Sample) -> Comparison:
@@ -127,13 +140,11 @@ def of_samples(what: str, ours: Sample, published: Sample) -> Comparison:
     >>> of_samples("loss", Sample(0.5, 0.1, 3), Sample(0.6, 0.1, 10)).within
     True
     """
-    parts = [sample.deviation**2 / sample.runs for sample in (ours, published)]
-    spread = sum(parts)
-    if min(ours.runs, published.runs) < 2 or spread == 0:
+    first, second = ours.variance_of_mean, published.variance_of_mean
+    if first is None or second is None or first + second == 0:
         return Comparison(what, ours.mean, published.mean)
-    freedom = spread**2 / sum(
-        part**2 / (sample.runs - 1) for part, sample in zip(parts, (ours, published), strict=True)
-    )
+    spread = first + second
+    freedom = spread**2 / (first**2 / (ours.runs - 1) + second**2 / (published.runs - 1))
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(spread)
     difference = ours.mean - published.mean
     return Comparison(what, ours.mean, published.mean, difference - half, difference + half)

@@ -52,9 +52,9 @@ def all_kept(
             was measured otherwise.
 
     >>> from kinkcheck.paper.harness.comparison import Sample
-    >>> parts = {name: lambda setup: [Sample(0.5, 0.0, 1)] for name in ("draw 0", "draw 1")}
+    >>> parts = {name: lambda setup: [Sample(0.5, None, 1)] for name in ("draw 0", "draw 1")}
     >>> all_kept(Setup(getfixture("tmp_path")), Sample, parts)["draw 1"]
-    [Sample(mean=0.5, deviation=0.0, runs=1)]
+    [Sample(mean=0.5, deviation=None, runs=1)]
     """
     found: dict[str, list[R]] = {}
     # What is measured elsewhere ends with this, however this ends.
@@ -143,8 +143,8 @@ def kept(
 
     >>> from kinkcheck.paper.harness.comparison import Sample
     >>> setup = Setup(getfixture("tmp_path"))
-    >>> [kept(setup, "draw 0", Sample, lambda: [Sample(mean, 0.0, 1)]) for mean in (0.5, 0.7)]
-    [[Sample(mean=0.5, deviation=0.0, runs=1)], [Sample(mean=0.5, deviation=0.0, runs=1)]]
+    >>> [kept(setup, "draw 0", Sample, lambda: [Sample(mean, None, 1)]) for mean in (0.5, 0.7)]
+    [[Sample(mean=0.5, deviation=None, runs=1)], [Sample(mean=0.5, deviation=None, runs=1)]]
     """
     path = _path(setup, name)
     how = {

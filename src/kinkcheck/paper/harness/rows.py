@@ -61,12 +61,12 @@ def decoded(kind: type[R] | UnionType, content: object, where: str) -> list[R]:
         InputError: a row does not fit; the message names file, row and column.
 
     >>> from kinkcheck.paper.harness.comparison import Sample
-    >>> decoded(Sample, [{"mean": 0.5, "deviation": float("nan"), "runs": 3}], "out/x.json")
+    >>> decoded(Sample, [{"mean": 0.5, "deviation": float("nan"), "runs": 3}], "x.json")
     [Sample(mean=0.5, deviation=nan, runs=3)]
-    >>> decoded(Sample, [{"mean": 0.5, "deviation": "wide", "runs": 3}], "out/x.json")
+    >>> decoded(Sample, [{"mean": 0.5, "deviation": "wide", "runs": 3}], "x.json")
     Traceback (most recent call last):
     ...
-    kinkcheck.errors.InputError: out/x.json, row 1, column deviation: 'wide' is not of type float
+    kinkcheck.errors.InputError: x.json, row 1, column deviation: 'wide' is not of type float | None
     """
     if not isinstance(content, list):
         raise InputError(f"{where}: rows are not a list")

@@ -88,8 +88,8 @@ def loss_panel(axes: Axes, rows: Sequence[Epoch]) -> None:
             label=selection_text(selection), marker="." if len(epochs) < 4 else "",
         )  # fmt: skip
         axes.fill_between(
-            epochs, [row.loss_low for row in together], [row.loss_high for row in together],
-            color=ink, alpha=0.15, linewidth=0,
+            epochs, [_drawn(row.loss_low) for row in together],
+            [_drawn(row.loss_high) for row in together], color=ink, alpha=0.15, linewidth=0,
         )  # fmt: skip
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
@@ -103,15 +103,15 @@ def loss_panel(axes: Axes, rows: Sequence[Epoch]) -> None:
 
 
 def half(runs: Sequence[float]) -> float:
-    """Half the 95 % interval of a mean by Student's t; 0 where one run says nothing of it.
+    """Half the 95 % interval of a mean by Student's t; no number for one run.
 
     >>> round(half([1.0, 2.0, 3.0]), 3)  # 4.303 / √3
     2.484
     >>> half([1.0])
-    0.0
+    nan
     """
     if len(runs) < 2:
-        return 0.0
+        return math.nan  # of which Matplotlib draws nothing
     quantile = float(stdtrit(len(runs) - 1, 0.975))
     return quantile * statistics.stdev(runs) / math.sqrt(len(runs))
 
@@ -136,6 +136,11 @@ def _axis(chosen: Sequence[str]) -> str:
     if kinds == {"branch"}:
         return "ReLU'(0)"
     return "selection" if kinds.isdisjoint({"hybrid"}) else "selection (a number: β of hybrid)"
+
+
+def _drawn(value: float | None) -> float:
+    """A number as Matplotlib takes it, which leaves out what is none."""
+    return math.nan if value is None else value
 
 
 def _lines(panels: int) -> int:

@@ -149,14 +149,22 @@ class Epoch(Configuration):
         runs: how many got that far with a finite loss.
         epoch: its number, from 1.
         loss: mean training loss of these runs.
-        loss_low, loss_high: a standard deviation from it.
+        loss_low, loss_high: a standard deviation from it; None where one run does not tell, and in
+            earlier files ``loss``.
     """
 
     runs: int
     epoch: int
     loss: float
-    loss_low: float
-    loss_high: float
+    loss_low: float | None
+    loss_high: float | None
+
+    @property
+    def sample(self) -> Sample:
+        """The losses of these runs."""
+        if self.loss_high is None or self.runs == 1:
+            return Sample(self.loss, None, self.runs)
+        return Sample(self.loss, self.loss_high - self.loss, self.runs)
 
 
 Published: TypeAlias = tuple[tuple[float, ...], int]
@@ -357,8 +365,7 @@ def _beside_losses(rows: Iterable[Epoch]) -> Iterator[Comparison]:
     for row in rows:
         theirs = published.get((*(row.published or ()), row.epoch))
         if theirs:
-            ours = Sample(row.loss, row.loss_high - row.loss, row.runs)
-            yield of_samples(f"{row}: training loss, epoch {row.epoch}", ours, theirs)
+            yield of_samples(f"{row}: training loss, epoch {row.epoch}", row.sample, theirs)
 
 
 def _epoch(number: str) -> int:
@@ -473,11 +480,22 @@ def _rows(study: Reading, zero: float) -> list[Trained]:
         over = band([losses.get(trial.trial, ()) for trial in trials])
         columns = zip(over.runs, over.mean, over.low, over.high, strict=True)
         epochs += [
-            Epoch(**vars(said), runs=runs, epoch=epoch, loss=mean, loss_low=low, loss_high=high)
+            Epoch(
+                **vars(said),
+                runs=runs,
+                epoch=epoch,
+                loss=mean,
+                loss_low=_known(low),
+                loss_high=_known(high),
+            )
             for epoch, (runs, mean, low, high) in enumerate(columns, start=1)
             if runs
         ]
     return finals + epochs
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _accuracy(trial: Trial) -> float:
