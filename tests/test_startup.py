@@ -155,6 +155,12 @@ def test_complaint_without_pytorch(arguments: str, words: str, tmp_path: Path) -
     assert words in err
 
 
+def test_exact_arithmetic_that_is_not_installed_is_asked_for_at_once(tmp_path: Path) -> None:
+    (tmp_path / "flint.py").write_text("raise ImportError('none here')")
+    complaint = 'kinkcheck: flint is needed (none here): pip install "kinkcheck[exact]"\n'
+    assert answer(tmp_path, "audit", "lenet5", "--exact") == (2, "", complaint, [])
+
+
 @pytest.mark.parametrize("name", ["precision", "selection", "operation"])
 def test_options_are_known_by_their_names_of_old_too(name: str, tmp_path: Path) -> None:
     for given in ([f"--{name}s", "x"], [f"--{name}s=x"]):

@@ -36,6 +36,7 @@ from kinkcheck.cli.options import (
 )
 from kinkcheck.cli.report import gate, show, write_html
 from kinkcheck.cli.subject import subject
+from kinkcheck.extras import require
 from kinkcheck.ranges import require_tolerance
 from kinkcheck.selection import parse
 from kinkcheck.terminal import Terminal
@@ -101,6 +102,8 @@ def audit(
     at, chosen, switched = read_programs(precisions, selections, operations)
     compared = read("--reference", parse, reference)
     require_known(network, batch_norm, init, data_name, data_dir)
+    if exact:
+        require("flint", extra="exact")
     what = subject(
         ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
         batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
