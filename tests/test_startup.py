@@ -178,6 +178,8 @@ def test_options_are_known_by_their_names_of_old_too(name: str, tmp_path: Path) 
         ("kinkcheck audit len", "lenet5"),
         ("kinkcheck audit lenet5 --prec", "--precision"),
         ("kinkcheck audit lenet5 --precision b", "bfloat16"),
+        ("kinkcheck audit lenet5 --selection as:j", "as:jax-0.10"),
+        ("kinkcheck volume lenet5 --reference as:torch-2.9", "as:torch-2.9"),
         ("kinkcheck audit lenet5 --data mnist-", "mnist-sample"),
         ("kinkcheck audit lenet5 --fail-on w", "wrong"),
         ("kinkcheck study st", "status"),
