@@ -142,6 +142,12 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
             "unknown format 'pgn'; did you mean 'png'?",
         ),
         ("paper run relu-zero", "unknown experiment 'relu-zero'; did you mean 'relu-zeros'?"),
+        ("paper list relu-zero", "unknown experiment 'relu-zero'; did you mean 'relu-zeros'?"),
+        ("paper compare all --out nowhere", "--out: nowhere holds no numbers of an experiment; "),
+        (
+            "paper compare thresholds --out nowhere",
+            "--out: nowhere holds no numbers of thresholds; kinkcheck paper run thresholds --out n",
+        ),
         ("paper compare bogus", "unknown experiment 'bogus'; accepted: programs, "),
     ],
 )
@@ -216,6 +222,8 @@ def test_every_name_has_what_it_names() -> None:
     assert tuple(initialisation._INITIALISATIONS) == networks.INITIALISATIONS
     assert tuple(precision.PRECISIONS) == precision_names.NAMES
     assert tuple(catalogue.EXPERIMENTS) == names.NAMES
+    unpublished = [name for name, each in catalogue.EXPERIMENTS.items() if each.compare is None]
+    assert tuple(unpublished) == names.UNPUBLISHED
 
 
 @pytest.mark.parametrize("package", [kinkcheck, networks, data])
