@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_written_is_named(report: AuditReport, tmp_path: P
     for write in (report.save, report.to_html):
         with pytest.raises(InputError, match=r"^path: the folder .*none does not exist$"):
             write(tmp_path / "none" / "a")
-        with pytest.raises(InputError, match=r"^path: .* is a folder; name a file$"):
+        with pytest.raises(InputError, match=r"^path: .* is a folder, not a file$"):
             write(tmp_path)
 
 
