@@ -272,7 +272,10 @@ SMALLEST = (
         (f"audit mlp --json {'x' * 300}", "--json: xxx"),
         (f"report {'x' * 300}", "cannot be read: File name too long"),
         ("report pipe", "pipe cannot be read: it is a pipe or a device"),
-        ("volume mlp --out pipe", "out: pipe cannot be written: it is a pipe or a device"),
+        ("audit mlp --json pipe", "--json: pipe cannot be written: it is a pipe, not a file"),
+        ("audit mlp --html pipe", "--html: pipe cannot be written: it is a pipe, not a file"),
+        ("volume mlp --out pipe", "--out: pipe cannot be written: it is a pipe, not a file"),
+        ("study export . --out pipe", "--out: pipe cannot be written: it is a pipe, not a file"),
         ("study check pipe.toml", "pipe.toml cannot be read: it is a pipe or a device"),
         ("explain my_nets.py:Net --gradient pipe", "pipe cannot be read: it is a pipe"),
         (

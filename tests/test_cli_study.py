@@ -165,6 +165,18 @@ def test_a_process_of_its_own_finds_the_same(
         assert found[0] == found[1] != ""
 
 
+def test_plots_that_cannot_be_written_are_named(
+    kinkcheck: Kinkcheck, done: Path, folder: Path
+) -> None:
+    (folder / "plots").mkdir()
+    os.mkfifo(folder / "plots" / "loss.svg")
+    shown = kinkcheck("study", "plot", done, "--out", "plots", "--format", "svg")
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err == (
+        "kinkcheck: --out: plots/loss.svg cannot be written: it is a pipe, not a file\n"
+    )
+
+
 @pytest.mark.slow
 def test_plots_are_drawn(kinkcheck: Kinkcheck, done: Path, folder: Path) -> None:
     shown = kinkcheck("study", "plot", done, "--out", "plots")

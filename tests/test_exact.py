@@ -647,6 +647,15 @@ def test_without_flint_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         evaluate(nn.Linear(1, 1), torch.ones(1, 1))
 
 
+def test_an_audit_asks_for_flint_before_it_builds_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network() -> nn.Module:
+        pytest.fail("it was built")
+
+    monkeypatch.setitem(sys.modules, "flint", None)
+    with pytest.raises(InputError, match=r'^flint is needed .*: pip install "kinkcheck\[exact\]"$'):
+        kinkcheck.audit(network, [(torch.ones(1, 1), torch.zeros(1))], exact=True)
+
+
 def test_coarse_points_are_repeatable_and_lie_in_every_zone() -> None:
     once, twice = (list(coarse_points(30, seed=0)) for _ in range(2))
     for (model, x, y), (again, x2, y2) in zip(once, twice, strict=True):

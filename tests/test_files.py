@@ -106,12 +106,17 @@ def test_what_cannot_be_written_is_said_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"^--json: .* is a folder; name a file$"):
+    with pytest.raises(InputError, match=r"^--json: .* is a folder, not a file$"):
         require_writable(tmp_path, "--json")
     with pytest.raises(InputError, match=r"^--json: the folder .*none does not exist$"):
         require_writable(tmp_path / "none" / "a.json", "--json")
     with pytest.raises(InputError, match=r"^--json: the folder .*file does not exist$"):
         require_writable(tmp_path / "file" / "a.json", "--json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=rf"^--json: .*{name} .*: it is a pipe, not a file$"):
+            require_writable(tmp_path / name, "--json")
     monkeypatch.setattr(files.os, "access", lambda *_: False)
     with pytest.raises(InputError, match=r"^--json: the folder .* is not writable$"):
         require_writable(tmp_path / "a.json", "--json")

@@ -728,6 +728,14 @@ def test_requested_kernels_that_are_missing_are_refused() -> None:
     assert "the compiled kernels are not installed" in run_with("cpu", hidden).stderr
 
 
+def test_the_doctor_says_how_to_get_kernels_that_are_missing() -> None:
+    show = "from kinkcheck import doctor; print(dict(doctor.findings())['kernels'])"
+    hidden = f"import sys; sys.modules['kinkcheck.kernels.cpu._extension'] = None; {show}"
+    for requested in ("", "cpu"):
+        assert "make kernels" in run_with(requested, hidden).stdout
+    assert ("make kernels" in run_with("", show).stdout) == (cpu is None)
+
+
 def test_kernels_and_reference_have_the_same_functions() -> None:
     for module, name in itertools.product(
         [kernels, *([cpu] if cpu else [])],

@@ -200,3 +200,19 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
     with Claim(tmp_path / "tiny.json"), pytest.raises(InputError) as caught:
         run(experiment(SAID), tmp_path, Setup(tmp_path / "work"))
     assert f"is being written by process {os.getpid()} on " in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "svg"])
+def test_files_that_cannot_be_written_are_named_before_the_work(form: str, tmp_path: Path) -> None:
+    def measure(setup: Setup) -> list[Final | Step]:
+        pytest.fail("it was measured")
+
+    unmeasured = replace(experiment([]), measure=measure)
+    file = tmp_path / f"tiny.{form}"
+    file.mkdir()
+    with pytest.raises(InputError, match=rf"^out: .*tiny\.{form} is a folder, not a file$"):
+        run(unmeasured, tmp_path, Setup(tmp_path / "work"))
+    file.rmdir()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=rf"^out: .*tiny\.{form} cannot be written: it is a pipe"):
+        run(unmeasured, tmp_path, Setup(tmp_path / "work"))

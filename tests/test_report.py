@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_written_is_named(report: AuditReport, tmp_path: P
     for write in (report.save, report.to_html):
         with pytest.raises(InputError, match=r"^path: the folder .*none does not exist$"):
             write(tmp_path / "none" / "a")
-        with pytest.raises(InputError, match=r"^path: .* is a folder; name a file$"):
+        with pytest.raises(InputError, match=r"^path: .* is a folder, not a file$"):
             write(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_a_bar_is_shown_on_request(
         )  # fmt: skip
         out, err = capsys.readouterr()
         assert out == ""
-        assert ("Auditing" in err and "3/3" in err) == (shown and terminal)
+        assert ("Auditing" in err and "0/3" in err and "3/3" in err) == (shown and terminal)
         assert "Traceback" not in err
     assert done == [(1, 3), (2, 3), (3, 3)] * 2
     verify(kc.audit(model, [PAIR]), model, [PAIR], progress=True)

@@ -142,6 +142,12 @@ def test_version_without_pytorch(tmp_path: Path) -> None:
             "unknown format 'pgn'; did you mean 'png'?",
         ),
         ("paper run relu-zero", "unknown experiment 'relu-zero'; did you mean 'relu-zeros'?"),
+        ("paper list relu-zero", "unknown experiment 'relu-zero'; did you mean 'relu-zeros'?"),
+        ("paper compare all --out nowhere", "--out: nowhere holds no numbers of an experiment; "),
+        (
+            "paper compare thresholds --out nowhere",
+            "--out: nowhere holds no numbers of thresholds; kinkcheck paper run thresholds --out n",
+        ),
         ("paper compare bogus", "unknown experiment 'bogus'; accepted: programs, "),
     ],
 )
@@ -153,6 +159,12 @@ def test_complaint_without_pytorch(arguments: str, words: str, tmp_path: Path) -
     assert err.startswith("kinkcheck: ")
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_exact_arithmetic_that_is_not_installed_is_asked_for_at_once(tmp_path: Path) -> None:
+    (tmp_path / "flint.py").write_text("raise ImportError('none here')")
+    complaint = 'kinkcheck: flint is needed (none here): pip install "kinkcheck[exact]"\n'
+    assert answer(tmp_path, "audit", "lenet5", "--exact") == (2, "", complaint, [])
 
 
 @pytest.mark.parametrize("name", ["precision", "selection", "operation"])
@@ -172,6 +184,8 @@ def test_options_are_known_by_their_names_of_old_too(name: str, tmp_path: Path) 
         ("kinkcheck audit len", "lenet5"),
         ("kinkcheck audit lenet5 --prec", "--precision"),
         ("kinkcheck audit lenet5 --precision b", "bfloat16"),
+        ("kinkcheck audit lenet5 --selection as:j", "as:jax-0.10"),
+        ("kinkcheck volume lenet5 --reference as:torch-2.9", "as:torch-2.9"),
         ("kinkcheck audit lenet5 --data mnist-", "mnist-sample"),
         ("kinkcheck audit lenet5 --fail-on w", "wrong"),
         ("kinkcheck study st", "status"),
@@ -208,6 +222,8 @@ def test_every_name_has_what_it_names() -> None:
     assert tuple(initialisation._INITIALISATIONS) == networks.INITIALISATIONS
     assert tuple(precision.PRECISIONS) == precision_names.NAMES
     assert tuple(catalogue.EXPERIMENTS) == names.NAMES
+    unpublished = [name for name, each in catalogue.EXPERIMENTS.items() if each.compare is None]
+    assert tuple(unpublished) == names.UNPUBLISHED
 
 
 @pytest.mark.parametrize("package", [kinkcheck, networks, data])

@@ -16,6 +16,11 @@ from kinkcheck.kernels import triton
 
 _OPTIONAL = ("triton", "datasets", "pillow", "mlxtend", "python-flint")
 
+_TO_COMPILE = (
+    "in a checkout, and with a C++ compiler, make kernels compiles them for its .venv, and "
+    "pip install --no-deps . for the environment that is active"
+)
+
 
 def findings(data_dir: Path | None = None) -> list[tuple[str, str]]:
     """What was found, one line each: a heading and a sentence.
@@ -41,9 +46,10 @@ def findings(data_dir: Path | None = None) -> list[tuple[str, str]]:
 
 def _kernels() -> str:
     try:
-        return str(kernels.in_use())
+        found = str(kernels.in_use())
     except InputError as error:
-        return str(error)
+        found = str(error)
+    return f"{found}; {_TO_COMPILE}" if kernels.obstacle() else found
 
 
 def _accelerators() -> list[str]:

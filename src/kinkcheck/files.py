@@ -23,7 +23,8 @@ def require_writable(path: Path, argument: str) -> None:
     """Check that a file can be written later, before the work that it will hold is done.
 
     Raises:
-        InputError: its folder does not exist or cannot be written to, or it is itself a folder.
+        InputError: its folder does not exist or cannot be written to, or it is itself a folder; or
+            a pipe with a name, which nobody may ever read.
 
     >>> require_writable(Path("no-such-folder/audit.json"), "--json")
     Traceback (most recent call last):
@@ -35,7 +36,10 @@ def require_writable(path: Path, argument: str) -> None:
     except OSError as error:  # the name is too long, say
         raise InputError(f"{argument}: {path} cannot be written: {error.strerror}") from None
     if is_folder:
-        raise InputError(f"{argument}: {path} is a folder; name a file")
+        raise InputError(f"{argument}: {path} is a folder, not a file")
+    # Not /dev/stdout where that is a pipe, which has no name and a reader.
+    if Path(os.path.realpath(path)).is_fifo():
+        raise InputError(f"{argument}: {path} cannot be written: it is a pipe, not a file")
     if not path.parent.is_dir():
         raise InputError(f"{argument}: the folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):

@@ -18,9 +18,16 @@ _SILENCE = 60.0
 
 
 class Watching(NamedTuple):
-    """What a measurement calls: ``on_memory`` before it starts, ``on_point`` after each point."""
+    """What a measurement calls.
+
+    Attributes:
+        on_memory: before it starts, with how many bytes it takes.
+        on_planned: before the first point, with how many there are.
+        on_point: after each point, with how many are done and in all.
+    """
 
     on_memory: Callable[[int], None]
+    on_planned: Callable[[int], None]
     on_point: Callable[[int, int], None]
 
 
@@ -61,6 +68,9 @@ def progress(console: Terminal, device: str, doing: str = "Auditing") -> Iterato
                     f"free{'; smaller mini-batches take less' if needed > free else ''}"
                 )
 
+        def on_planned(total: int) -> None:
+            bar.update(task, total=total, refresh=True)  # the first point may take long
+
         said = time.monotonic()
 
         def on_point(done: int, total: int) -> None:
@@ -70,7 +80,7 @@ def progress(console: Terminal, device: str, doing: str = "Auditing") -> Iterato
                 said = time.monotonic()
                 console.tell(f"kinkcheck: {doing}: {done} of {total}")
 
-        yield Watching(on_memory, on_point)
+        yield Watching(on_memory, on_planned, on_point)
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def watched(
     1 2
     """
     if not shown:
-        yield Watching(on_memory, on_point)
+        yield Watching(on_memory, lambda total: None, on_point)
         return
     console = Terminal(stderr=True)
     if console.is_jupyter:  # a notebook shows one line that is written anew, as a terminal does
@@ -110,7 +120,7 @@ def watched(
             bar.on_point(done, total)
             on_point(done, total)
 
-        yield Watching(memory, point)
+        yield Watching(memory, bar.on_planned, point)
 
 
 def _bytes(number: int) -> str:

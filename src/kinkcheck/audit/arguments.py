@@ -14,6 +14,7 @@ from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.audit.executor import Executor, Inline
 from kinkcheck.audit.points import Factory, Grid
 from kinkcheck.errors import InputError
+from kinkcheck.extras import require
 from kinkcheck.measure.batch import require_dims
 from kinkcheck.measure.runs import Step, device_of, pairs
 from kinkcheck.measure.switch import Switch
@@ -95,6 +96,8 @@ def grid_of(
         not exact or (lifted is not False and operations is None),
         "exact: decides the zones of lifted points, with the selections at all operations",
     )
+    if exact:
+        require("flint", extra="exact")
     _require(
         loss is None or (step is None and batches is not None),
         "loss: is for batches of inputs and targets; a step returns the loss itself",

@@ -142,6 +142,7 @@ def audit(
             Place(each, draw, batch)
             for draw, each, batch in product(range(draws), grid.precisions, range(len(drawn)))
         ]
+        watching.on_planned(len(places))
         for place, found in grid.measure(places):
             points[place] = found.points
             census.add(place.precision.name, found)

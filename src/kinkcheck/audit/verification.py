@@ -135,6 +135,7 @@ def verify(
     on = place_of(network, device)
     bar = watched(progress, on, lambda number: None, on_point, "Verifying")
     with bar as watching, torch.random.fork_rng():
+        watching.on_planned(len(by_place))
         for number, (place, found) in enumerate(sorted(by_place, key=lambda each: each[0].draw)):
             with held_back(), torch.enable_grad():
                 runs = grid.runs(place)

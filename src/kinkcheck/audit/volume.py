@@ -226,6 +226,7 @@ def estimate_volume(
             _require_reachable(until_width, looks, cells, each_confidence)
         with Journal(out, depends_on) as journal:
             places = [Place(each, *cell) for cell in cells for each in at]
+            watching.on_planned(len(places))
             kept = _placed(out, journal, places, [str(each) for each in grid.switch.selections])
             missing = [place for number, place in enumerate(places) if number not in kept]
             with closing(executor.measure(grid, missing)) as measured:

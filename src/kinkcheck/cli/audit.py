@@ -36,7 +36,7 @@ from kinkcheck.cli.options import (
 )
 from kinkcheck.cli.report import gate, show, write_html
 from kinkcheck.cli.subject import subject
-from kinkcheck.progress import progress
+from kinkcheck.extras import require
 from kinkcheck.ranges import require_tolerance
 from kinkcheck.selection import parse
 from kinkcheck.terminal import Terminal
@@ -102,30 +102,29 @@ def audit(
     at, chosen, switched = read_programs(precisions, selections, operations)
     compared = read("--reference", parse, reference)
     require_known(network, batch_norm, init, data_name, data_dir)
-    console = Terminal(stderr=True)
+    if exact:
+        require("flint", extra="exact")
     what = subject(
         ctx, network, data_name=data_name, data_dir=data_dir, batches=batches,
         batch_size=batch_size, batch_norm=batch_norm, init=init, seed=seed,
     )  # fmt: skip
-    with progress(console, device) as watching:
-        found = kinkcheck.audit(
-            what.network,
-            what.batches,
-            precisions=at,
-            selections=chosen,
-            reference=compared,
-            operations=switched,
-            draws=draws,
-            layers=layers,
-            lifted=lifted,
-            exact=exact,
-            device=device,
-            seed=seed,
-            network_name=network,
-            data_name=what.data_name,
-            on_memory=watching.on_memory,
-            on_point=watching.on_point,
-        )
+    found = kinkcheck.audit(
+        what.network,
+        what.batches,
+        precisions=at,
+        selections=chosen,
+        reference=compared,
+        operations=switched,
+        draws=draws,
+        layers=layers,
+        lifted=lifted,
+        exact=exact,
+        device=device,
+        seed=seed,
+        network_name=network,
+        data_name=what.data_name,
+        progress=True,
+    )
 
     from kinkcheck.audit import Settings, smallest_precision
 

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from kinkcheck import data, networks
 from kinkcheck.arithmetic import precision_names
+from kinkcheck.atlas import table
 from kinkcheck.cluster import Cluster
 from kinkcheck.data.catalogue import lookup
 from kinkcheck.data.source import find
@@ -24,7 +25,7 @@ from kinkcheck.networks.factory import Named
 from kinkcheck.ops.row import require_name
 from kinkcheck.ops.table import FAMILIES, ROWS
 from kinkcheck.ranges import MOST, MOST_SEED, MOST_THREADS, require_between
-from kinkcheck.selection import FORMS, Selection, parse, separated
+from kinkcheck.selection import FORMS, As, Selection, parse, separated
 from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def completes(names: Iterable[str]) -> Callable[[str], list[str]]:
         return [name for name in known if name.startswith(incomplete)]
 
     return complete
+
+
+def _selections(incomplete: str) -> list[str]:
+    """What a shell completes the beginning of a selection to: a form, or a column of the atlas."""
+    conventions = [f"as:{name}" for name in table.read().columns]
+    return completes([form for form in FORMS if form != As.form] + conventions)(incomplete)
 
 
 Network = Annotated[
@@ -104,12 +111,15 @@ Selections = Annotated[
     typer.Option(
         "--selection",
         metavar="S",
-        autocompletion=completes(FORMS),
+        autocompletion=_selections,
         help=f"{', '.join(FORMS)}; by default minimal. A framework is jax, torch-2.14, ...: "
         "kinkcheck atlas lists them.",
     ),
 ]
-Reference = Annotated[str, typer.Option(metavar="S", help="The selection to compare with.")]
+Reference = Annotated[
+    str,
+    typer.Option(metavar="S", autocompletion=_selections, help="The selection to compare with."),
+]
 Operations = Annotated[
     list[str] | None,
     typer.Option(

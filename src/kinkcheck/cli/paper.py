@@ -23,7 +23,7 @@ from kinkcheck.cli.options import (
     on_cluster,
 )
 from kinkcheck.errors import InputError, blaming
-from kinkcheck.paper.names import NAMES, require_experiment
+from kinkcheck.paper.names import NAMES, UNPUBLISHED, require_experiment
 from kinkcheck.terminal import Terminal, say
 
 if TYPE_CHECKING:
@@ -88,16 +88,16 @@ def run(
     gpu_share: GpuShare = 1.0,
 ) -> None:
     """Measure an experiment and draw its figure; go on where an interrupted run stopped."""
-    if name != "all":
-        require_experiment(name)
+    asked = _asked(name)
     errors = Terminal(stderr=True)
     with on_cluster(ray, gpu_share, errors) as cluster:
+        from kinkcheck.paper.catalogue import lookup
         from kinkcheck.paper.harness.experiment import Setup
         from kinkcheck.paper.harness.running import run as run_experiment
         from kinkcheck.paper.harness.tables import print_numbers
 
         console = Terminal()
-        for experiment in _chosen(name):
+        for experiment in map(lookup, asked):
             if cluster is not None and not experiment.spreads:
                 cluster.say(f"{experiment.name} cannot be spread over a cluster; it runs here")
             with _progress(experiment, errors) as on_progress:
@@ -125,41 +125,45 @@ def run(
 @paper.command()
 def compare(name: Name, out: Out = Path("paper")) -> None:
     """Set what was measured beside what was published."""
-    chosen = _chosen(name)
+    asked = _asked(name)
+    measured = [each for each in asked if (out / f"{each}.json").exists()]
+    if not measured and name not in UNPUBLISHED:
+        of, which = ("an experiment", "NAME") if name == "all" else (name, name)
+        raise InputError(
+            f"--out: {out} holds no numbers of {of}; kinkcheck paper run {which} --out {out} "
+            "measures them"
+        )
+    for each in measured or asked:
+        if each in UNPUBLISHED:
+            say(f"{each}: nothing to compare with: it has no published values.")
+        else:
+            _compare(each, out)
 
+
+def _compare(name: str, out: Path) -> None:
+    """Print the comparison of one experiment, which was measured."""
+    from kinkcheck.paper.catalogue import lookup
     from kinkcheck.paper.harness.running import read
     from kinkcheck.paper.harness.tables import comparison_sentence, comparison_table
 
+    experiment = lookup(name)
+    assert experiment.compare is not None
+    numbers = read(experiment, out)
+    with blaming(f"{out / name}.json: its rows cannot be compared"):
+        found = experiment.compare(numbers.rows)
     console = Terminal()
-    if name == "all" and not any((out / f"{each.name}.json").exists() for each in chosen):
-        raise InputError(
-            f"--out: {out} holds no numbers of an experiment; kinkcheck paper run NAME --out {out} "
-            "measures them"
-        )
-    for experiment in chosen:
-        measured = (out / f"{experiment.name}.json").exists()
-        if experiment.compare is None:
-            if name != "all" or measured:
-                say(f"{experiment.name}: nothing to compare with: it has no published values.")
-            continue
-        if name == "all" and not measured:
-            continue
-        numbers = read(experiment, out)
-        with blaming(f"{out / experiment.name}.json: its rows cannot be compared"):
-            found = experiment.compare(numbers.rows)
-        console.print(comparison_table(found))
-        console.print(comparison_sentence(experiment.name, found))
-        if numbers.reduced:
-            console.print(experiment.reduced_cannot)
+    console.print(comparison_table(found))
+    console.print(comparison_sentence(name, found))
+    if numbers.reduced:
+        console.print(experiment.reduced_cannot)
 
 
-def _chosen(name: str) -> list[Experiment[Any]]:
-    if name != "all":
-        require_experiment(name)
-
-    from kinkcheck.paper.catalogue import EXPERIMENTS, lookup
-
-    return list(EXPERIMENTS.values()) if name == "all" else [lookup(name)]
+def _asked(name: str) -> tuple[str, ...]:
+    """The names that NAME stands for."""
+    if name == "all":
+        return NAMES
+    require_experiment(name)
+    return (name,)
 
 
 @contextmanager

@@ -266,6 +266,8 @@ def plot(
         }
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for path in drawn:
+            require_writable(path, "--out")
         for path, content in drawn.items():
             write_whole_bytes(path, content)
     except OSError as error:

@@ -11,8 +11,7 @@ import typer
 from kinkcheck.cli.options import DataDir
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_readable
-from kinkcheck.progress import progress
-from kinkcheck.terminal import Terminal, say
+from kinkcheck.terminal import say
 
 
 def verify(
@@ -47,11 +46,7 @@ def verify(
         batches=made.batches, batch_size=made.batch_size, batch_norm=made.batch_norm,
         init=made.init, seed=document.seed,
     )  # fmt: skip
-    with progress(Terminal(stderr=True), document.device, "Verifying") as watching:
-        verified = check(
-            document, what.network, what.batches, device=document.device,
-            on_point=watching.on_point,
-        )  # fmt: skip
+    verified = check(document, what.network, what.batches, device=document.device, progress=True)
     if not verified:
         say("There is no certificate to check: every gradient is undecided.")
         return

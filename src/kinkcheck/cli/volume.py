@@ -31,7 +31,6 @@ from kinkcheck.cli.options import (
 from kinkcheck.cli.subject import subject
 from kinkcheck.errors import InputError
 from kinkcheck.files import require_writable
-from kinkcheck.progress import progress
 from kinkcheck.ranges import require_confidence
 from kinkcheck.selection import parse
 from kinkcheck.terminal import Terminal
@@ -99,7 +98,7 @@ def volume(
         from kinkcheck.audit import estimate_volume
         from kinkcheck.audit.cluster import Points
 
-        with of_threads(threads), progress(console, device) as watching:
+        with of_threads(threads):
             found = estimate_volume(
                 what.network,
                 what.batches,
@@ -118,8 +117,7 @@ def volume(
                 data_name=what.data_name,
                 settings={} if what.batches is None else of_data,
                 executor=None if cluster is None else Points(cluster),
-                on_memory=watching.on_memory,
-                on_point=watching.on_point,
+                progress=True,
             )
 
     from kinkcheck.report.volume import print_volume

@@ -50,6 +50,7 @@ __all__ = [
     "max_pool_ties",
     "max_pool_vjp",
     "max_pool_with_ties",
+    "obstacle",
     "random_bits",
     "random_rank",
 ]
@@ -94,6 +95,15 @@ def in_use() -> InUse:
     threads = torch.get_num_threads() if compiled.openmp() else 1
     why = f"{VARIABLE}=cpu" if _requested() else "compiled, the fastest this machine runs"
     return InUse("cpu", compiled.instruction_set(), threads, why)
+
+
+def obstacle() -> str:
+    """One line: why there are no compiled kernels for the CPU; empty if there are.
+
+    >>> obstacle()
+    '...'
+    """
+    return _cpu_missing
 
 
 def max_pool(input: Tensor, windows: Windows) -> Tensor:

@@ -41,6 +41,23 @@ NAMES = (
     "relu-training-imagenet",
 )
 
+UNPUBLISHED = (
+    "programs",
+    "tied-windows",
+    "variation-histograms",
+    "draws-in-zone",
+    "weight-divergence",
+    "norm-against-sign",
+    "spellings",
+    "standing",
+    "zoo",
+    "relu-introduction",
+    "relu-zeros",
+    "relu-training-mnist",
+    "relu-training-imagenet",
+)
+"""Those that have no published values to compare with."""
+
 
 def require_experiment(name: str) -> None:
     """Check that there is an experiment of a name.

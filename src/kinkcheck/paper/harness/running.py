@@ -17,7 +17,14 @@ import torch
 
 from kinkcheck.arithmetic.threads import of_threads
 from kinkcheck.errors import InputError, blaming
-from kinkcheck.files import Claim, require_readable, set_aside, write_whole, write_whole_bytes
+from kinkcheck.files import (
+    Claim,
+    require_readable,
+    require_writable,
+    set_aside,
+    write_whole,
+    write_whole_bytes,
+)
 from kinkcheck.paper.harness.experiment import Experiment, Setup
 from kinkcheck.paper.harness.rows import decoded, line
 from kinkcheck.report import ink
@@ -62,6 +69,8 @@ def run(experiment: Experiment[R], out: Path, setup: Setup) -> Numbers[R]:
     with ExitStack() as held:
         with _writing(out):
             setup.work.mkdir(parents=True, exist_ok=True)
+            for form in ("json", "csv", *ink.FORMATS):
+                require_writable(out / f"{experiment.name}.{form}", "out")
             claim = held.enter_context(Claim(path))
         numbers = _kept(experiment, out)
         kept = numbers is not None
