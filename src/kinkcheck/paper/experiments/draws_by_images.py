@@ -329,7 +329,12 @@ RELU_SAMPLE_VOLUMES = Experiment(
         measured=True,
     ),
     row=Row,
-    measure=_measuring(_RELU, _RELU.smaller(8, (1, 2, 3, 4), "cifar10", "mnist"), _changes, _as_drawn),
+    measure=_measuring(
+        _RELU,
+        _RELU.smaller(8, (1, 2, 3, 4), "cifar10", "mnist"),
+        _changes,
+        _as_drawn,
+    ),
     draw=draw,
     compare=compare,
     summarise=summarise,
