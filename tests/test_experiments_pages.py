@@ -154,14 +154,17 @@ MADE_UP = {
     ("relu-backward-confound", "gradients"): (
         [
             row
-            for name, norm in (("α × gradient", 0.2614), ("α itself", 1.171))
+            for name, norm in (("exact", 0.2614), ("assigned", 1.171))
             for row in (
-                relu_backward_confound.Step("resnet18", 0.1, name, 64, 0, 0, 2 * norm, 2.3),
-                relu_backward_confound.Step("resnet18", 0.1, name, 64, 1, 7, norm, 2.3),
-                relu_backward_confound.End("resnet18", 0.1, name, 64, 10.0),
+                relu_backward_confound.Step("resnet18", 0.1, name, 64, 6, 7, norm, 2.3),
+                relu_backward_confound.Step("resnet18", 0.1, name, 64, 7, 0, 2 * norm, 2.3),
+                Final(
+                    "cifar10", "resnet18", False, "sgd", "float32", "exact", "branch:0.1", None,
+                    1, 0, "", 100 * norm, "", 10.0, 0.1, False, backward=name,
+                ),
             )
         ],
-        "| ResNet-18 | 0.1 | 0.261 | 0.523 | 1.17 | 2.34 |",
+        "| ResNet-18 | 0.1 | 6 | 1 | 0.261 | 0.523 | 26.1 | 1 | 1.17 | 2.34 | 117.1 |",
     ),
     ("standing", "certified"): (
         [

@@ -68,6 +68,19 @@ def test_a_forward_without_beta_can_be_taken_out() -> None:
     ]  # fmt: skip
 
 
+def test_a_backward_pass_is_varied_and_the_exact_one_keeps_its_id() -> None:
+    grid = 'seeds = 1\nrelu = ["branch:0.5", "minimal"]\n'
+    exact, lone, assigned = trials(
+        f'{grid}backward = ["exact", "assigned"]\n'
+        '[[exclude]]\nrelu = "minimal"\nbackward = "assigned"'
+    )
+    assert (exact, lone) == trials(grid)
+    assert "backward" not in exact.to_json()  # as in studies from before there was another
+    assert assigned == replace(exact, backward="assigned")
+    assert assigned.id != exact.id
+    assert Settings.from_json(assigned.to_json()) == assigned
+
+
 def test_every_family_of_the_table_is_varied() -> None:
     found = trials(
         'seeds = 1\n[selections]\nhardtanh = ["native", "branch:5e-1"]\nleaky_relu = "last"\n'
@@ -219,6 +232,10 @@ def test_published_settings() -> None:
         (
             BASE + 'forward = "compound"\nmax_pool = "last"',
             "my.toml: forward: compound has no last; accepted: native, minimal, hybrid:BETA",
+        ),
+        (
+            BASE + 'backward = "assigned"\nrelu = "minimal"',
+            "my.toml: backward: assigned has no minimal; accepted: native, branch:ALPHA, or ",
         ),
         (BASE + "seeds = 0", "my.toml: seeds: must be 1 or more, or a list of seeds, not 0"),
         (BASE + "seeds = [-1]", "my.toml: seeds: must be greater than or equal to 0, not -1"),

@@ -418,8 +418,9 @@ def test_every_reader_speaks_of_the_metric(kinkcheck: Kinkcheck, mine: Path) -> 
     rows = list(csv.DictReader(io.StringIO(kinkcheck("study", "export", "s").out)))
     assert list(rows[0]) == [
         "trial", "task", "precision", "optimizer", "forward", "max_pool", "relu", "selections",
-        "seed", "learning_rate", "epoch", "epoch_learning_rate", "train_loss", "train_mean_error",
-        "train_within", "test_loss", "test_mean_error", "test_within", "gradient_norm",
+        "backward", "seed", "learning_rate", "epoch", "epoch_learning_rate", "train_loss",
+        "train_mean_error", "train_within", "test_loss", "test_mean_error", "test_within",
+        "gradient_norm",
     ]  # fmt: skip
     assert {row["task"] for row in rows} == {"mine.py:Mine"}
     last = [float(row["test_mean_error"]) for row in rows if row["epoch"] == "2"]

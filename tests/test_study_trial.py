@@ -401,6 +401,28 @@ def test_bad_input_is_raised() -> None:
         list(trial.train(job(settings(network="mlp", forward="compound"))))
 
 
+def test_an_assigned_backward_returns_alpha_itself(digits: ImageSet) -> None:
+    chosen = {"relu": "branch:0.5"}
+    for backward, expected in (("exact", 0.5e-3), ("assigned", 0.5)):
+        network = built(settings(selections=chosen, backward=backward), digits)
+        relus = [each for each in network.modules() if "ReLU" in type(each).__name__]
+        assert len(relus) == 4
+        for relu in relus:
+            x = torch.zeros(1, requires_grad=True)
+            (1e-3 * relu(x)).sum().backward()
+            assert x.grad is not None
+            assert x.grad.item() == pytest.approx(expected)
+    with pytest.raises(InputError, match="backward: assigned needs"):
+        built(settings(network="torch.nn:Identity", backward="assigned"), digits)
+
+
+def test_an_assigned_zero_trains_as_the_derivative_does() -> None:
+    found = settings(selections={"relu": "branch:0"})
+    exact, _ = train(found)
+    assigned, _ = train(replace(found, backward="assigned"))
+    assert without_seconds(exact) == without_seconds(assigned)
+
+
 def test_compound_and_exact_agree_where_the_formula_is_exact() -> None:
     exact, _ = train(settings(selections={"max_pool": "hybrid:0"}))
     compound, _ = train(settings(selections={"max_pool": "hybrid:0"}, forward="compound"))

@@ -492,23 +492,32 @@ def dropped(rows: Sequence[relu_dropout.Row]) -> Cells:
 
 
 def gradients(rows: Sequence[relu_backward_confound.Row]) -> Cells:
-    """The norm at the first zero, and the largest, of both backward passes."""
-    cells = by(
-        relu_backward_confound.summarise(rows), lambda each: (each["network"], each["alpha"])
-    )
-    ways = tuple(relu_backward_confound.BACKWARD)
+    """Steps with zeros, the norm at the first, the largest, the accuracy: of both backward passes.
+
+    A network that met no zero has no line.
+    """
+    met = [each for each in relu_backward_confound.summarise(rows) if each["with_zeros"]]
+    cells = by(met, lambda each: (each["network"], each["alpha"], each["first"]))
+    ways = relu_backward_confound.RETURNED.values()
     return [
-        ("network", "α", *(head for way in ways for head in (f"{way}: there", "largest"))),
+        ("network", "α", "first zero at step", *(
+            head
+            for way in ways
+            for head in (f"{way}: steps with zeros", "norm there", "largest", "accuracy, %")
+        )),
         *(
             (
-                named(str(network)), f"{alpha:g}",
+                named(str(network)), f"{alpha:g}", str(first),
                 *(
-                    short(each[column], 3)
+                    cell
                     for each in both
-                    for column in ("norm_there", "largest_norm")
+                    for cell in (
+                        str(each["with_zeros"]), short(each["norm_there"], 3),
+                        short(each["largest_norm"], 3), points(each["accuracy"], 1),
+                    )
                 ),
             )
-            for (network, alpha), both in cells.items()
+            for (network, alpha, first), both in cells.items()
         ),
     ]  # fmt: skip
 

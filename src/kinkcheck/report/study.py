@@ -26,6 +26,7 @@ _HEADINGS = {
     "optimizer": "optimizer",
     "learning_rate": "rate",
     "forward": "forward",
+    "backward": "backward",
     "relu": "ReLU'(0)",
 }
 
@@ -184,8 +185,7 @@ def settings_text(settings: Settings) -> str:
     words = [*settings.task.words, settings.precision]
     if settings.optimizer != "sgd":
         words.append(settings.optimizer)
-    if settings.forward != "exact":
-        words.append(settings.forward)
+    words += [each for each in (settings.forward, settings.backward) if each != "exact"]
     for family, chosen in settings.selections.items():
         words.append(chosen if family == "max_pool" else f"{family} {chosen}")
     if settings.candidate:

@@ -19,7 +19,9 @@ SCHEMA = "kinkcheck.study/1"
 
 _TRIAL = (
     "trial, {factors}, precision, optimizer, forward, max_pool, relu, "
-    "json_extract(settings, '$.selections') AS selections, seed, trials.learning_rate"
+    "json_extract(settings, '$.selections') AS selections, "
+    "coalesce(json_extract(settings, '$.backward'), 'exact') AS backward, "
+    "seed, trials.learning_rate"
 )
 _EPOCH = "epoch, epochs.learning_rate AS epoch_learning_rate, {train}, {test}, gradient_norm"
 _OUTCOME = "state, diverged_step, diverged_layer, reason"

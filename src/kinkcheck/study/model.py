@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,9 +12,11 @@ import kinkcheck.nn
 from kinkcheck.arithmetic import precision
 from kinkcheck.errors import InputError
 from kinkcheck.study.settings import Settings
-from kinkcheck.study.spec import beta_of
+from kinkcheck.study.spec import alpha_of, beta_of
 from kinkcheck.study.streams import stream
 from kinkcheck.study.task import Task
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def build(
@@ -48,6 +51,8 @@ def build(
     others = dict(settings.selections)
     chosen = others.pop("max_pool", None) if max_pool is None else max_pool
     try:
+        if settings.backward == "assigned":
+            model = _assigned(model, alpha_of(others.pop("relu", "native")))
         if settings.forward == "compound":
             model = _compound(model, beta_of(chosen or "native"))
         else:
@@ -67,7 +72,7 @@ def require_modules(trials: Iterable[Settings], task_of: Callable[[Settings], Ta
     Raises:
         InputError: one cannot be found, or has none.
     """
-    kinds = {(*each.task.columns.values(), each.forward): each for each in trials}
+    kinds = {(*each.task.columns.values(), each.forward, each.backward): each for each in trials}
     for settings in kinds.values():
         try:
             build(settings, task_of(settings), "cpu", *settings.networks[:1])
@@ -87,17 +92,32 @@ def _pooling(model: nn.Module, chosen: str | None) -> nn.Module:
         return model
 
 
+def _assigned(model: nn.Module, alpha: float) -> nn.Module:
+    """The model with the published ReLUs in place of its own."""
+    relus = _layers(model, nn.ReLU)
+    if not relus:
+        raise InputError("backward: assigned needs nn.ReLU modules, and the network has none")
+    for parent, name, _ in relus:
+        setattr(parent, name, kinkcheck.nn.AssignedReLU(alpha))
+    return model
+
+
 def _compound(model: nn.Module, beta: float) -> nn.Module:
     """The model with the published formula in place of its 2-d max pools."""
-    pools = [
-        (parent, name, child)
-        for parent in list(model.modules())
-        for name, child in parent.named_children()
-        if isinstance(child, nn.MaxPool2d)
-    ]
+    pools = _layers(model, nn.MaxPool2d)
     if not pools:
         raise InputError("forward: compound needs nn.MaxPool2d modules, and the network has none")
     for parent, name, pool in pools:
         window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         setattr(parent, name, kinkcheck.nn.CompoundMaxPool2d(beta, *window))
     return model
+
+
+def _layers(model: nn.Module, kind: type[M]) -> list[tuple[nn.Module, str, M]]:
+    """The layers of a kind, each with what it is in, and its name there."""
+    return [
+        (parent, name, child)
+        for parent in list(model.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, kind)
+    ]

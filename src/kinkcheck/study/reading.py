@@ -32,8 +32,8 @@ class Trial:
         state: see :data:`kinkcheck.study.job.State`.
         task: what tells trials of its task apart: ``data``, ``network`` and ``batch_norm`` where
             images are classified, ``task`` else.
-        precision, optimizer, forward, seed, learning_rate: what it is; the learning rate is None as
-            long as it is searched.
+        precision, optimizer, forward, backward, seed, learning_rate: what it is; the learning rate
+            is None as long as it is searched.
         selections: by family of operations; a family that is not there is native.
         epochs: that it is to have.
         done: epochs that it has.
@@ -50,6 +50,7 @@ class Trial:
     precision: str
     optimizer: str
     forward: str
+    backward: str
     selections: Mapping[str, str]
     seed: int
     learning_rate: float | None
@@ -93,6 +94,7 @@ class Reading:
         for row in found:
             settings = Settings.from_json(row.pop("settings"))
             row["task"], row["selections"] = settings.task.columns, settings.selections
+            row["backward"] = settings.backward
         return [Trial(**row) for row in found]
 
     def losses(self) -> dict[str, list[float]]:

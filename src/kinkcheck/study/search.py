@@ -41,7 +41,7 @@ class Candidate:
 def template(settings: Settings, search: Search) -> Settings:
     r"""The candidate that a trial's learning rate is searched with, but for the learning rate.
 
-    It trains at a constant learning rate, under ``native`` and the exact forward unless every
+    It trains at a constant learning rate, under ``native`` and exact passes unless every
     selection is searched for. Equal templates share one search.
 
     >>> from kinkcheck.study.spec import parse
@@ -51,7 +51,7 @@ def template(settings: Settings, search: Search) -> Settings:
     1
     """
     if not search.per_selection:
-        settings = replace(settings, selections={}, forward="exact")
+        settings = replace(settings, selections={}, forward="exact", backward="exact")
     shortened = replace(
         settings,
         search=search,

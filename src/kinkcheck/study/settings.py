@@ -110,6 +110,7 @@ class Settings:
         experiment: ``training`` or ``weight-divergence``.
         selections: by family of operations; a family that is not there is native.
         forward: ``exact`` or ``compound``, see :class:`kinkcheck.nn.CompoundMaxPool2d`.
+        backward: ``exact`` or ``assigned``, see :class:`kinkcheck.nn.AssignedReLU`.
         networks: in a weight divergence, the max-pooling selections of the networks that train
             side by side, the first being the one that the others are compared with.
         seed: the seed of the run, from which the other three are taken unless they are fixed.
@@ -144,6 +145,7 @@ class Settings:
     epochs: int
     batch_size: int
     probe: bool
+    backward: str = "exact"
     devices: int = 1
     candidate: bool = False
 
@@ -162,8 +164,8 @@ class Settings:
         """The settings as a JSON object with sorted keys.
 
         What could not be said once goes without saying, so that trials of old studies keep their
-        ids: one device, that images are classified, and that only max pooling and ReLU have
-        selections.
+        ids: one device, that images are classified, that only max pooling and ReLU have
+        selections, and that their derivatives are multiplied by the gradient.
         """
         said = asdict(self)
         if isinstance(self.task, Classification):
@@ -174,6 +176,8 @@ class Settings:
             said["selections"] = others
         if self.devices == 1:
             del said["devices"]
+        if self.backward == "exact":
+            del said["backward"]
         return json.dumps(said, sort_keys=True, allow_nan=False)
 
     @classmethod

@@ -38,7 +38,7 @@ from kinkcheck.named import source_of
 from kinkcheck.networks.catalogue import INITIALISATIONS, require_network
 from kinkcheck.ops.conventions import Form, meaning
 from kinkcheck.ops.table import FAMILIES, ROWS
-from kinkcheck.selection import As, Hybrid, Minimal, Native, Selection
+from kinkcheck.selection import As, Branch, Hybrid, Minimal, Native, Selection
 from kinkcheck.study.settings import COLUMNS, Classification, Factory, Search, Settings
 from kinkcheck.study.streams import stream
 
@@ -188,6 +188,7 @@ class Spec(_Table):
     precision: Many[Annotated[str, BeforeValidator(canonical)]] = ("float32",)
     selections: Annotated[dict[str, Many[str]], AfterValidator(_selections)] = {}
     forward: Many[Literal["exact", "compound"]] = ("exact",)
+    backward: Many[Literal["exact", "assigned"]] = ("exact",)
     exclude: tuple[dict[str, Any], ...] = ()
 
     seeds: Annotated[tuple[SeedValue, ...], BeforeValidator(_seeds), AfterValidator(_some)] = tuple(
@@ -290,8 +291,8 @@ class Spec(_Table):
         """The settings of every trial, in the order in which they run.
 
         Raises:
-            InputError: the rules of ``exclude`` leave nothing, a compound forward without β, or the
-                file of a task is not there.
+            InputError: the rules of ``exclude`` leave nothing, a compound forward without β, an
+                assigned backward without α, or the file of a task is not there.
         """
         rules = [
             {key: self._matching(key, value) for key, value in rule.items()}
@@ -308,6 +309,8 @@ class Spec(_Table):
             if cell["forward"] == "compound":
                 for text in self._side_by_side or (cell.get("max_pool", "native"),):
                     beta_of(text)
+            if cell["backward"] == "assigned":
+                alpha_of(cell.get("relu", "native"))
         own = self._own
         return tuple(self._settings(cell, own or self._classification(cell)) for cell in cells)
 
@@ -358,6 +361,7 @@ class Spec(_Table):
             "precision": self.precision,
             "optimizer": self.optimizer,
             "forward": self.forward,
+            "backward": self.backward,
             **{family: self.selections[family] for family in self._varied},
             "learning_rate": rates if isinstance(rates, tuple) else (None,),
         }
@@ -402,6 +406,7 @@ class Spec(_Table):
             precision=cell["precision"],
             optimizer=cell["optimizer"],
             forward=cell["forward"],
+            backward=cell["backward"],
             learning_rate=rate,
             selections={family: cell[family] for family in self._varied},
             seed=seed,
@@ -546,6 +551,25 @@ def beta_of(text: str) -> float:
         return float(isinstance(chosen, Minimal))
     raise InputError(
         f"forward: compound has no {text}; accepted: native, minimal, hybrid:BETA, or exclude it"
+    )
+
+
+def alpha_of(text: str) -> float:
+    """α of a selection of ReLU, which an assigned backward pass returns at 0.
+
+    Raises:
+        InputError: it has none.
+
+    >>> alpha_of("native"), alpha_of("branch:0.5")
+    (0.0, 0.5)
+    """
+    chosen = selection.parse(text)
+    if isinstance(chosen, Branch):
+        return chosen.alpha
+    if isinstance(chosen, Native):
+        return 0.0
+    raise InputError(
+        f"backward: assigned has no {text}; accepted: native, branch:ALPHA, or exclude it"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from kinkcheck.study.reading import Trial
 
-FACTORS = ("precision", "optimizer", "learning_rate", "forward")
+FACTORS = ("precision", "optimizer", "learning_rate", "forward", "backward")
 """What tells configurations apart besides their task and their selections: all but the seed."""
 
 

@@ -1,187 +1,242 @@
 """Ours: is the published effect of ReLU'(0) that of a derivative, or of a line of its code?
 
 The ReLU of the code published with [B21] returns α itself where its input is 0, in place of α times
-the gradient that arrives (:class:`kinkcheck.nn.AssignedReLU`). Both backward passes train networks
-that start equal and see the same mini-batches.
+the gradient that arrives (:class:`kinkcheck.nn.AssignedReLU`). Until a ReLU is given a zero, all
+trainings that start equal are one. The reduced size trains up to that step, and from there under
+each α and both backward passes; the full size is the published training under both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from kinkcheck import nn as knn
 from kinkcheck.arithmetic.precision import parse
 from kinkcheck.data import Images
-from kinkcheck.paper.harness import published_values
-from kinkcheck.paper.harness.case import Case, Network, Size, replaced
-from kinkcheck.paper.harness.comparison import Comparison, Sample, of_samples
+from kinkcheck.paper.harness import training_figures, trainings
+from kinkcheck.paper.harness.case import Batch, Case, Network, Size, replaced
+from kinkcheck.paper.harness.comparison import Comparison
 from kinkcheck.paper.harness.experiment import Cost, Experiment, Setup
 from kinkcheck.paper.harness.gradients import drawn
 from kinkcheck.paper.harness.loop import endless, seeing, step, tested
 from kinkcheck.paper.harness.parts import Measure, all_kept
 from kinkcheck.paper.harness.rows import Line, by
+from kinkcheck.paper.harness.trainings import Epoch, Final
 from kinkcheck.report.ink import INKS, plain_numbers
 from kinkcheck.selection import Branch
+from kinkcheck.study.spec import Spec
 
 ALPHAS = (0.0, 0.1, 0.2, 0.5, 1.0)
 
 BACKWARD: dict[str, Callable[[float], nn.Module]] = {
-    "α × gradient": lambda alpha: knn.ReLU(selection=Branch(alpha)),
-    "α itself": knn.AssignedReLU,
+    "exact": lambda alpha: knn.ReLU(selection=Branch(alpha)),
+    "assigned": knn.AssignedReLU,
 }
+"""The ReLUs, by what a study calls their backward pass."""
+
+RETURNED = {"exact": "α × gradient", "assigned": "α itself"}
 """What a ReLU returns at 0."""
 
-
-_PUBLISHED = ("cifar10", "resnet18", "sgd", "False")
-
+FROM_ZERO = 10
+"""Steps of each training from the first zero on."""
 
 _HELD = parse("32")
-_RATE = 0.01296  # that of the published runs at α = 0, for every α
+_RATE = 0.01296  # the published one of α = 0, here of every α
 _TESTED = 256  # images that the accuracy is of at reduced size
-_FULL = tuple(Case(Network(name), "cifar10", Size(1, 200 * 391)) for name in ("resnet18", "vgg11"))
-_REDUCED = (
-    Case(Network("resnet18"), "cifar10", Size(1, 25, 64)),
-    Case(Network("vgg11"), "cifar10", Size(1, 60, 64)),
-)
+_REDUCED = tuple(Case(Network(name), "cifar10", Size(1, 400, 64)) for name in ("resnet18", "vgg11"))
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A training.
-
-    Attributes:
-        network: in words.
-        alpha: α.
-        backward: what a ReLU returns at 0: a key of :data:`BACKWARD`.
-        batch_size: images in a step.
-    """
-
-    network: str
-    alpha: float
-    backward: str
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Step(Cell):
+class Step:
     """A step of a training.
 
     Attributes:
-        step: its number, from 0.
+        network: in words.
+        alpha: α; None before the first zero, where all trainings of a network are one.
+        backward: a key of :data:`BACKWARD`, or None likewise.
+        batch_size: images in the step.
+        step: its number, from 1.
         zeros: inputs of ReLUs that are exactly 0.
         gradient_norm: of all parameters, l2.
         loss: of the mini-batch, before the step.
-        accuracy: None, which tells the row from an end.
     """
 
+    network: str
+    alpha: float | None
+    backward: str | None
+    batch_size: int
     step: int
     zeros: int
     gradient_norm: float
     loss: float
-    accuracy: None = None
 
 
-@dataclass(frozen=True)
-class End(Cell):
-    """The end of a training.
-
-    Attributes:
-        accuracy: on test images, in percent.
-        step, zeros, gradient_norm, loss: None, which tells the row from a step.
-    """
-
-    accuracy: float
-    step: None = None
-    zeros: None = None
-    gradient_norm: None = None
-    loss: None = None
-
-
-Row = Step | End
+Row = Step | Final | Epoch
 
 
 def measure(setup: Setup, cases: Sequence[Case] | None = None) -> list[Row]:
-    """Zeros, gradient norm and loss of each step, and the accuracy after the last.
+    """At reduced size steps, and accuracies after the last; at full size accuracies and losses.
 
     Args:
         setup: where.
-        cases: what is trained, one mini-batch a step; by default the reduced or the full size.
+        cases: what is trained at reduced size, and for how many steps at most up to a zero.
 
     Raises:
         InputError: the images are not there.
     """
-    cases = cases or (_REDUCED if setup.reduced else _FULL)
+    if not setup.reduced:
+        return [*trainings.train(setup, "relu-cifar10-resnet18", spec())]
+    cases = cases or _REDUCED
     train, test = (
         [replace(case, split=split).images(setup.data_dir) for case in cases]
         for split in ("train", "test")
     )
-    parts: dict[str, Measure[Row]] = {}
-    cells = [
-        (case, seen, unseen, alpha, name)
+    parts: dict[str, Measure[Row]] = {
+        f"{case.network} {case.size.batches}x{case.size.batch_size} and {FROM_ZERO}": partial(
+            _train, case, seen, unseen.take(_TESTED)
+        )
         for case, seen, unseen in zip(cases, train, test, strict=True)
-        for alpha in ALPHAS
-        for name in BACKWARD
-    ]
-    for case, seen, unseen, alpha, backward in cells:
-        said = f"{case.network} {case.size.batches}x{case.size.batch_size}"
-        name = f"{said}, {alpha:g}, {list(BACKWARD).index(backward)}"
-        parts[name] = partial(_train, case, alpha, backward, seen, unseen)
+    }
     return [row for rows in all_kept(setup, Row, parts).values() for row in rows]
 
 
-def _train(
-    case: Case, alpha: float, backward: str, train: Images, test: Images, setup: Setup
-) -> list[Row]:
-    native = drawn(case.factory(train), 0)
-    model = replaced(native, nn.ReLU, lambda _: BACKWARD[backward](alpha))
-    model.to(setup.device).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=_RATE, momentum=0.9, weight_decay=5e-4
-    )  # as published
-    cell = Cell(str(case.network), alpha, backward, case.size.batch_size)
+def spec() -> Spec:
+    """The study of the full size.
+
+    >>> [(trial.backward, trial.schedule, trial.epochs) for trial in spec().trials()[:6:5]]
+    [('exact', 'cosine', 200), ('assigned', 'cosine', 200)]
+    """
+    return trainings.changed(
+        "relu-cifar10-resnet18",
+        **{
+            "batch_norm": "false",
+            "backward": str([*BACKWARD]),
+            "selections.relu": str([f"branch:{alpha:g}" for alpha in ALPHAS]),
+            "learning_rate": str(_RATE),
+            "seeds": "5",
+        },
+    )
+
+
+def _train(case: Case, train: Images, test: Images, setup: Setup) -> list[Row]:
+    """The steps of one training before the first zero, and of all from that one on."""
+    model = drawn(case.factory(train), 0).to(setup.device).train()
+    optimizer = SGD(model.parameters(), lr=_RATE, momentum=0.9, weight_decay=5e-4)
     rows: list[Row] = []
+    for number, pair in islice(_batches(case, train), case.size.batches):
+        before = deepcopy((model, optimizer))
+        row = _step(case, None, None, number, pair, model, optimizer)
+        if row.zeros:
+            return [*rows, *_from_zero(case, train, test, number, before)]
+        rows.append(row)
+    return rows
+
+
+def _from_zero(
+    case: Case, train: Images, test: Images, first: int, before: tuple[nn.Module, SGD]
+) -> Iterator[Row]:
+    """The steps of all trainings from the first zero on, and their ends."""
+    for alpha, backward in product(ALPHAS, BACKWARD):
+        model, optimizer = deepcopy(before)
+        replaced(model, nn.ReLU, partial(_relu, alpha, backward))
+        for number, pair in islice(_batches(case, train), first - 1, first - 1 + FROM_ZERO):
+            yield _step(case, alpha, backward, number, pair, model, optimizer)
+        yield _end(case, alpha, backward, tested(model, test, _HELD).accuracy, test)
+
+
+def _batches(case: Case, train: Images) -> Iterator[tuple[int, Batch]]:
+    return enumerate(endless(train, case.size.batch_size), start=1)
+
+
+def _relu(alpha: float, backward: str, _: nn.ReLU) -> nn.Module:
+    return BACKWARD[backward](alpha)
+
+
+def _step(
+    case: Case,
+    alpha: float | None,
+    backward: str | None,
+    number: int,
+    pair: Batch,
+    model: nn.Module,
+    optimizer: SGD,
+) -> Step:
     zeros = 0
 
     def count(given: Tensor) -> None:
         nonlocal zeros
         zeros += int((given == 0).sum())
 
-    batches = islice(endless(train, case.size.batch_size), case.size.batches)
     with seeing(model, count):
-        for number, pair in enumerate(batches):
-            zeros = 0
-            loss = step(model, optimizer, pair, _HELD)
-            norm = torch.stack(
-                [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
-            ).norm()
-            rows.append(
-                Step(**vars(cell), step=number, zeros=zeros, gradient_norm=norm.item(), loss=loss)
-            )
-    unseen = test.take(_TESTED) if setup.reduced else test
-    return [*rows, End(**vars(cell), accuracy=tested(model, unseen, _HELD).accuracy)]
+        loss = step(model, optimizer, pair, _HELD)
+    norms = [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
+    return Step(
+        network=str(case.network),
+        alpha=alpha,
+        backward=backward,
+        batch_size=case.size.batch_size,
+        step=number,
+        zeros=zeros,
+        gradient_norm=torch.stack(norms).norm().item(),
+        loss=loss,
+    )
+
+
+def _end(case: Case, alpha: float, backward: str, accuracy: float, test: Images) -> Final:
+    return Final(
+        data=case.data,
+        network=case.network.name,
+        batch_norm=case.network.batch_norm,
+        optimizer="sgd",
+        precision="float32",
+        forward="exact",
+        backward=backward,
+        relu=f"branch:{alpha:g}",
+        max_pool=None,
+        runs=1,
+        diverged=0,
+        diverged_at="",
+        accuracy=accuracy,
+        accuracies=f"{accuracy:.6g}",
+        class_0=trainings.share_of_class_0(test),
+        learning_rate=_RATE,
+        searched=False,
+    )
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
-    """One row a training: steps with zeros, the first of them, the largest norm, the accuracy.
+    """A row a training: steps with zeros, the first of them, norms, the last loss, the accuracy.
 
-    ``norm_there`` is the norm of the gradient at the first step with a zero.
+    ``norm_there`` is the norm of the gradient at the first step with a zero. A network that met no
+    zero has one row, without an α. At full size the rows are those of a study.
 
-    >>> cell = Cell("vgg11", 0.5, "α itself", 64)
-    >>> step = Step(**vars(cell), step=0, zeros=1, gradient_norm=7.0, loss=2.3)
-    >>> summarise([step, End(**vars(cell), accuracy=10.0)])[0]["norm_there"]
-    7.0
+    >>> said = {"batch_size": 64, "loss": 2.3}
+    >>> rows = [
+    ...     Step("vgg11", None, None, step=1, zeros=0, gradient_norm=0.5, **said),
+    ...     Step("vgg11", 0.5, "assigned", step=2, zeros=1, gradient_norm=7.0, **said),
+    ... ]
+    >>> [(row["first"], row["norm_there"], row["steps"]) for row in summarise(rows)]
+    [(2, 7.0, 2)]
     """
-    ends = {_cell(row): row.accuracy for row in rows if isinstance(row, End)}
+    trained = _trainings(rows)
+    if not trained:
+        return trainings.summarise([row for row in rows if isinstance(row, Final | Epoch)])
+    ends: dict[tuple[object, ...], float | None] = {
+        (row.network, row.varied, row.backward): row.accuracy
+        for row in rows
+        if isinstance(row, Final)
+    }
     found: list[Line] = []
-    for cell, steps in _steps(rows).items():
-        network, alpha, backward = cell
+    for (network, alpha, backward), steps in trained.items():
         met = [row for row in steps if row.zeros]
         found.append(
             {
@@ -194,57 +249,63 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
                 "norm_there": met[0].gradient_norm if met else None,
                 "largest_norm": max(row.gradient_norm for row in steps),
                 "last_loss": steps[-1].loss,
-                "accuracy": ends[cell],
+                "accuracy": ends.get((network, ("α", alpha), backward)),
             }
         )
     return found
 
 
-def _cell(row: Cell) -> tuple[str, float, str]:
-    return row.network, row.alpha, row.backward
-
-
-def _steps(rows: Sequence[Row]) -> dict[tuple[str, float, str], list[Step]]:
-    return by((row for row in rows if isinstance(row, Step)), _cell)
+def _trainings(
+    rows: Sequence[Row],
+) -> dict[tuple[str, float | None, str | None], list[Step]]:
+    """All steps of each training, those that it shares with others too."""
+    steps = by(
+        (row for row in rows if isinstance(row, Step)),
+        lambda row: (row.network, row.alpha, row.backward),
+    )
+    shared = {network: own for (network, alpha, _), own in steps.items() if alpha is None}
+    apart = {key[0] for key in steps if key[1] is not None}
+    return {
+        key: own if key[1] is None else [*shared.get(key[0], ()), *own]
+        for key, own in steps.items()
+        if key[1] is not None or key[0] not in apart
+    }
 
 
 def compare(rows: Sequence[Row]) -> list[Comparison]:
-    """The accuracies of ResNet-18 as assigned beside the published ones, whose code assigns.
+    """The trainings as assigned beside the published ones, whose code assigns.
 
-    A reduced run has taken a few steps where the published ones took 200 epochs.
+    See :func:`kinkcheck.paper.harness.trainings.compare`. A reduced run has taken a few steps where
+    the published ones took 200 epochs.
     """
-    published: dict[float, list[float]] = {}
-    for run in published_values.table("relu_training_final"):
-        if (run["dataset"], run["network"], run["optimizer"], run["batch_norm"]) == _PUBLISHED:
-            published.setdefault(float(run["alpha"]), []).append(100 * float(run["test_accuracy"]))
-    return [
-        of_samples(
-            f"resnet18, α = {row.alpha:g}: accuracy, %",
-            Sample.of([row.accuracy]),
-            Sample.of(published[row.alpha]),
-        )
-        for row in rows
-        if isinstance(row, End) and (row.network, row.backward) == ("resnet18", "α itself")
-    ]
+    return trainings.compare(
+        [row for row in rows if isinstance(row, Final | Epoch) and row.backward == "assigned"]
+    )
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """The norm of the gradient by step, a panel a network and backward pass, a line an α."""
-    networks = list(dict.fromkeys(row.network for row in rows))
-    trained = _steps(rows)
+    """The norm of the gradient by step, a panel a network and backward pass, a line an α.
+
+    At full size accuracies by α, and losses by epoch.
+    """
+    trained = _trainings(rows)
+    if not trained:
+        return training_figures.draw([row for row in rows if isinstance(row, Final | Epoch)])
+    networks = list(dict.fromkeys(network for network, *_ in trained))
     figure = Figure(figsize=(8.4, 0.6 + 2.4 * len(networks)))
     panels = figure.subplots(len(networks), len(BACKWARD), squeeze=False, sharey="row")
     for line, network in zip(panels, networks, strict=True):
         for axes, backward in zip(line, BACKWARD, strict=True):
             for ink, alpha in zip(INKS, ALPHAS, strict=False):
-                steps = trained.get((network, alpha, backward), [])
+                steps = trained.get((network, alpha, backward), trained.get((network, None, None)))
+                shown = (steps or [])[-2 * FROM_ZERO :]
                 axes.plot(
-                    [row.step for row in steps], [row.gradient_norm for row in steps], color=ink,
+                    [row.step for row in shown], [row.gradient_norm for row in shown], color=ink,
                     lw=1, label=f"{alpha:g}",
                 )  # fmt: skip
             axes.set_yscale("log")
             plain_numbers(axes.yaxis)
-            axes.set_title(f"{network}: at 0 {backward}")
+            axes.set_title(f"{network}: at 0 {RETURNED[backward]}")
             axes.set_xlabel("step")
         line[0].set_ylabel("norm of the gradient")
     figure.legend(*panels[0][0].get_legend_handles_labels(), title="α", loc="outside right center")
@@ -255,11 +316,11 @@ RELU_BACKWARD_CONFOUND = Experiment(
     name="relu-backward-confound",
     source="kinkcheck",
     shows="trainings under ReLU'(0) = α, as a derivative and as the published code assigns it",
-    cost=Cost("20 trainings of 200 epochs", "days", "1 GPU", ("cifar10",)),
+    cost=Cost("50 trainings of ResNet-18 of 200 epochs", "days", "1 GPU", ("cifar10",)),
     cost_reduced=Cost(
-        "10 trainings of ResNet-18 of 25 steps, 10 of VGG-11 of 60 steps",
-        "10 min",
-        "1 core",
+        "ResNet-18 and VGG-11 up to a first zero, then 10 trainings of 10 steps of each",
+        "8 min",
+        "1 busy core",
         ("cifar10",),
         measured=True,
     ),
@@ -270,7 +331,8 @@ RELU_BACKWARD_CONFOUND = Experiment(
     summarise=summarise,
     spreads=True,
     reduced_cannot=(
-        "The reduced run has one seed and less than an epoch: it shows what the two backward "
-        "passes do to the gradient where zeros are met, nothing of accuracies after 200 epochs."
+        "The reduced run has one seed and ends 10 steps after the first zero: it shows what the "
+        "two backward passes do to the gradient there, nothing of how often zeros are met, and "
+        "nothing of accuracies after 200 epochs."
     ),
 )

@@ -42,11 +42,11 @@ def draw(rows: Sequence[Final | Epoch]) -> Figure:
 
 
 def _program(row: Configuration) -> str:
-    return f"{row.precision}, {row.forward}"
+    return f"{row.precision}, {row.forward}{', assigned' * (row.backward == 'assigned')}"
 
 
 def accuracy_panel(axes: Axes, rows: Sequence[Final]) -> None:
-    """Final test accuracy of one network by selection, a line a precision and forward."""
+    """Final test accuracy of one network by selection, a line a program."""
     chosen = list(dict.fromkeys(row.selection for row in rows))
     lines = by(rows, _program)
     for at, (program, together) in enumerate(lines.items()):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from kinkcheck import selection
+from kinkcheck.data import Images
 from kinkcheck.errors import InputError
 from kinkcheck.paper.harness import published_values
 from kinkcheck.paper.harness.comparison import (
@@ -43,6 +44,7 @@ class Configuration:
     Attributes:
         data, network, batch_norm, optimizer, precision, forward: as in a study's spec.
         relu, max_pool: selections; None is native.
+        backward: as in a study's spec.
     """
 
     data: str
@@ -53,6 +55,7 @@ class Configuration:
     forward: str
     relu: str | None
     max_pool: str | None
+    backward: str = field(default="exact", kw_only=True)
 
     @property
     def title(self) -> str:
@@ -255,6 +258,16 @@ def class_0(setup: Setup, spec: Spec) -> float:
     assert isinstance(task, Classification)
     where = None if setup.data_dir is None else str(setup.data_dir)
     images = load(task.data, task.test_split, task.test_images, where)
+    return share_of_class_0(images)
+
+
+def share_of_class_0(images: Images) -> float:
+    """Per cent of some images that are of class 0.
+
+    >>> from kinkcheck.data import load
+    >>> share_of_class_0(load("mnist-sample"))
+    10.0
+    """
     zeros = sum(int((labels == 0).sum()) for _, labels in images.batches(512))
     return 100 * zeros / len(images)
 
@@ -322,9 +335,9 @@ def compare(rows: Sequence[Trained]) -> list[Comparison]:
     * The learning rate that was searched at β = 0, which both sides use for every β.
 
     What was not published is left out, and published runs that stopped before others of their
-    network. ReLU'(0) = α is a derivative here, by which the gradient is multiplied; the published
-    code returns α itself (:class:`kinkcheck.nn.AssignedReLU`). At α = 0 the two agree; a difference
-    at another α may be that, which ``relu-backward-confound`` measures.
+    network. The published code returns α itself at 0, as ``backward = "assigned"`` does; otherwise
+    α is a derivative here, by which the gradient is multiplied. At α = 0 the two agree; a
+    difference at another α may be that, which ``relu-backward-confound`` measures.
     """
     trained = [row for row in rows if row.published]
     finals = [row for row in trained if isinstance(row, Final)]
@@ -514,6 +527,7 @@ def _configuration(trial: Trial) -> Configuration:
         optimizer=trial.optimizer,
         precision=trial.precision,
         forward=trial.forward,
+        backward=trial.backward,
         relu=trial.selections.get("relu"),
         max_pool=trial.selections.get("max_pool"),
     )
