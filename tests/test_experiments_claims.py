@@ -270,8 +270,8 @@ def what_quantisation_does() -> str:
     return (
         f"One digit alone meets {eight:.3g} kinks of the loss at 8 bits and {four:.3g} at 4 bits, "
         "on average and in float32; the choice moves the gradient by up to "
-        f"{max(moved):.0f} %, `hybrid:10` by {min(extreme):.0f} to {max(extreme):.0f} %; and except "
-        "for three gradients nothing was certified:"
+        f"{max(moved):.0f} %, `hybrid:10` by {min(extreme):.0f} to {max(extreme):.0f} %; and "
+        "except for three gradients nothing was certified:"
     )
 
 
