@@ -94,12 +94,24 @@ def test_what_is_lost_is_split_between_jacobian_and_forward_value() -> None:
 
 def test_collapses_are_compared_as_shares_and_the_rest_as_accuracies() -> None:
     fine, lost = trainings.compare(
-        [final(), final(max_pool="hybrid:1000", diverged=2, accuracies="nan nan")]
+        [final(), final(max_pool="hybrid:1000", diverged=3, accuracies="nan nan nan")]
     )
     assert fine.what.endswith("accuracy, %")
     assert fine.published == pytest.approx(99.224)  # by hand, from ten runs at 16 bits
     assert lost.what.endswith("runs that collapsed, %")
     assert (lost.ours, lost.published, lost.within) == (100, 100, True)
+
+
+def test_two_runs_have_no_verdict() -> None:
+    rows = [
+        final(accuracies=accuracies, max_pool=max_pool, diverged=accuracies.count("nan"))
+        for accuracies in ("50 51", "50 51 52", "nan nan", "nan nan nan")
+        for max_pool in ("hybrid:0", "hybrid:1000")
+    ]
+    verdicts = [found.within for found in trainings.compare(rows)]
+    few, three = verdicts[:2] + verdicts[4:6], verdicts[2:4] + verdicts[6:]
+    assert few == [None] * 4
+    assert None not in three
 
 
 def test_published_collapses() -> None:
@@ -133,7 +145,7 @@ def test_values_of_relu_at_0_are_compared_with_their_runs() -> None:
     # By hand, from relu_training_final: "cifar10,resnet18,sgd,False", and svhn's under Adam.
     lost, stopped, other, svhn = trainings.compare(
         [
-            under_alpha("0.5", diverged=2, accuracies="nan nan", accuracy=None),
+            under_alpha("0.5", diverged=3, accuracies="nan nan nan", accuracy=None),
             under_alpha("0.3"),
             under_alpha("0"),
             under_alpha("8", data="svhn", network="vgg11", optimizer="adam"),

@@ -147,8 +147,9 @@ def compare(name: Name, out: Out = Path("paper")) -> None:
         numbers = read(experiment, out)
         with blaming(f"{out / experiment.name}.json: its rows cannot be compared"):
             found = experiment.compare(numbers.rows)
-        console.print(comparison_table(found))
-        console.print(comparison_sentence(experiment.name, found))
+        judged = not (numbers.reduced and experiment.reduced_is_other)
+        console.print(comparison_table(found, judged=judged))
+        console.print(comparison_sentence(experiment.name, found, judged=judged))
         if numbers.reduced:
             console.print(experiment.reduced_cannot)
 
