@@ -21,7 +21,7 @@ from kinkcheck.paper.experiments import (
     training_by_beta,
     weight_divergence,
 )
-from kinkcheck.paper.harness import trainings
+from kinkcheck.paper.harness import published_values, trainings
 from kinkcheck.paper.harness.experiment import Experiment, Setup
 from kinkcheck.paper.harness.rows import by, decoded, line
 from kinkcheck.paper.harness.running import read
@@ -214,6 +214,24 @@ def test_specs_can_be_read_at_both_sizes(
         experiment.measure(Setup(tmp_path, reduced=reduced))
     assert all(spec.trials() for spec in trained)
     assert EXPERIMENTS[experiment.name] is experiment
+
+
+def test_every_published_alpha_is_trained_at_full_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = []
+    monkeypatch.setattr(trainings, "train", lambda setup, name, spec: trained.append(spec) or [])
+    for experiment in relu_training.RELU_TRAININGS:
+        experiment.measure(Setup(tmp_path))
+    cells = {
+        (task.data, task.network, str(task.batch_norm), settings.optimizer, relu)
+        for spec in trained
+        for settings in spec.trials()
+        for task, relu in [(settings.task, dict(settings.selections)["relu"])]
+    }
+    for row in published_values.table("relu_training_final"):
+        of = row["dataset"], row["network"], row["batch_norm"], row["optimizer"]
+        assert (*of, f"branch:{float(row['alpha']):g}") in cells
 
 
 def test_the_full_form_needs_its_data(tmp_path: Path) -> None:
