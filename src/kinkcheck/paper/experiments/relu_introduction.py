@@ -343,7 +343,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         top, *others = panels[:above, column]
         _draw_programs(top, function, [row for row in here if isinstance(row, At)])
         if trained:
-            _draw_steps(*others, [row for row in here if isinstance(row, Step)])
+            _draw_steps(others[0], others[1], [row for row in here if isinstance(row, Step)])
     places = panels[above:].flat
     for plane, axes in zip(planes, places, strict=False):
         _draw_plane(axes, plane, _corners(plane, rows))
