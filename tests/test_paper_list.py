@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,48 @@ def test_a_folder_without_numbers_has_nothing_to_compare(
     shown = kinkcheck("paper", "compare", "all", "--out", ".")
     assert shown.code == 0
     assert [line.partition(":")[0] for line in shown.out.splitlines()] == ["tied-windows", "zoo"]
+
+
+RUNS = Path(__file__).parent.parent / "docs" / "experiments" / "runs"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "accuracy-lenet5-mnist",
+            "56 comparisons, without a verdict: reduced, this is not the published quantity.",
+        ),
+        (
+            "relu-dropout",
+            "4 comparisons, without a verdict: reduced, this is not the published quantity.",
+        ),
+        (
+            "relu-zeros-by-architecture",
+            "80 comparisons, without a verdict: the sampling error is not known.",
+        ),
+        (
+            "relu-volumes",
+            "30 of 30 comparisons have a verdict: 5 agree within sampling error (95 %), 25 do not.",
+        ),
+    ],
+)
+def test_a_reduced_training_has_no_verdict(name: str, said: str, kinkcheck: Kinkcheck) -> None:
+    shown = kinkcheck("paper", "compare", name, "--out", str(RUNS))
+    assert shown.code == 0
+    assert f"{name}: {said}" in " ".join(shown.out.split())
+    assert ("within sampling error" in shown.out.splitlines()[0]) == ("quantity" not in said)
+
+
+def test_a_full_training_of_two_runs_has_none_either(kinkcheck: Kinkcheck, folder: Path) -> None:
+    content = json.loads((RUNS / "relu-dropout.json").read_text())
+    del content["digest"]
+    (folder / "relu-dropout.json").write_text(json.dumps(content | {"reduced": False}))
+    shown = kinkcheck("paper", "compare", "relu-dropout", "--out", ".")
+    assert "41.55      98.59" in shown.out
+    assert shown.out.splitlines()[-1] == (
+        "relu-dropout: 4 comparisons, without a verdict: the sampling error is not known."
+    )
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

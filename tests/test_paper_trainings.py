@@ -23,7 +23,7 @@ from kinkcheck.paper.experiments import (
     training_by_beta,
     weight_divergence,
 )
-from kinkcheck.paper.harness import training_figures, trainings
+from kinkcheck.paper.harness import published_values, training_figures, trainings
 from kinkcheck.paper.harness.comparison import Sample, of_samples
 from kinkcheck.paper.harness.experiment import Experiment, Setup
 from kinkcheck.paper.harness.rows import by, decoded, line
@@ -97,12 +97,24 @@ def test_what_is_lost_is_split_between_jacobian_and_forward_value() -> None:
 
 def test_collapses_are_compared_as_shares_and_the_rest_as_accuracies() -> None:
     fine, lost = trainings.compare(
-        [final(), final(max_pool="hybrid:1000", diverged=2, accuracies="nan nan")]
+        [final(), final(max_pool="hybrid:1000", diverged=3, accuracies="nan nan nan")]
     )
     assert fine.what.endswith("accuracy, %")
     assert fine.published == pytest.approx(99.224)  # by hand, from ten runs at 16 bits
     assert lost.what.endswith("runs that collapsed, %")
     assert (lost.ours, lost.published, lost.within) == (100, 100, True)
+
+
+def test_two_runs_have_no_verdict() -> None:
+    rows = [
+        final(accuracies=accuracies, max_pool=max_pool, diverged=accuracies.count("nan"))
+        for accuracies in ("50 51", "50 51 52", "nan nan", "nan nan nan")
+        for max_pool in ("hybrid:0", "hybrid:1000")
+    ]
+    verdicts = [found.within for found in trainings.compare(rows)]
+    few, three = verdicts[:2] + verdicts[4:6], verdicts[2:4] + verdicts[6:]
+    assert few == [None] * 4
+    assert None not in three
 
 
 def test_published_collapses() -> None:
@@ -136,7 +148,7 @@ def test_values_of_relu_at_0_are_compared_with_their_runs() -> None:
     # By hand, from relu_training_final: "cifar10,resnet18,sgd,False", and svhn's under Adam.
     lost, stopped, other, svhn = trainings.compare(
         [
-            under_alpha("0.5", diverged=2, accuracies="nan nan", accuracy=None),
+            under_alpha("0.5", diverged=3, accuracies="nan nan nan", accuracy=None),
             under_alpha("0.3"),
             under_alpha("0"),
             under_alpha("8", data="svhn", network="vgg11", optimizer="adam"),
@@ -205,6 +217,24 @@ def test_specs_can_be_read_at_both_sizes(
         experiment.measure(Setup(tmp_path, reduced=reduced))
     assert all(spec.trials() for spec in trained)
     assert EXPERIMENTS[experiment.name] is experiment
+
+
+def test_every_published_alpha_is_trained_at_full_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained = []
+    monkeypatch.setattr(trainings, "train", lambda setup, name, spec: trained.append(spec) or [])
+    for experiment in relu_training.RELU_TRAININGS:
+        experiment.measure(Setup(tmp_path))
+    cells = {
+        (task.data, task.network, str(task.batch_norm), settings.optimizer, relu)
+        for spec in trained
+        for settings in spec.trials()
+        for task, relu in [(settings.task, dict(settings.selections)["relu"])]
+    }
+    for row in published_values.table("relu_training_final"):
+        of = row["dataset"], row["network"], row["batch_norm"], row["optimizer"]
+        assert (*of, f"branch:{float(row['alpha']):g}") in cells
 
 
 def test_the_full_form_needs_its_data(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from kinkcheck.paper.harness.case import Case, Mlp, Network, Size, take
 from kinkcheck.paper.harness.experiment import Setup
 from kinkcheck.paper.harness.gradients import drawn
 from kinkcheck.paper.harness.published_values import table
+from kinkcheck.paper.harness.running import read
 from kinkcheck.report.ink import save
 
 SMALL = Mlp(layers=1, neurons=8)
@@ -260,25 +262,57 @@ def test_networks_part_at_the_first_step_that_meets_a_kink(images: ImageSet, set
     assert "least distance from a kink" in picture
 
 
-def test_the_plane_is_dark_where_two_spellings_differ(images: ImageSet, setup: Setup) -> None:
-    plan = relu_introduction.Plan(SMALL, steps=1, side=3, precisions=("float32",))
-    corners = [
-        row
-        for row in relu_introduction.measure(setup, plan)
+def test_the_plane_has_the_points_where_two_spellings_differ(
+    images: ImageSet, setup: Setup
+) -> None:
+    network = OneAtItsKink(layers=2, neurons=8)
+    plan = relu_introduction.Plan(network, steps=2, side=5, precisions=("float32",))
+    rows = relu_introduction.measure(setup, plan)
+    (plane, _) = (row for row in rows if isinstance(row, relu_introduction.Plane))
+    assert plane == relu_introduction.Plane("ReLU", "float32", 0, 2.0**-26, 5)
+    found = {
+        (row.a, row.b): row.variation
+        for row in rows
         if isinstance(row, relu_introduction.Corner) and row.function == "ReLU"
-    ]
+    }
     ((x, y),) = take(images, 128, 1)
-    for row in corners:
-        found = []
-        for relu in (nn.ReLU(), Where()):
-            model = drawn(lambda: SMALL.build(images), 0)
-            model.layers[1] = relu
+    expected = {}
+    for a, b in product([-1, -0.5, 0, 0.5, 1], repeat=2):
+        gradients = []
+        for relu in (nn.ReLU, Where):
+            model = drawn(lambda: network.build(images), 0)
+            model.layers[1], model.layers[3] = relu(), relu()
+            model.double()
             with torch.no_grad():
-                for seed, far in ((0, row.a), (1, row.b)):
+                for seed, far in ((0, a), (1, b)):
                     generator = torch.Generator().manual_seed(seed)
                     for each in model.parameters():
-                        each += far * (0.01 * torch.randn(each.shape, generator=generator))
-            loss = F.cross_entropy(model(x), y)
-            found.append(torch.autograd.grad(loss, list(model.parameters())))
-        differ = any(not torch.equal(*pair) for pair in zip(*found, strict=True))
-        assert (row.variation > 0) == differ
+                        each += far * 2.0**-26 * torch.randn(each.shape, generator=generator)
+            loss = F.cross_entropy(model.float()(x), y)
+            gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+        variation = sum(float((p - q).abs().sum()) for p, q in zip(*gradients, strict=True))
+        if variation:
+            expected[a, b] = variation
+    assert found == pytest.approx(expected)
+    assert (0, 0) in found
+
+
+def test_the_stored_planes_are_where_the_stored_trainings_part() -> None:
+    runs = Path(__file__).parent.parent / "docs" / "experiments" / "runs"
+    rows = read(EXPERIMENTS["relu-introduction"], runs).rows
+    planes = [row for row in rows if isinstance(row, relu_introduction.Plane)]
+    assert [plane.precision for plane in planes] == ["float16", "float32"]
+    for plane in planes:
+        steps = [
+            row
+            for row in rows
+            if isinstance(row, relu_introduction.Step)
+            and (row.function, row.precision) == (plane.function, plane.precision)
+        ]
+        assert plane.step + 1 == min(row.step for row in steps if row.distance)
+        assert any(row.at_kinks for row in steps if (row.network, row.step) == (0, plane.step))
+        assert any(
+            row.precision == plane.precision and abs(row.a) + abs(row.b) < 1e-6
+            for row in rows
+            if isinstance(row, relu_introduction.Corner)
+        )

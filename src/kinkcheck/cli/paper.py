@@ -152,8 +152,9 @@ def _compare(name: str, out: Path) -> None:
     with blaming(f"{out / name}.json: its rows cannot be compared"):
         found = experiment.compare(numbers.rows)
     console = Terminal()
-    console.print(comparison_table(found))
-    console.print(comparison_sentence(name, found))
+    judged = not (numbers.reduced and experiment.reduced_is_other)
+    console.print(comparison_table(found, judged=judged))
+    console.print(comparison_sentence(name, found, judged=judged))
     if numbers.reduced:
         console.print(experiment.reduced_cannot)
 

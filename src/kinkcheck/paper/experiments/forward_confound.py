@@ -367,6 +367,7 @@ FORWARD_CONFOUND = Experiment(
     draw=draw,
     compare=_compare,
     summarise=summarise,
+    reduced_is_other=True,
     reduced_cannot=(
         "The reduced run trains LeNet-5 on 4,000 digits for 10 epochs at one learning rate: it can "
         "show which program diverges, not the published accuracies of 60,000 digits and 100 "

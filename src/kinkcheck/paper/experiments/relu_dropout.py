@@ -215,6 +215,7 @@ RELU_DROPOUT = Experiment(
     compare=compare,
     summarise=summarise,
     spreads=True,
+    reduced_is_other=True,
     reduced_cannot="The reduced run trains on 2,000 digits for 3 epochs, two runs each: it can "
     "show whether zeros are met and a value that fails, not accuracies after 200 epochs.",
 )

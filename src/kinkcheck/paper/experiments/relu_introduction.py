@@ -1,18 +1,20 @@
 """[B21], introduction: ReLU'(0) and ReLU6' in programs that compute one function, and what follows.
 
 Three networks start equal and see the same mini-batches: two under the native derivative, one
-under another. They move apart at the first step whose gradient the choice changes. Around the point
-where they start, a plane of parameters shows where that is: the bifurcation zone.
+under another. They move apart at the first step whose gradient the choice changes. Around the
+parameters of that step, a plane shows where else it does: the bifurcation zone.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from kinkcheck import nn as knn
 from kinkcheck.arithmetic.precision import PRECISIONS, parse
 from kinkcheck.data import Images
-from kinkcheck.paper.harness.case import Case, Mlp, Size, replaced, take
+from kinkcheck.paper.harness.case import Batch, Case, Mlp, Size, replaced
 from kinkcheck.paper.harness.experiment import Cost, Experiment, Setup
 from kinkcheck.paper.harness.gradients import against_native, drawn
 from kinkcheck.paper.harness.loop import endless, seeing, step
@@ -113,8 +115,28 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """The plane θ + a u + b v, with a and b from -1 to 1.
+
+    Attributes:
+        function: of the hidden neurons.
+        precision: name.
+        step: whose parameters of network 0 are θ, and whose mini-batch the gradients are of: the
+            first after which networks 0 and 1 differ, or 0 where they never do.
+        scale: standard deviation of the entries of u and v.
+        side: points along a side.
+    """
+
+    function: str
+    precision: str
+    step: int
+    scale: float
+    side: int
+
+
+@dataclass(frozen=True)
 class Corner:
-    """A point of the plane θ + a u + b v through the start θ.
+    """A point of a plane at which the choice changes the gradient.
 
     Attributes:
         function: of the hidden neurons.
@@ -130,7 +152,8 @@ class Corner:
     variation: float
 
 
-Row = At | Step | Corner
+Row = At | Step | Plane | Corner
+_Measured = Step | Plane | Corner
 
 
 @dataclass(frozen=True)
@@ -140,28 +163,30 @@ class Plan:
     Attributes:
         network: the network.
         steps: of the trainings.
-        side: points along a side of the plane.
+        side: points along a side of a plane.
         precisions: names.
+        planes: functions that have one.
     """
 
     network: Mlp = field(default_factory=partial(Mlp, layers=3, neurons=2048))
     steps: int = 100 * 468
     side: int = 81
     precisions: tuple[str, ...] = ("float16", "float32")
+    planes: tuple[str, ...] = ("ReLU", "ReLU6")
 
 
-_REDUCED = Plan(Mlp(layers=3, neurons=1024), steps=100, side=11)
+_REDUCED = Plan(Mlp(layers=3, neurons=1024), steps=100, side=25, planes=("ReLU",))
 _RATE = 0.01
-_SCALE = 0.01  # of the directions: normal numbers times this
 _FAMILIES = {"ReLU": "relu", "ReLU6": "hardtanh"}
 _OTHER: dict[str, Selection] = {"ReLU": Branch(1.0), "ReLU6": Kinks((1.0, 0.0))}  # slope 1
 
 
 def measure(setup: Setup, plan: Plan | None = None) -> list[Row]:
-    """The programs at kinks, three networks by step, and the plane around their start.
+    """The programs at kinks, three networks by step, and the plane where two of them part.
 
     Stochastic gradient descent on MNIST, mini-batches of 128, learning rate 0.01, no momentum. The
-    directions u and v are normal numbers, seeds 0 and 1, times 0.01.
+    directions u and v of a plane are normal numbers, seeds 0 and 1, times a quarter of the unit
+    roundoff, by which the parameters move by roundings.
 
     Args:
         setup: where.
@@ -173,14 +198,13 @@ def measure(setup: Setup, plan: Plan | None = None) -> list[Row]:
     plan = plan or (_REDUCED if setup.reduced else Plan())
     case = Case(plan.network, "mnist", Size(1, plan.steps))
     images = case.images(setup.data_dir)
-    parts: dict[str, Measure[Step | Corner]] = {}
+    parts: dict[str, Measure[_Measured]] = {}
     for function in KINKS:
+        side = plan.side if function in plan.planes else 0
         for precision in plan.precisions:
-            name = f"{plan.network} {function} {precision}"
-            chosen = (case, images, function, precision)
-            parts[f"{name} {plan.steps}"] = partial(_trained, *chosen)
-            parts[f"{name} plane {plan.side}"] = partial(_plane, *chosen, plan.side)
-    measured: dict[str, list[Step | Corner]] = all_kept(setup, Step | Corner, parts)
+            name = f"{plan.network} {function} {precision} {plan.steps} plane {side}"
+            parts[name] = partial(_trained, case, images, function, precision, side)
+    measured: dict[str, list[_Measured]] = all_kept(setup, _Measured, parts)
     return [*programs(), *(row for rows in measured.values() for row in rows)]
 
 
@@ -190,8 +214,9 @@ def _built(case: Case, images: Images, function: str) -> nn.Module:
 
 
 def _trained(
-    case: Case, images: Images, function: str, precision: str, setup: Setup
-) -> list[Step | Corner]:
+    case: Case, images: Images, function: str, precision: str, side: int, setup: Setup
+) -> list[_Measured]:
+    """Three networks by step, then the plane at the step at which two of them part."""
     held = parse(precision)
     start = held.cast_model(_built(case, images, function), setup.device)
     models = [
@@ -202,7 +227,9 @@ def _trained(
     ]
     optimizers = [torch.optim.SGD(model.parameters(), lr=_RATE) for model in models]
     near: list[Tensor] = []
-    rows: list[Step | Corner] = []
+    rows: list[_Measured] = []
+    parting: tuple[int, nn.Module, Batch] | None = None
+    before: tuple[int, nn.Module, Batch] | None = None
 
     def see(given: Tensor) -> None:
         gaps = torch.stack([(given.detach().double() - kink).abs() for kink in KINKS[function]])
@@ -217,6 +244,9 @@ def _trained(
             )
             for model in models
         ]
+        if parting is None:
+            parting = before if distances[1] else None
+            before = number, copy.deepcopy(models[0]), pair
         for index, (model, optimizer) in enumerate(zip(models, optimizers, strict=True)):
             near.clear()
             with seeing(model, see):
@@ -228,21 +258,25 @@ def _trained(
                     int((gaps == 0).sum()), loss,
                 )
             )  # fmt: skip
+    if side:
+        first = next(endless(images, case.size.batch_size))
+        rows += _plane(function, precision, side, *(parting or (0, start, first)), setup)
     return rows
 
 
 def _plane(
-    case: Case, images: Images, function: str, precision: str, side: int, setup: Setup
-) -> list[Step | Corner]:
-    model = _built(case, images, function)
+    function: str, precision: str, side: int, number: int, model: nn.Module, pair: Batch,
+    setup: Setup,
+) -> list[_Measured]:  # fmt: skip
+    model = model.to("cpu", torch.float64)  # a parameter that moves is rounded once
     start = [each.detach().clone() for each in model.parameters()]
+    scale = parse(precision).unit_roundoff / 4
     u, v = (
-        [_SCALE * torch.randn(each.shape, generator=generator) for each in start]
+        [scale * torch.randn(each.shape, generator=generator).double() for each in start]
         for generator in (torch.Generator().manual_seed(seed) for seed in (0, 1))
     )
-    (pair,) = take(images, case.size.batch_size, 1)
     places = torch.linspace(-1, 1, side).tolist()
-    rows: list[Step | Corner] = []
+    rows: list[_Measured] = [Plane(function, precision, number, scale, side)]
     for a in places:
         for b in places:
             with torch.no_grad():
@@ -251,7 +285,8 @@ def _plane(
             found = against_native(
                 model, pair, precision, setup.device, _FAMILIES[function], _OTHER[function]
             )
-            rows.append(Corner(function, precision, a, b, found.l1))
+            if found.l1:
+                rows.append(Corner(function, precision, a, b, found.l1))
     return rows
 
 
@@ -292,21 +327,28 @@ def _at(program: Callable[[Tensor], Tensor], x: float, dtype: torch.dtype) -> tu
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A column a function: derivatives at kinks, distances, how near kinks are, and the plane."""
+    """Derivatives at kinks, distances and how near kinks are, a column a function; then planes."""
     functions = list(dict.fromkeys(row.function for row in rows))
-    planes = by((row for row in rows if isinstance(row, Corner)), lambda row: row.precision)
+    planes = [row for row in rows if isinstance(row, Plane)]
     trained = any(isinstance(row, Step) for row in rows)
-    lines = 1 + 2 * trained + len(planes)
-    figure = Figure(figsize=(4.2 * len(functions), 2.4 * lines + 0.4))
-    panels = figure.subplots(lines, len(functions), squeeze=False)
+    columns = len(functions)
+    above = 1 + 2 * trained
+    lines = above + math.ceil(len(planes) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.4 * above + 3.4 * (lines - above) + 0.4))
+    panels = figure.subplots(
+        lines, columns, squeeze=False, height_ratios=[2.4] * above + [3.4] * (lines - above)
+    )
     for column, function in enumerate(functions):
         here = [row for row in rows if row.function == function]
-        top, *others = panels[:, column]
+        top, *others = panels[:above, column]
         _draw_programs(top, function, [row for row in here if isinstance(row, At)])
         if trained:
             _draw_steps(others[0], others[1], [row for row in here if isinstance(row, Step)])
-        for axes, (precision, corners) in zip(others[2 * trained :], planes.items(), strict=True):
-            _draw_plane(axes, precision, [row for row in corners if row.function == function])
+    places = panels[above:].flat
+    for plane, axes in zip(planes, places, strict=False):
+        _draw_plane(axes, plane, _corners(plane, rows))
+    for axes in places:
+        axes.set_axis_off()
     return figure
 
 
@@ -351,22 +393,42 @@ def _draw_steps(distances: Axes, nearest: Axes, rows: Sequence[Step]) -> None:
         axes.legend(fontsize=7, loc="upper left")
 
 
-def _draw_plane(axes: Axes, precision: str, rows: Sequence[Corner]) -> None:
-    places = sorted({row.a for row in rows})
-    values = {(row.a, row.b): row.variation for row in rows}
-    shares = [[float(values[a, b] != 0) for a in places] for b in places]
-    axes.pcolormesh(places, places, shares, cmap="Greys", vmin=0, vmax=1.5, shading="nearest")
-    axes.set_title(f"{precision}: differ where dark", fontsize=8)
+def _corners(plane: Plane, rows: Sequence[Row]) -> list[Corner]:
+    """Where on a plane the choice changes the gradient."""
+    return [
+        row
+        for row in rows
+        if isinstance(row, Corner)
+        and (row.function, row.precision) == (plane.function, plane.precision)
+        and row.variation
+    ]
+
+
+def _draw_plane(axes: Axes, plane: Plane, rows: Sequence[Corner]) -> None:
+    places = np.linspace(-1, 1, plane.side)
+    sizes = np.full((plane.side, plane.side), np.nan)
+    for row in rows:
+        a, b = (np.abs(places - each).argmin() for each in (row.a, row.b))
+        sizes[b, a] = math.log10(row.variation)
+    drawn = axes.pcolormesh(places, places, sizes, cmap="viridis", shading="nearest")
+    axes.set_facecolor("#dddddd")
+    axes.set_aspect("equal")
+    where = f"{plane.function}, {plane.precision}, step {plane.step}"
+    axes.set_title(f"{where}: grey where equal", fontsize=8)
     axes.set_xlabel("a")
     axes.set_ylabel("b")
+    if rows:
+        axes.figure.colorbar(drawn, ax=axes, label="log₁₀ D, l1")
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
     """Where the networks part, and how much of the plane lies in the zone.
 
     >>> steps = [Step("ReLU", "float32", 1, n, float(n == 2), 0.1, 0, 2.3) for n in range(3)]
-    >>> summarise([*steps, Corner("ReLU", "float32", 0.0, 0.0, 0.0)])[0]["differ from step"]
-    2
+    >>> (found,) = summarise([*steps, Plane("ReLU", "float32", 1, 1e-8, 2),
+    ...                       Corner("ReLU", "float32", -1.0, 1.0, 0.5)])
+    >>> found["differ from step"], found["of the plane in the zone, %"]
+    (2, 25.0)
     """
     found: list[Line] = []
     cells = by(
@@ -374,7 +436,11 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
     )
     for (function, precision), together in cells.items():
         steps = [row for row in together if isinstance(row, Step)]
-        plane = [row.variation != 0 for row in together if isinstance(row, Corner)]
+        shares = (
+            100 * len(_corners(row, rows)) / row.side**2
+            for row in together
+            if isinstance(row, Plane)
+        )
         parted, again = (
             next((row.step for row in steps if row.network == number and row.distance != 0), None)
             for number in (1, 2)
@@ -387,7 +453,7 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
                 "steps at a kink": sum(row.at_kinks > 0 for row in steps if row.network == 0),
                 "differ from step": parted,
                 "native again from step": again,
-                "of the plane in the zone, %": 100 * sum(plane) / len(plane) if plane else None,
+                "of the plane in the zone, %": next(shares, None),
             }
         )
     return found or [line(row) for row in rows if row.precision == "float32"]
@@ -397,7 +463,7 @@ RELU_INTRODUCTION = Experiment(
     name="relu-introduction",
     source="B21, introduction: ReLU'(0), and ReLU6",
     shows="programs for ReLU and ReLU6 and their derivatives at kinks; when networks part that "
-    "were trained alike; where around their start the choice changes the gradient",
+    "were trained alike; where around that step the choice changes the gradient",
     cost=Cost(
         "3 networks of ReLU and 3 of ReLU6 at two precisions, 100 epochs; planes of 6,561 points",
         "1 day",
@@ -405,8 +471,8 @@ RELU_INTRODUCTION = Experiment(
         ("mnist",),
     ),
     cost_reduced=Cost(
-        "narrower networks, 100 steps of each, planes of 121 points",
-        "5 min",
+        "narrower networks, 100 steps of each, two planes of 625 points",
+        "4 min",
         "1 core",
         ("mnist",),
         measured=True,

@@ -66,6 +66,7 @@ def experiment(
         spreads=True,
         draw=training_figures.draw,
         reduced_cannot=reduced_cannot,
+        reduced_is_other=True,
         compare=trainings.compare if compared else None,
         summarise=trainings.summarise,
     )

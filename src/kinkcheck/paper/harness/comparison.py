@@ -11,6 +11,8 @@ from scipy.special import stdtrit
 
 from kinkcheck.audit.intervals import clopper_pearson
 
+_LEAST_RUNS = 3  # the interval of two holds nearly anything
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -22,6 +24,7 @@ class Comparison:
         published: the published value.
         low, high: the 95 % interval of ``ours - published`` as far as sampling explains it; None
             where neither side says how much it varies.
+        runs: of ours that the value rests on; None where it is of no runs.
 
     >>> Comparison("volume, float32", 48.7, 55.2, -20.8, 7.8).within
     True
@@ -32,6 +35,7 @@ class Comparison:
     published: float
     low: float | None = None
     high: float | None = None
+    runs: int | None = None
 
     @property
     def difference(self) -> float:
@@ -40,8 +44,14 @@ class Comparison:
 
     @property
     def within(self) -> bool | None:
-        """Whether sampling alone explains the difference; None where that is not known."""
-        if self.low is None or self.high is None:
+        """Whether sampling alone explains the difference; None where that is not known.
+
+        Of fewer than three runs it is not.
+
+        >>> Comparison("accuracy, %", 41.6, 98.6, -120.0, 6.0, runs=2).within
+        """
+        few = self.runs is not None and self.runs < _LEAST_RUNS
+        if few or self.low is None or self.high is None:
             return None
         return self.low <= 0 <= self.high
 
@@ -142,9 +152,10 @@ def of_samples(what: str, ours: Sample, published: Sample) -> Comparison:
     """
     first, second = ours.variance_of_mean, published.variance_of_mean
     if first is None or second is None or first + second == 0:
-        return Comparison(what, ours.mean, published.mean)
+        return Comparison(what, ours.mean, published.mean, runs=ours.runs)
     spread = first + second
     freedom = spread**2 / (first**2 / (ours.runs - 1) + second**2 / (published.runs - 1))
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(spread)
     difference = ours.mean - published.mean
-    return Comparison(what, ours.mean, published.mean, difference - half, difference + half)
+    low, high = difference - half, difference + half
+    return Comparison(what, ours.mean, published.mean, low, high, ours.runs)

@@ -119,6 +119,8 @@ class Experiment(Generic[R]):
         compare: these numbers beside the published ones; None where nothing is published.
         summarise: what a terminal shows of these numbers; None for the numbers themselves.
         reduced_cannot: what a reduced run can and cannot show, a sentence or two.
+        reduced_is_other: whether what a reduced run measures is not the published quantity, as the
+            accuracy of a shorter training on fewer images; it is set beside it without a verdict.
         spreads: whether a cluster takes its points, parts or trials; else all is done here.
     """
 
@@ -133,6 +135,7 @@ class Experiment(Generic[R]):
     reduced_cannot: str
     compare: Callable[[Sequence[R]], list[Comparison]] | None = None
     summarise: Callable[[Sequence[R]], Sequence[Line]] | None = None
+    reduced_is_other: bool = False
     spreads: bool = False
 
     def shown(self, rows: Sequence[R]) -> Sequence[Line]:

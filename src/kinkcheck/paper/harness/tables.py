@@ -107,13 +107,22 @@ def experiment_text(experiment: Experiment[Any]) -> str:
     )
 
 
-def comparison_table(found: Sequence[Comparison]) -> Table:
-    """Ours, the published value, the difference, and whether sampling explains it."""
+def comparison_table(found: Sequence[Comparison], *, judged: bool = True) -> Table:
+    """Ours, the published value, the difference, and whether sampling explains it.
+
+    Args:
+        found: the values.
+        judged: whether both are of one quantity, so that there is something to explain.
+
+    >>> [column.header for column in comparison_table([], judged=False).columns]
+    ['value', 'ours', 'published', 'difference']
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("value")
     for heading in ("ours", "published", "difference"):
         table.add_column(heading, justify="right")
-    table.add_column("within sampling error")
+    if judged:
+        table.add_column("within sampling error")
     words = {True: "yes", False: "no", None: "not known"}
     for each in found:
         table.add_row(
@@ -121,24 +130,42 @@ def comparison_table(found: Sequence[Comparison]) -> Table:
             f"{each.ours:.4g}",
             f"{each.published:.4g}",
             f"{each.difference:+.3g}",
-            words[each.within],
+            *[words[each.within]] * judged,
         )
     return table
 
 
-def comparison_sentence(name: str, found: Sequence[Comparison]) -> str:
-    """How many of the published values ours agree with.
+def comparison_sentence(name: str, found: Sequence[Comparison], *, judged: bool = True) -> str:
+    """How many comparisons have a verdict, and what it is.
 
-    >>> comparison_sentence("x", [Comparison("a", 1.0, 2.0, -2.0, 1.0)])
-    'x: 1 of 1 published values agree with ours within sampling error (95 %).'
+    >>> agrees, open_ = Comparison("a", 1.0, 2.0, -2.0, 1.0), Comparison("b", 1.0, 2.0)
+    >>> comparison_sentence("x", [agrees, open_])
+    'x: 1 of 2 comparisons has a verdict: 1 agrees within sampling error (95 %), 0 do not.'
+    >>> comparison_sentence("x", [open_])
+    'x: 1 comparison, without a verdict: the sampling error is not known.'
+    >>> comparison_sentence("x", [agrees], judged=False)
+    'x: 1 comparison, without a verdict: reduced, this is not the published quantity.'
+    >>> comparison_sentence("x", [])
+    'x: nothing that was measured was published.'
     """
-    judged = [each for each in found if each.within is not None]
-    agreeing = sum(bool(each.within) for each in judged)
-    text = (
-        f"{name}: {agreeing} of {len(judged)} published values agree with ours within sampling "
-        "error (95 %)"
+    if not found:
+        return f"{name}: nothing that was measured was published."
+    verdicts = [each.within for each in found if each.within is not None] if judged else []
+    if not verdicts:
+        why = (
+            "the sampling error is not known"
+            if judged
+            else "reduced, this is not the published quantity"
+        )
+        return f"{name}: {_counted(len(found), 'comparison')}, without a verdict: {why}."
+    agree = sum(verdicts)
+    return (
+        f"{name}: {len(verdicts)} of {_counted(len(found), 'comparison')} "
+        f"{'has' if len(verdicts) == 1 else 'have'} a verdict: {agree} "
+        f"{'agrees' if agree == 1 else 'agree'} within sampling error (95 %), "
+        f"{len(verdicts) - agree} {'does' if len(verdicts) - agree == 1 else 'do'} not."
     )
-    open_ = len(found) - len(judged)
-    if open_:
-        text += f"; of {open_} more the sampling error is not known"
-    return f"{text}."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

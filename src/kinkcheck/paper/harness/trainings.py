@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -431,11 +431,12 @@ def beside(what: str, ours: Sequence[float], diverged: int, theirs: Published) -
     accuracies, collapsed = theirs
     if not diverged and not collapsed:
         return of_samples(f"{what}: accuracy, %", Sample.of(ours), Sample.of(accuracies))
-    return of_intervals(
+    shares = of_intervals(
         f"{what}: runs that collapsed, %",
         Share.of(diverged, len(ours)).interval,
         Share.of(collapsed, len(accuracies)).interval,
     )
+    return replace(shares, runs=len(ours))
 
 
 def _published() -> dict[tuple[object, ...], Published]:
