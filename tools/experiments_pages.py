@@ -590,7 +590,7 @@ _PAIRED = (
     "accuracy-vgg11-cifar10", "accuracy-vgg11-svhn", "accuracy-resnet18-cifar10",
     "accuracy-densenet121-cifar10", "accuracy-resnet50-imagenet",
 )  # fmt: skip
-_BY_ALPHA = ("relu-training-mnist", "relu-training-cifar10", "relu-training-svhn")
+_BY_ALPHA = tuple(f"relu-training-{name}" for name in ("mnist", "cifar10", "svhn", "imagenet"))
 VIEWS: dict[tuple[str, str], Callable[[Any], Cells]] = {
     ("programs", "zero"): zero,
     ("tied-windows", "causes"): causes,

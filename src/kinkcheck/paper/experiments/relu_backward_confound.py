@@ -330,6 +330,7 @@ RELU_BACKWARD_CONFOUND = Experiment(
     compare=compare,
     summarise=summarise,
     spreads=True,
+    reduced_is_other=True,
     reduced_cannot=(
         "The reduced run has one seed and ends 10 steps after the first zero: it shows what the "
         "two backward passes do to the gradient there, nothing of how often zeros are met, and "
