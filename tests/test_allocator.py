@@ -16,13 +16,14 @@ def resident():
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * 4096
 
-kept = keep_large_blocks()
+def use(blocks):
+    tensors = [torch.ones(64 << 20, dtype=torch.uint8) for _ in range(blocks)]
+    del tensors
+    return resident() - before
+
+print(give_back(), keep_large_blocks(), end=" ")
 before = resident()
-tensors = [torch.ones(64 << 20, dtype=torch.uint8) for _ in range(4)]
-del tensors
-print(kept, resident() - before, end=" ")
-give_back()
-print(resident() - before)
+print(use(2), give_back(), use(18), give_back(), resident() - before)
 """
 
 
@@ -31,9 +32,11 @@ def test_memory_is_kept_until_it_is_given_back() -> None:
     run = subprocess.run(
         [sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True
     )
-    kept, held, left = run.stdout.split()
+    asked_before, kept, few, given_of_few, many, given_of_many, left = run.stdout.split()
     if kept == "False":
         pytest.skip("the allocator is not glibc's")
     megabyte = 1 << 20
-    assert int(held) > 200 * megabyte
+    assert int(few) > 100 * megabyte
+    assert (asked_before, given_of_few, given_of_many) == ("False", "False", "True")
+    assert int(many) > 1000 * megabyte
     assert int(left) < 50 * megabyte

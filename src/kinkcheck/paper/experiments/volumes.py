@@ -13,7 +13,6 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from kinkcheck.arithmetic.allocator import give_back
 from kinkcheck.audit.volume import Volume, estimate_volume
 from kinkcheck.measure.zones import Zone
 from kinkcheck.paper.harness import published_values
@@ -104,7 +103,6 @@ def estimated(setup: Setup, bar: Bar, *, lifted: bool) -> Volume:
     case = bar.case
     images = case.images(setup.data_dir)
     name = f"{case.network.name}-{case.size.batch_size}{'-bn' * case.network.batch_norm}"
-    give_back()  # bars differ in size, and what is free is in pieces
     return estimate_volume(
         case.factory(images),
         case.batches(images),
