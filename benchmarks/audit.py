@@ -32,10 +32,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import kinkcheck
 from kinkcheck import networks
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.measure.forward import Forward
 from kinkcheck.measure.standing import told
-from timing import medians, table, where
+from timing import keep_large_blocks, medians, table, where
 
 
 class _PublishedMinimal(torch.autograd.Function):

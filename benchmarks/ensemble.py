@@ -34,9 +34,8 @@ from torch.optim import SGD
 import kinkcheck
 from kinkcheck import networks
 from kinkcheck.arithmetic import precision
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.arithmetic.precision import Precision
-from timing import medians, processor, table
+from timing import keep_large_blocks, medians, processor, table
 
 NETWORKS = ["lenet5", "mlp"]
 MEMBERS = [3, 8]

@@ -5,7 +5,7 @@
     python benchmarks/max_pool.py --cpu-time --threads 1
     python benchmarks/max_pool.py --fresh  large tensors in memory that is fresh at every call
 
-Memory is used again on both sides, as the command line does it, unless it is to be ``--fresh``: to
+Memory is used again on both sides, unless it is to be ``--fresh``: to
 clear fresh pages takes longer than to pool. With ``--cpu-time`` the processor's time is measured
 instead of the clock's: on a busy machine, with one thread, it says more. See README.md in this
 folder for what limits each case.
@@ -27,10 +27,9 @@ from rich.table import Table
 from torch import Tensor
 
 from kinkcheck import kernels
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.kernels import SlidingWindows
 from kinkcheck.selection import Hybrid
-from timing import medians, where
+from timing import keep_large_blocks, medians, where
 
 POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 HYBRID = Hybrid(10)

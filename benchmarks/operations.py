@@ -22,9 +22,8 @@ from rich.console import Console
 from torch import Tensor
 
 from kinkcheck import ops
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.selection import Minimal
-from timing import medians, table, where
+from timing import keep_large_blocks, medians, table, where
 
 PROMISED = 1.3
 

@@ -36,11 +36,7 @@ def measured(name: str, channels: int, size: int, precision: str, batches: int) 
 
     import kinkcheck
     from kinkcheck import networks
-
-    try:
-        from kinkcheck.arithmetic.allocator import keep_large_blocks
-    except ImportError:  # where older versions have it
-        from kinkcheck.allocator import keep_large_blocks
+    from timing import keep_large_blocks
 
     keep_large_blocks()
     torch.manual_seed(0)

@@ -541,7 +541,7 @@ def test_much_memory_is_said_before_it_is_taken(
     kinkcheck: Kinkcheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(free: int | None) -> str:
-        monkeypatch.setattr("kinkcheck.progress.available", lambda device: free)
+        monkeypatch.setattr("kinkcheck.progress._available", lambda device: free)
         run = kinkcheck("audit", "my_nets.py:Net", "--batches", "1", "--batch-size", "8")
         assert run.code == 0
         return run.err

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
-from kinkcheck.arithmetic.allocator import available
 from kinkcheck.terminal import Terminal
 
 _MUCH = 0.1
@@ -61,7 +61,7 @@ def progress(console: Terminal, device: str, doing: str = "Auditing") -> Iterato
 
         def on_memory(needed: int) -> None:
             bar.update(task, description=f"{doing}, with about {_bytes(needed)} of memory")
-            free = available(device)
+            free = _available(device)
             if free is not None and needed > free * _MUCH:
                 console.tell(
                     f"kinkcheck: takes about {_bytes(needed)} of memory, and {_bytes(free)} are "
@@ -121,6 +121,26 @@ def watched(
             on_point(done, total)
 
         yield Watching(memory, bar.on_planned, point)
+
+
+def _available(device: str) -> int | None:
+    """The memory that is free for a device, in bytes; None where that cannot be known."""
+    import torch  # not before a command has checked what can be checked without it
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if torch.device(device).type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _bytes(number: int) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.arithmetic.precision import Precision, require_precisions
 from kinkcheck.audit.points import Grid, Place
 from kinkcheck.cluster import Cluster, WorkerDiedError, kind_of, settle
@@ -171,6 +170,5 @@ def _measure(
 
 @lru_cache(maxsize=1)
 def _unpickled(program: bytes) -> Grid:
-    keep_large_blocks()  # the process does nothing else
     grid: Grid = loads(program)
     return grid

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from kinkcheck.arithmetic.allocator import give_back
 from kinkcheck.arithmetic.casting import InPlace
 from kinkcheck.arithmetic.precision import Precision
 from kinkcheck.errors import InputError, blaming
@@ -169,7 +168,6 @@ class Grid:
                 found = self._measure(
                     place, check, first, lifted if self._lifted is None else self._lifted
                 )
-            give_back()
             self._checked.add(place.precision)
             if found.hidden:
                 self._hiding.add(place.precision)

@@ -15,7 +15,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from kinkcheck.arithmetic.allocator import keep_large_blocks
 from kinkcheck.cli.atlas import atlas
 from kinkcheck.cli.audit import audit
 from kinkcheck.cli.demo import demo
@@ -53,7 +52,6 @@ app.add_typer(paper, name="paper")
 
 def main() -> None:
     """Run the command line; what is wrong with the input is said in one line, exit code 2."""
-    keep_large_blocks()
     _require_streams()
     if "_KINKCHECK_COMPLETE" in os.environ or {*sys.argv[1:2]} & _COMPLETION:
         app()  # for a shell, which waits for what Typer says

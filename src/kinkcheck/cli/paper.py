@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kinkcheck.arithmetic.allocator import give_back
 from kinkcheck.cli.options import (
     QUICK,
     DataDir,
@@ -119,7 +118,6 @@ def run(
                 f"{out / experiment.name}.*"
             )
             gc.collect()  # what hangs in circles is free only after it
-            give_back()
 
 
 @paper.command()
