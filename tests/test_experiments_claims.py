@@ -289,6 +289,58 @@ def what_was_not_met() -> str:
     )
 
 
+# --- Volumes -------------------------------------------------------------------------------------
+
+
+def _bars() -> list[Row]:
+    names = ("depth", "batch-size", "batch-norm")
+    return [row for name in names for row in run(f"volume-by-{name}")]
+
+
+@claim("volumes")
+def what_is_above_in_16_and_64_bits() -> str:
+    for row in _bars():
+        if row["precision"] == "float16":
+            large = row["factor"] == "batch_size" and row["value"] in (512, 1024)
+            assert row["above"] == (0 if large else row["points"])
+        elif row["precision"] == "float64":
+            assert not row["above"]
+    return (
+        "all of them at 16 bits but for mini-batches of 512 and 1,024, of which none is, and none "
+        "at 64 bits:"
+    )
+
+
+@claim("volumes")
+def shares_beside_the_published_ones() -> str:
+    bits = {"float16": "16", "float32": "32", "float64": "64"}
+    apart, count = [], 0
+    for row in _bars():
+        (other,) = (
+            each
+            for each in where(published("bifurcation_volumes"), factor=row["factor"])
+            if each["value"].lower() == str(row["value"]).lower()
+            and each["precision_bits"] == bits[row["precision"]]
+        )
+        size = row["value"] if row["factor"] == "batch_size" else 128
+        points = math.ceil(50_000 / size)
+        above = round(float(other["proportion_percent"]) / 100 * points)
+        interval = stats.binomtest(above, points).proportion_ci(0.95)
+        count += 1
+        if not (100 * interval.low <= row["high"] and row["low"] <= 100 * interval.high):
+            apart.append((row["value"], row["precision"], row["above"], row["points"]))
+    assert apart == [(512, "float16", 0, 2)]
+    return f"{count - len(apart)} of {count} shares of the three experiments lie within sampling"
+
+
+@claim("volumes")
+def mini_batches_at_first() -> str:
+    by_precision = {row["points"] for row in run("volume-by-precision")}
+    by_depth = {row["points"] for row in where(run("volume-by-depth"), value="vgg11")}
+    (many,), (few,) = by_precision, by_depth
+    return f"The first table has VGG-11 on {many} mini-batches, this one on {few}."
+
+
 # --- Jacobian or forward value? ------------------------------------------------------------------
 
 

@@ -269,8 +269,8 @@ VOLUME_BY_PRECISION = Experiment(
     cost=Cost("390 points at three precisions", "about 35 min", "2 cores", ("cifar10",)),
     cost_reduced=Cost(
         "39 points at three precisions",
-        "10 min",
-        "2 cores",
+        "7 min",
+        "1 busy core",
         ("cifar10",),
         measured=True,
     ),
@@ -295,7 +295,7 @@ VOLUME_BY_DEPTH = Experiment(
     ),
     cost_reduced=Cost(
         "8 points at three precisions for VGG-11, 4 for each other",
-        "10 min",
+        "6 min",
         "1 busy core",
         ("cifar10",),
         measured=True,
@@ -324,7 +324,7 @@ VOLUME_BY_BATCH_SIZE = Experiment(
     ),
     cost_reduced=Cost(
         "8, 4, 2 and 1 points at three precisions, VGG-11",
-        "9 min",
+        "8 min",
         "1 busy core",
         ("cifar10",),
         measured=True,
@@ -345,7 +345,7 @@ VOLUME_BY_BATCH_NORM = Experiment(
     cost=Cost("390 points at three precisions, twice", "about 80 min", "2 cores", ("cifar10",)),
     cost_reduced=Cost(
         "8 points at three precisions, twice",
-        "11 min",
+        "3 min",
         "1 busy core",
         ("cifar10",),
         measured=True,
