@@ -203,6 +203,43 @@ def the_derivative_hardly_does() -> str:
 
 
 @claim("relu-backward-confound")
+def zeros_are_rare() -> str:
+    several = []
+    for network in ("resnet18", "vgg11"):
+        for backward in ("exact", "assigned"):
+            for alpha in (0.0, 0.1, 0.2, 0.5, 1.0):
+                steps = _steps(network, backward, alpha)
+                met = [row for row in steps if row["zeros"]]
+                assert (len(steps), len(met) in (1, 2)) == (10, True)
+                several += [row for row in met if row["zeros"] > 1]
+    (row,) = several
+    assert (row["network"], row["alpha"], row["backward"]) == ("resnet18", 0.2, "assigned")
+    return (
+        f"of the {len(steps)} steps one or two met any, and each of them a single one, but for "
+        f"step {row['step']} of ResNet-18 under α = {row['alpha']} itself, which met "
+        f"{_WORDS[row['zeros']]}."
+    )
+
+
+@claim("relu-backward-confound")
+def zeros_hang_on_roundings() -> str:
+    second = {}
+    for alpha in (0.2, 1.0):
+        _, again = (row["step"] for row in _steps("resnet18", "exact", alpha) if row["zeros"])
+        second[alpha] = again
+    return (
+        f"(under α times the gradient, ResNet-18 met its second at step {second[0.2]} for α = 0.2 "
+        f"and at step {second[1.0]} for α = 1)"
+    )
+
+
+@claim("relu-backward-confound")
+def how_long_a_reduced_training_is() -> str:
+    steps = max(row["step"] for row in _steps("resnet18", "assigned", 0.0))
+    return f"a reduced run has taken {steps} steps where they took 200 epochs;"
+
+
+@claim("relu-backward-confound")
 def nothing_is_lost_in_ten_steps() -> str:
     lost, images = [], []
     for network in ("resnet18", "vgg11"):
@@ -862,6 +899,24 @@ def what_diverges_in_16_bits() -> str:
     runs = sum(each[1000]["runs"] for each in found)
     return (
         f"In 16 bits all trainings diverge at β = 10⁴ and {_WORDS[lost]} of {_WORDS[runs]} at 10³."
+    )
+
+
+@claim("training")
+def larger_networks() -> str:
+    names = (
+        "accuracy-vgg11-cifar10", "accuracy-vgg11-svhn", "accuracy-resnet18-cifar10",
+        "accuracy-densenet121-cifar10", "accuracy-resnet50-imagenet",
+    )  # fmt: skip
+    finals = {name: where(run(name), epoch=None) for name in names}
+    assert not any(row["diverged"] for rows in finals.values() for row in rows)
+    first, second = finals["accuracy-vgg11-svhn"]
+    assert first["data"] == second["data"] == "cifar10"
+    assert first["accuracies"] == second["accuracies"]
+    assert len(finals["accuracy-vgg11-cifar10"]) == 4  # two rows of the table
+    return (
+        "`accuracy-vgg11-svhn` takes CIFAR-10 in the place of SVHN: it is the third row, at "
+        f"{first['accuracy']:.1f} % under both."
     )
 
 
