@@ -91,7 +91,7 @@ def the_twins_are_equal() -> str:
         [{**row, "function": ""} for row in where(steps, function=name)]
         for name in ("ReLU", "ReLU6")
     )
-    assert relu == relu6
+    assert relu == relu6 != []
     return "the ReLU6 networks are their ReLU twins to the last digit"
 
 
@@ -342,6 +342,7 @@ def what_is_above_in_16_and_64_bits() -> str:
             assert row["above"] == (0 if large else row["points"])
         elif row["precision"] == "float64":
             assert not row["above"]
+    assert {row["precision"] for row in _bars()} == {"float16", "float32", "float64"}
     return (
         "all of them at 16 bits but for mini-batches of 512 and 1,024, of which none is, and none "
         "at 64 bits:"
@@ -706,10 +707,13 @@ def models_without_kinks() -> str:
 
 @claim("zoo")
 def ties_of_rounding() -> str:
+    in_half = False
     for row in run("zoo"):
         ties = dict(each.rsplit(" ", 1) for each in (row["tied"] or "").split(", ") if each)
-        if row["precision"] == "float32":
-            assert not any(int(ties.get(name, 0)) for name in ("relu", "relu6"))
+        met = any(int(ties.get(name, 0)) for name in ("relu", "relu6"))
+        assert not (met and row["precision"] == "float32")
+        in_half |= met and row["precision"] == "bfloat16"
+    assert in_half
     moved = max(max(row["minimal"] or 0, row["last"] or 0) for row in run("zoo"))
     return (
         "Ties of ReLU and ReLU6 are met in bfloat16 alone, and are ties of rounding: what is "
@@ -861,9 +865,14 @@ def with_the_mean_first_they_do() -> str:
 @claim("relu")
 def alpha_changed_an_accuracy_where_a_zero_was_met() -> str:
     rows = run("relu-dropout")
+    assert {row["zeros"] for row in rows} == {0, 1}
+    changed = []
     for row in where(rows, alpha=0.0):
         other = only(rows, dropout=row["dropout"], run=row["run"], alpha=1.0)
-        assert row["zeros"] or row["test_accuracy"] == other["test_accuracy"]
+        if row["test_accuracy"] != other["test_accuracy"]:
+            changed.append(row["zeros"])
+    assert changed
+    assert all(changed)
     return (
         "In 32 bits these trainings met a zero or none, and α changed an accuracy only where one "
         "was met;"
