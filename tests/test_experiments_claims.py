@@ -91,7 +91,7 @@ def the_twins_are_equal() -> str:
         [{**row, "function": ""} for row in where(steps, function=name)]
         for name in ("ReLU", "ReLU6")
     )
-    assert relu == relu6
+    assert relu == relu6 != []
     return "the ReLU6 networks are their ReLU twins to the last digit"
 
 
@@ -203,6 +203,43 @@ def the_derivative_hardly_does() -> str:
 
 
 @claim("relu-backward-confound")
+def zeros_are_rare() -> str:
+    several = []
+    for network in ("resnet18", "vgg11"):
+        for backward in ("exact", "assigned"):
+            for alpha in (0.0, 0.1, 0.2, 0.5, 1.0):
+                steps = _steps(network, backward, alpha)
+                met = [row for row in steps if row["zeros"]]
+                assert (len(steps), len(met) in (1, 2)) == (10, True)
+                several += [row for row in met if row["zeros"] > 1]
+    (row,) = several
+    assert (row["network"], row["alpha"], row["backward"]) == ("resnet18", 0.2, "assigned")
+    return (
+        f"of the {len(steps)} steps one or two met any, and each of them a single one, but for "
+        f"step {row['step']} of ResNet-18 under α = {row['alpha']} itself, which met "
+        f"{_WORDS[row['zeros']]}."
+    )
+
+
+@claim("relu-backward-confound")
+def zeros_hang_on_roundings() -> str:
+    second = {}
+    for alpha in (0.2, 1.0):
+        _, again = (row["step"] for row in _steps("resnet18", "exact", alpha) if row["zeros"])
+        second[alpha] = again
+    return (
+        f"(under α times the gradient, ResNet-18 met its second at step {second[0.2]} for α = 0.2 "
+        f"and at step {second[1.0]} for α = 1)"
+    )
+
+
+@claim("relu-backward-confound")
+def how_long_a_reduced_training_is() -> str:
+    steps = max(row["step"] for row in _steps("resnet18", "assigned", 0.0))
+    return f"a reduced run has taken {steps} steps where they took 200 epochs;"
+
+
+@claim("relu-backward-confound")
 def nothing_is_lost_in_ten_steps() -> str:
     lost, images = [], []
     for network in ("resnet18", "vgg11"):
@@ -305,6 +342,7 @@ def what_is_above_in_16_and_64_bits() -> str:
             assert row["above"] == (0 if large else row["points"])
         elif row["precision"] == "float64":
             assert not row["above"]
+    assert {row["precision"] for row in _bars()} == {"float16", "float32", "float64"}
     return (
         "all of them at 16 bits but for mini-batches of 512 and 1,024, of which none is, and none "
         "at 64 bits:"
@@ -669,10 +707,13 @@ def models_without_kinks() -> str:
 
 @claim("zoo")
 def ties_of_rounding() -> str:
+    in_half = False
     for row in run("zoo"):
         ties = dict(each.rsplit(" ", 1) for each in (row["tied"] or "").split(", ") if each)
-        if row["precision"] == "float32":
-            assert not any(int(ties.get(name, 0)) for name in ("relu", "relu6"))
+        met = any(int(ties.get(name, 0)) for name in ("relu", "relu6"))
+        assert not (met and row["precision"] == "float32")
+        in_half |= met and row["precision"] == "bfloat16"
+    assert in_half
     moved = max(max(row["minimal"] or 0, row["last"] or 0) for row in run("zoo"))
     return (
         "Ties of ReLU and ReLU6 are met in bfloat16 alone, and are ties of rounding: what is "
@@ -824,9 +865,14 @@ def with_the_mean_first_they_do() -> str:
 @claim("relu")
 def alpha_changed_an_accuracy_where_a_zero_was_met() -> str:
     rows = run("relu-dropout")
+    assert {row["zeros"] for row in rows} == {0, 1}
+    changed = []
     for row in where(rows, alpha=0.0):
         other = only(rows, dropout=row["dropout"], run=row["run"], alpha=1.0)
-        assert row["zeros"] or row["test_accuracy"] == other["test_accuracy"]
+        if row["test_accuracy"] != other["test_accuracy"]:
+            changed.append(row["zeros"])
+    assert changed
+    assert all(changed)
     return (
         "In 32 bits these trainings met a zero or none, and α changed an accuracy only where one "
         "was met;"
@@ -862,6 +908,24 @@ def what_diverges_in_16_bits() -> str:
     runs = sum(each[1000]["runs"] for each in found)
     return (
         f"In 16 bits all trainings diverge at β = 10⁴ and {_WORDS[lost]} of {_WORDS[runs]} at 10³."
+    )
+
+
+@claim("training")
+def larger_networks() -> str:
+    names = (
+        "accuracy-vgg11-cifar10", "accuracy-vgg11-svhn", "accuracy-resnet18-cifar10",
+        "accuracy-densenet121-cifar10", "accuracy-resnet50-imagenet",
+    )  # fmt: skip
+    finals = {name: where(run(name), epoch=None) for name in names}
+    assert not any(row["diverged"] for rows in finals.values() for row in rows)
+    first, second = finals["accuracy-vgg11-svhn"]
+    assert first["data"] == second["data"] == "cifar10"
+    assert first["accuracies"] == second["accuracies"]
+    assert len(finals["accuracy-vgg11-cifar10"]) == 4  # two rows of the table
+    return (
+        "`accuracy-vgg11-svhn` takes CIFAR-10 in the place of SVHN: it is the third row, at "
+        f"{first['accuracy']:.1f} % under both."
     )
 
 

@@ -135,7 +135,7 @@ MADE_UP = {
     ),
     ("accuracy-vgg11-cifar10", "pairs"): (
         TRAINED,
-        "| LeNet-5 | MNIST | SGD | float16 | 1,000 | 95.0 | 90.7 (1) |",
+        "| LeNet-5, batch norm | MNIST | SGD | float16 | 1,000 | 95.0 | 90.7 (1) |",
     ),
     ("weight-divergence", "networks"): (
         [

@@ -6,6 +6,7 @@ import io
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -414,6 +415,45 @@ def test_an_assigned_backward_returns_alpha_itself(digits: ImageSet) -> None:
             assert x.grad.item() == pytest.approx(expected)
     with pytest.raises(InputError, match="backward: assigned needs"):
         built(settings(network="torch.nn:Identity", backward="assigned"), digits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        ({}, knn.ReLU, {"relu", "same_relu"}),
+        ({"backward": "assigned"}, knn.AssignedReLU, {"relu", "same_relu"}),
+        ({}, knn.MaxPool2d, {"pool", "same_pool"}),
+        ({"forward": "compound"}, knn.CompoundMaxPool2d, {"pool", "same_pool"}),
+    ],
+)
+def test_published_programs_are_where_selections_are(
+    digits: ImageSet,
+    tmp_path: Path,
+    changes: dict[str, str],
+    kind: type[nn.Module],
+    expected: set[str],
+) -> None:
+    """Under every name of a layer, and not in place of what a user made of one."""
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Shifted(nn.ReLU):\n"
+        "    def forward(self, x):\n        return super().forward(x) - 1\n"
+        "class Scaled(nn.MaxPool2d):\n"
+        "    def forward(self, x):\n        return 2 * super().forward(x)\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.relu = self.same_relu = nn.ReLU()\n"
+        "        self.pool = self.same_pool = nn.MaxPool2d(2)\n"
+        "        self.own_relu, self.own_pool = Shifted(), Scaled(2)\n"
+    )
+    found = settings(
+        network=f"{tmp_path / 'nets.py'}:Net",
+        selections={"relu": "branch:0.5", "max_pool": "hybrid:10"},
+        **changes,
+    )
+    layers = built(found, digits)._modules
+    assert {name for name, layer in layers.items() if isinstance(layer, kind)} == expected
 
 
 def test_an_assigned_zero_trains_as_the_derivative_does() -> None:

@@ -353,6 +353,8 @@ def test_a_file_of_an_earlier_version_goes_on_without_what_it_does_not_say(
     head, *points = map(json.loads, out.read_text().splitlines())
     del head["settings"]["threads"], head["settings"]["standing"], head["digest"]
     out.write_text("".join(json.dumps(line) + "\n" for line in (head, *points)))
+    with pytest.raises(InputError, match="was written with standing true, not false"):
+        measure(digits, out, standing=False)
     goes_on = measure(digits, out)
     assert goes_on.points == measure(digits).points
     assert not {"threads", "standing"} & set(goes_on.settings)

@@ -367,8 +367,8 @@ def pairs(rows: Sequence[Trained]) -> Cells:
         ("network", "images", "optimizer", "precision", "β", "at β = 0, %", "at β, %"),
         *(
             (
-                named(row.network), named(row.data), named(row.optimizer), row.precision,
-                f"{row.beta:,.0f}", _runs(first), _runs(row),
+                f"{named(row.network)}{', batch norm' * row.batch_norm}", named(row.data),
+                named(row.optimizer), row.precision, f"{row.beta:,.0f}", _runs(first), _runs(row),
             )
             for first, *others in by(
                 finals, lambda row: (row.title, row.precision)

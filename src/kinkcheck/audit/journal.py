@@ -187,8 +187,8 @@ class Journal:
 _ENTRIES = TypeAdapter(list[Point])
 _UNSEEN = TypeAdapter(list[Unseen])
 _LEFT_OUT = TypeAdapter(list[str])
-_SINCE = ("threads", "standing")
-"""Settings that earlier versions did not write."""
+_SINCE = {"threads": None, "standing": True}
+"""Settings that earlier versions did not write, with what they were; None where nobody knows."""
 
 _MARK = SCHEMA.partition("/")[0].encode()
 _START = json.dumps({"schema": SCHEMA}).encode()[:-1]
@@ -213,10 +213,9 @@ def _differing(path: Path, line: bytes, settings: Mapping[str, Any]) -> str | No
         raise InputError(f"out: {path} has the schema {schema}, not {SCHEMA}; name another file")
     now = json.loads(json.dumps(settings))  # tuples are lists in a file
     for name in (*now, *before):
-        if name in _SINCE and name not in before:
-            continue  # nobody knows
-        was, given = before.get(name), now.get(name)
-        if was != given:
+        was, given = before.get(name, _SINCE.get(name)), now.get(name)
+        unknown = was is None and name in _SINCE
+        if was != given and not unknown:
             return f"{name} {_short(was)}, not {_short(given)}"
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +15,6 @@ from kinkcheck.study.settings import Settings
 from kinkcheck.study.spec import alpha_of, beta_of
 from kinkcheck.study.streams import stream
 from kinkcheck.study.task import Task
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def build(
@@ -94,7 +92,7 @@ def _pooling(model: nn.Module, chosen: str | None) -> nn.Module:
 
 def _assigned(model: nn.Module, alpha: float) -> nn.Module:
     """The model with the published ReLUs in place of its own."""
-    relus = _layers(model, nn.ReLU)
+    relus = _layers(model, nn.ReLU, kinkcheck.nn.ReLU)
     if not relus:
         raise InputError("backward: assigned needs nn.ReLU modules, and the network has none")
     for parent, name, _ in relus:
@@ -104,7 +102,7 @@ def _assigned(model: nn.Module, alpha: float) -> nn.Module:
 
 def _compound(model: nn.Module, beta: float) -> nn.Module:
     """The model with the published formula in place of its 2-d max pools."""
-    pools = _layers(model, nn.MaxPool2d)
+    pools = _layers(model, nn.MaxPool2d, kinkcheck.nn.MaxPool2d)
     if not pools:
         raise InputError("forward: compound needs nn.MaxPool2d modules, and the network has none")
     for parent, name, pool in pools:
@@ -113,11 +111,14 @@ def _compound(model: nn.Module, beta: float) -> nn.Module:
     return model
 
 
-def _layers(model: nn.Module, kind: type[M]) -> list[tuple[nn.Module, str, M]]:
-    """The layers of a kind, each with what it is in, and its name there."""
+def _layers(model: nn.Module, *kinds: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+    """The layers of some kinds, each under all its names, with what it is in.
+
+    As for :func:`kinkcheck.nn.convert`, subclasses that users made are other kinds.
+    """
     return [
         (parent, name, child)
         for parent in list(model.modules())
-        for name, child in parent.named_children()
-        if isinstance(child, kind)
+        for name, child in parent._modules.items()
+        if type(child) in kinds
     ]
