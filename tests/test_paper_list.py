@@ -26,7 +26,7 @@ def test_the_list_is_a_table_with_a_row_an_experiment(kinkcheck: Kinkcheck) -> N
     ]
     assert [name for name, *_ in rows] == list(EXPERIMENTS)
     by_name = {name: rest for name, *rest in rows}
-    assert by_name["volume-by-precision"] == ["10 min, 2 cores", "cifar10", "yes"]
+    assert by_name["volume-by-precision"] == ["7 min, 1 busy core", "cifar10", "yes"]
     assert by_name["weight-divergence"] == ["7 min, 1 core ?", "cifar10; 1 GPU", "no"]
     assert by_name["accuracy-resnet50-imagenet"][1] == "imagenet; 1 GPU"
 

@@ -54,7 +54,6 @@ OF_TWO_MODES = ("clamp", "fmax", "scatter_reduce amax", "scatter_reduce amin")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:index_reduce.. is in beta"),
     pytest.mark.filterwarnings("ignore:std.*degrees of freedom is <= 0"),
 ]
 

@@ -72,7 +72,6 @@ MORE: dict[str, Callable[[Tensor], Tensor]] = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:index_reduce.. is in beta"),
     pytest.mark.filterwarnings("ignore:std.*degrees of freedom is <= 0"),
 ]
 

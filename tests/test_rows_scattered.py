@@ -81,8 +81,7 @@ def indexed(
     reduce: str, shapes: tuple[Places, Places], index: Tensor, dim: int, include_self: bool
 ) -> Case:
     def function(x: Tensor, y: Tensor) -> Tensor:
-        with warnings.catch_warnings(action="ignore"):  # that it is in beta
-            return x.index_reduce(dim, index, y, reduce, include_self=include_self)
+        return x.index_reduce(dim, index, y, reduce, include_self=include_self)
 
     to = [(*at[:dim], int(index[at[dim]]), *at[dim + 1 :]) for at in everywhere(shapes[1])]
     return brought(function, shapes, to, include_self)
