@@ -21,8 +21,8 @@ def keep_large_blocks() -> bool:
     """Let glibc use the memory of large tensors again instead of giving each back at once.
 
     By default it asks the system for every block above 32 MiB anew, which then clears each page.
-    That is a sixth of the time of an audit of VGG-11, and nothing that a benchmark of kernels asks
-    for. A program that does so holds two or three times the memory that it uses, in pieces.
+    That was a seventh of the time of an audit of VGG-11, and nothing that a benchmark of kernels
+    asks for. A long audit that did so held twice the memory that it used, in pieces.
 
     Returns:
         Whether the allocator took it; False where it is not glibc's.

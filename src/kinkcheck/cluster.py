@@ -70,7 +70,7 @@ class Cluster:
         self._ray: Any = None
         self._connected = False
         self._needed: dict[str, float] = {}
-        self._heard = False
+        self._waited = False
 
     def __enter__(self) -> Self:
         ray: Any = sys.modules.get("ray")
@@ -172,15 +172,15 @@ class Cluster:
                 wait for one.
         """
         while True:
-            timeout = _GLANCE if self._heard else _SILENCE
+            timeout = _GLANCE if self._waited else _SILENCE
             with self._asked():
                 ready, _ = self._ray.wait(references, num_returns=1, timeout=timeout)
-            if not ready and not self._heard:
+            if not ready and not self._waited:
                 self.say(
                     "waiting for a first result; before it a worker has to find its place and to "
                     "import PyTorch ..."
                 )
-            self._heard = True
+            self._waited = True
             if ready:
                 return ready[0]
             if not self.room(self._needed):

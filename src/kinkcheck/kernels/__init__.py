@@ -100,8 +100,8 @@ def in_use() -> InUse:
 def obstacle() -> str:
     """One line: why there are no compiled kernels for the CPU; empty if there are.
 
-    >>> obstacle()
-    '...'
+    >>> len(obstacle().splitlines()) <= 1
+    True
     """
     return _cpu_missing
 

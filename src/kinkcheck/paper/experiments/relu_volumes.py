@@ -235,6 +235,7 @@ RELU_VOLUMES = Experiment(
     compare=compare,
     summarise=summarise,
     spreads=True,
+    reduced_is_other=True,
     reduced_cannot="The reduced run looks at 2,048 images instead of 60,000, so that its shares "
     "are lower (see the panel by sample size), with intervals of up to 46 percentage points: it "
     "can show which way the share goes with precision, depth and width, not the published shares.",
